@@ -1,0 +1,1 @@
+"""Model cards: figures, text, and publishing to the Hub."""

@@ -1,0 +1,76 @@
+"""Package definition: folders are mapped to import names that cannot clash with a user's own `training` folder."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Read `__version__` from the package without importing it (importing needs torch)."""
+    for line in (HERE / "modeling_ladder" / "__init__.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("modeling_ladder/__init__.py holds no __version__ line")
+
+
+PACKAGE_DIR = {
+    "modeling_ladder": "modeling_ladder",
+    "ladder_training": "training",
+    "ladder_model_cards": "model_cards",
+}
+
+
+def mapped_packages() -> list[str]:
+    """Every package below the mapped folders, under its import name."""
+    names = []
+    for name, folder in PACKAGE_DIR.items():
+        for init in sorted((HERE / folder).rglob("__init__.py")):
+            names.append(".".join((name, *init.parent.relative_to(HERE / folder).parts)))
+    return names
+
+
+setup(
+    name="ladder-siamese",
+    version=read_version(),
+    description="Ladder Siamese Network: multi-level BYOL pretraining of image backbones for the Hugging Face ecosystem",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=mapped_packages(),
+    package_dir=PACKAGE_DIR,
+    package_data={
+        "ladder_training": ["recipes/*.yaml", "recipes/**/*.yaml"],
+        "ladder_model_cards": ["templates/*"],
+    },
+    install_requires=[
+        "torch>=2.4",
+        "torchvision",
+        "transformers>=5.23,<6",
+        "datasets>=4.0",
+        "huggingface-hub>=1.0",
+        "accelerate>=1.1",
+        "evaluate>=0.4.6",
+        "safetensors",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "pyyaml",
+        "scikit-learn",
+        "matplotlib",
+        "faster-coco-eval",
+    ],
+    extras_require={
+        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff"],
+        "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", "timm"],
+        "export": ["onnx", "onnxruntime", "onnxscript", "timm"],
+    },
+    entry_points={"console_scripts": ["ladder=ladder_training.__main__:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,1 @@
+"""Pretraining, evaluation and the command line of the Ladder Siamese Network."""

@@ -1,0 +1,1 @@
+"""Evaluation of backbones: kNN, linear probe, detection, segmentation."""
