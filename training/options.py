@@ -1,0 +1,90 @@
+"""Our own options, as plain dataclasses: what a recipe may hold besides transformers' TrainingArguments.
+
+Nothing heavy is imported here, because `ladder --help` lists these fields in under a second.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Number = float | int
+
+
+def _option(default: Any, help_text: str) -> Any:
+    """A dataclass field with a help text; lists and dicts get a factory."""
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help_text})
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass
+class DataOptions:
+    """Where the images come from."""
+
+    dataset: str | list[str] | None = _option(
+        None, "Hub data set name, folder of images, Parquet files, WebDataset shards, or `digits`; may be given twice."
+    )
+    mix: list[float] | None = _option(None, "Mixing weights, one per data set; default: by size.")
+    split: str = _option("train", "Split to train on.")
+    revision: str | None = _option(None, "Branch, tag or commit of a Hub data set.")
+    streaming: bool = _option(False, "Read the data while training instead of downloading it first.")
+    image_column: str | None = _option(None, "Column that holds the images; default: found by its type.")
+    label_column: str | None = _option(
+        None, "Column that holds the labels used for monitoring; default: found by type."
+    )
+    eval_dataset: str | None = _option(
+        None, "Data set for monitoring; default: the validation or test split, or 1 % of the training images held out."
+    )
+    shuffle_buffer: int = _option(2048, "Undecoded examples each worker holds to shuffle a stream.")
+    max_bad_fraction: float = _option(0.01, "Share of unreadable images past which the run stops.")
+
+
+@dataclass
+class ModelOptions:
+    """The network and its levels; a field left out takes the default of `LadderSiameseConfig`."""
+
+    method: str = _option("ladder", "ladder, byol (one global level on the last stage) or simsiam.")
+    backbone_config: dict[str, Any] | None = _option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
+    level_names: list[str] | None = _option(None, "Stages that get a loss.")
+    level_losses: list[str] | None = _option(None, "global, local or both, one per level.")
+    level_weights: list[Number] | None = _option(None, "Weight of each level's loss.")
+    level_detach: list[bool] | None = _option(None, "Per level: stop its gradient at the stage's input.")
+    projection_hidden_size: int | list[int] | None = _option(None, "Width of the hidden layer of the heads.")
+    projection_size: int | list[int] | None = _option(None, "Width of the projections.")
+    local_matching: str | None = _option(None, "location or feature.")
+    local_grid_size: int | None = _option(None, "Points per side of the matched grid.")
+    base_momentum: float | None = _option(None, "tau at step 0; it rises to 1 on a cosine.")
+    from_model: str | None = _option(None, "Start from this backbone or pretraining checkpoint (option --from).")
+
+
+@dataclass
+class TrainingOptions:
+    """Fields of `LadderTrainingArguments` that transformers' TrainingArguments does not have."""
+
+    optimizer: str = _option("lars", "lars, or sgd / adamw (torch's own), with the same parameter groups.")
+    base_learning_rate: float | None = _option(
+        None, "Learning rate for 256 images; learning_rate becomes base * global batch / 256."
+    )
+    momentum: float = _option(0.9, "Momentum of LARS or SGD.")
+    lars_eta: float = _option(1e-3, "Trust coefficient of LARS.")
+    warmup_epochs: float | None = _option(None, "Linear warm-up in passes over the data; replaces warmup_steps.")
+    sync_batch_norm: bool = _option(True, "Share batch-norm statistics among GPUs, in both networks.")
+    channels_last: bool = _option(True, "Channels-last memory format for convolutional backbones.")
+    monitor_steps: int | None = _option(
+        None, "Steps between two looks at the held-out images; default: a tenth of the run; 0 turns it off."
+    )
+    monitor_images: int = _option(2000, "Most held-out images a look uses.")
+    knn_neighbours: int = _option(20, "Neighbours that vote in the monitoring kNN.")
+    knn_temperature: float = _option(0.1, "Temperature of the vote.")
+    stop_on_collapse: bool = _option(True, "Stop, naming the stage, when projections collapse to a point.")
+    collapse_threshold: float = _option(
+        0.1, "Collapse: standard deviation of the normalised projection below this share of 1/sqrt(d)."
+    )
+
+
+@dataclass
+class RunOptions:
+    """What the run's card says of it."""
+
+    output: str | None = _option(None, "Folder of the run.")
+    license: str = _option("other", "Licence of the published weights.")
+    run_name_for_card: str | None = _option(None, "Title of the card; default: the folder's name.")
