@@ -47,7 +47,6 @@ class ModelOptions:
     level_names: list[str] | None = _option(None, "Stages that get a loss.")
     level_losses: list[str] | None = _option(None, "global, local or both, one per level.")
     level_weights: list[Number] | None = _option(None, "Weight of each level's loss.")
-    level_detach: list[bool] | None = _option(None, "Per level: stop its gradient at the stage's input.")
     projection_hidden_size: int | list[int] | None = _option(None, "Width of the hidden layer of the heads.")
     projection_size: int | list[int] | None = _option(None, "Width of the projections.")
     local_matching: str | None = _option(None, "location or feature.")
