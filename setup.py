@@ -31,19 +31,28 @@ def mapped_packages() -> list[str]:
     return names
 
 
+ONNX = ["onnx", "onnxruntime", "onnxscript"]
+EXTRAS = {
+    "onnx": ONNX,
+    "dev": ["pytest", "hypothesis", "ruff", "setuptools>=70", "timm", *ONNX],
+    "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", "timm"],
+}
+
 setup(
     name="ladder-siamese",
     version=read_version(),
-    description="Ladder Siamese Network: multi-level BYOL pretraining of image backbones for the Hugging Face ecosystem",
+    description="Ladder Siamese Network: multi-level BYOL pretraining of image backbones for Hugging Face",
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The Ladder Siamese maintainers",
+    keywords="self-supervised learning, BYOL, Siamese networks, image backbones, transformers",
     python_requires=">=3.10",
     packages=mapped_packages(),
     package_dir=PACKAGE_DIR,
     package_data={
         "ladder_training": ["recipes/*.yaml", "recipes/**/*.yaml"],
-        "ladder_model_cards": ["templates/*"],
+        "ladder_model_cards": ["templates/*", "templates/**/*"],
     },
     install_requires=[
         "torch>=2.4",
@@ -62,14 +71,9 @@ setup(
         "matplotlib",
         "faster-coco-eval",
     ],
-    extras_require={
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff"],
-        "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", "timm"],
-        "export": ["onnx", "onnxruntime", "onnxscript", "timm"],
-    },
+    extras_require=EXTRAS,
     entry_points={"console_scripts": ["ladder=ladder_training.__main__:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
