@@ -1,0 +1,203 @@
+"""Configuration of Ladder Siamese models.
+
+The method is that of Yoshihashi et al., "Ladder Siamese Network" (arXiv 2211.13844): a BYOL-style loss at every stage
+of the backbone. The stage weights, which stages take the global or the local loss, how local positions are matched
+and the sizes of the heads are this package's choices, not the paper's.
+"""
+
+import copy
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import SubConfigSpec
+
+LOSS_KINDS = ("global", "local", "both")
+MATCHINGS = ("location", "feature")
+TARGETS = ("ema", "stop_gradient")
+
+
+class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""Configuration of `LadderSiameseModel` and the models built on it.
+
+    Where the defaults come from: `projection_hidden_size` and `projection_size` are BYOL's. Which stages take the
+    local and which the global loss, `level_weights`, `local_grid_size` and `local_projection_hidden_size` are this
+    package's choices (the paper's own values were not available); see `docs/` for the ablations.
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            Any transformers backbone with feature maps; its stages are the levels. Default: ResNet-50.
+        level_names (`list[str]`, *optional*):
+            Stages that get a loss, in the backbone's order. Default: all stages (the stem is none).
+        level_losses (`list[str]`, *optional*):
+            `"global"`, `"local"` or `"both"`, one per level. Default: local in the first half of the stages, else
+            global.
+        level_weights (`list[float]`, *optional*):
+            Weight of each level's loss, at least 0. A level of weight 0 reports its loss and trains nothing.
+            Default: 1 for the last stage, 0.5 for the one before, 0.25 for the others.
+        projection_hidden_size (`int`, defaults to 4096): Width of the hidden layer of the global projectors and
+            predictors.
+        projection_size (`int`, defaults to 256): Width of the projections and predictions.
+        local_projection_hidden_size (`int`, *optional*):
+            Width of the hidden layer of the local heads, which run once per matched point. Default: the smaller of
+            512 and `projection_hidden_size`, so that four levels stay cheap.
+        local_matching (`str`, defaults to `"location"`):
+            `"location"` samples both views at the same points of the source image; `"feature"` pairs each cell with
+            the most similar unprojected cell of the other view (DenseCL's rule).
+        local_grid_size (`int`, defaults to 7): Points (or cells) per side, K of the K x K grid.
+        target (`str`, defaults to `"ema"`):
+            `"ema"`: the target is a moving average of the online network (BYOL); `"stop_gradient"`: it is the online
+            network, detached (SimSiam).
+        base_momentum (`float`, defaults to 0.99): tau at step 0, in [0, 1]; it rises to 1 on a cosine.
+        classifier_stages (`list[str]`, *optional*):
+            Stages whose pooled features `LadderSiameseForImageClassification` reads. Default: the last stage.
+
+    Raises:
+        ValueError: a value is wrong; the message names the field.
+    """
+
+    model_type = "ladder_siamese"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet"),
+    }
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    level_names: list[str] | tuple[str, ...] | None = None
+    level_losses: list[str] | tuple[str, ...] | None = None
+    level_weights: list[float | int] | tuple[float | int, ...] | None = None
+    projection_hidden_size: int = 4096
+    projection_size: int = 256
+    local_projection_hidden_size: int | None = None
+    local_matching: str = "location"
+    local_grid_size: int = 7
+    target: str = "ema"
+    base_momentum: float | int = 0.99
+    classifier_stages: list[str] | tuple[str, ...] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        out_features, out_indices = kwargs.pop("out_features", None), kwargs.pop("out_indices", None)
+        kwargs.pop("stage_names", None)  # saved for readers of config.json; the backbone's own names decide
+        self._reject_misspelt(kwargs)
+        if not isinstance(self.backbone_config, (dict, PreTrainedConfig, type(None))):
+            raise ValueError(
+                "backbone_config must be a transformers config, a dict or None, "
+                f"got {type(self.backbone_config).__name__}"
+            )
+        self.backbone_config = copy.deepcopy(self.backbone_config)
+        super().__post_init__(**kwargs)
+        self.stage_names = list(getattr(self.backbone_config, "stage_names", None) or [])
+        if not self.stage_names or not hasattr(self.backbone_config, "set_output_features_output_indices"):
+            raise ValueError(
+                f"backbone_config: model type {self.backbone_config.model_type!r} is not a transformers backbone with "
+                "named stages (ResNet, ConvNeXt, Swin, DINOv2, ... are)"
+            )
+        self.backbone_config.out_features = self.stages
+        self._fill_defaults()
+        self._validate()
+        if out_features is None and out_indices is None:
+            out_features = self.stages
+        self.set_output_features_output_indices(
+            out_features=list(out_features) if out_features is not None else None, out_indices=out_indices
+        )
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the backbone's stages, first to last, without the stem."""
+        return [name for name in self.stage_names if name != "stem"]
+
+    @property
+    def levels(self) -> list[tuple[str, str, float]]:
+        """(stage, kind, weight) of each loss: "both" counts as a local and a global one of the same weight."""
+        kinds = {"both": ("local", "global")}
+        return [
+            (name, kind, float(weight))
+            for name, loss, weight in zip(self.level_names, self.level_losses, self.level_weights, strict=True)
+            for kind in kinds.get(loss, (loss,))
+        ]
+
+    @classmethod
+    def byol(cls, **kwargs: Any) -> "LadderSiameseConfig":
+        """The one-level baseline: a global loss of weight 1 on the last stage, which is BYOL (arXiv 2006.07733).
+
+        Args:
+            **kwargs: Any other field, e.g. `backbone_config`.
+
+        Raises:
+            ValueError: a level field is given, or another value is wrong.
+        """
+        for name in ("level_names", "level_losses", "level_weights"):
+            if name in kwargs:
+                raise ValueError(f"{name} is fixed by LadderSiameseConfig.byol(); use LadderSiameseConfig(...) instead")
+        last = cls(backbone_config=kwargs.get("backbone_config")).stages[-1]
+        return cls(level_names=[last], level_losses=["global"], level_weights=[1.0], **kwargs)
+
+    def _reject_misspelt(self, unknown: dict[str, Any]) -> None:
+        own = [f.name for f in fields(LadderSiameseConfig) if f.name in LadderSiameseConfig.__annotations__]
+        for name in unknown:
+            near = difflib.get_close_matches(name, own, n=1, cutoff=0.85)
+            if near:
+                raise ValueError(f"{name} is not a field of LadderSiameseConfig; did you mean {near[0]}?")
+
+    def _fill_defaults(self) -> None:
+        stages = self.stages
+        if self.level_names is None:
+            self.level_names = list(stages)
+        self._check_names("level_names")
+        places = [stages.index(name) for name in self.level_names]
+        if self.level_losses is None:
+            self.level_losses = ["local" if place < len(stages) // 2 else "global" for place in places]
+        if self.level_weights is None:
+            self.level_weights = [max(0.25, 0.5 ** (len(stages) - 1 - place)) for place in places]
+        if self.local_projection_hidden_size is None:
+            self._check_size("projection_hidden_size")
+            self.local_projection_hidden_size = min(512, self.projection_hidden_size)
+        if self.classifier_stages is None:
+            self.classifier_stages = [stages[-1]]
+
+    def _check_names(self, name: str) -> None:
+        value, stages = getattr(self, name), self.stages
+        if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+            raise ValueError(f"{name} must be a non-empty list of stage names, got {value!r}")
+        unknown = [stage for stage in value if stage not in stages]
+        if unknown:
+            raise ValueError(f"{name} has {unknown[0]!r}, which is no stage of the backbone; its stages are {stages}")
+        if list(value) != [stage for stage in stages if stage in value]:
+            raise ValueError(f"{name} must name each stage once, in the backbone's order {stages}, got {list(value)}")
+        setattr(self, name, list(value))
+
+    def _check_size(self, name: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+    def _validate(self) -> None:
+        self._check_names("classifier_stages")
+        for name in ("level_losses", "level_weights"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != len(self.level_names):
+                raise ValueError(
+                    f"{name} must be a list with one entry for each of the {len(self.level_names)} level_names "
+                    f"{self.level_names}, got {value!r}"
+                )
+            setattr(self, name, list(value))
+        for kind in self.level_losses:
+            if kind not in LOSS_KINDS:
+                raise ValueError(f"level_losses has {kind!r}; each entry must be one of {', '.join(LOSS_KINDS)}")
+        for weight in self.level_weights:
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+                raise ValueError(f"level_weights has {weight!r}; each entry must be a finite number of at least 0")
+        for name in ("projection_hidden_size", "projection_size", "local_projection_hidden_size", "local_grid_size"):
+            self._check_size(name)
+        for name, choices in (("local_matching", MATCHINGS), ("target", TARGETS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        momentum = self.base_momentum
+        if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
+            raise ValueError(f"base_momentum must be a number from 0 to 1, got {momentum!r}")
+
+
+__all__ = ["LadderSiameseConfig"]

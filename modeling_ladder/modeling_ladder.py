@@ -1,0 +1,248 @@
+"""Ladder Siamese backbones: features of every stage, a backbone for transformers' heads, an image classifier.
+
+The pretraining model is in `modeling_ladder_pretraining.py`. All models keep the online network under `backbone.`, so
+that a pretraining checkpoint, a Ladder model and a published native backbone load into each other.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPoolingAndNoAttention,
+    ImageClassifierOutputWithNoAttention,
+)
+from transformers.models.auto import AutoBackbone
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_ladder import LadderSiameseConfig
+from .conversion import is_ladder_config, load_native_backbone, read_config_dict, split_hub_kwargs
+from .heads import LadderHead
+
+
+class LadderSiamesePreTrainedModel(PreTrainedModel):
+    """Loading, initialisation and memory format of all Ladder Siamese models."""
+
+    config: LadderSiameseConfig
+    base_model_prefix = "ladder_siamese"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    accepts_loss_kwargs = False
+    _keep_in_fp32_modules_strict = ("target",)
+    _keys_to_ignore_on_load_unexpected = (r"^projectors\.", r"^predictors\.", r"^target\.")
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Torch's own defaults: transformers' normal(0, 0.02) would start a 4096-wide head almost at zero."""
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
+
+    def _build_backbone(self, config: LadderSiameseConfig) -> PreTrainedModel:
+        return AutoBackbone.from_config(config.backbone_config)
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether the backbone is made of convolutions; a patch embedding alone does not count."""
+        kernels = [m.kernel_size for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
+        return sum(max(size) > 1 for size in kernels) > 1
+
+    def _finish(self) -> None:
+        """What must hold after construction and after loading: memory format, frozen parts."""
+        if self.is_convolutional:
+            self.to(memory_format=torch.channels_last)
+
+    def _prepare(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        images = images.to(dtype)
+        if self.is_convolutional:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _stage_maps(self, backbone: PreTrainedModel, images: Tensor) -> dict[str, Tensor]:
+        images = self._prepare(images, next(backbone.parameters()).dtype)
+        maps = backbone(pixel_values=images, output_hidden_states=False, return_dict=True).feature_maps
+        return dict(zip(backbone.out_features, maps, strict=True))
+
+    def feature_maps(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Feature map of every stage of the online backbone.
+
+        Args:
+            pixel_values: (batch, channels, height, width).
+
+        Returns:
+            Stage name to (batch, channels of the stage, height, width), first stage first; the stem only if asked for.
+        """
+        return self._stage_maps(self.backbone, pixel_values)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """Load a Ladder model, a pretraining checkpoint, or a published native backbone, from a folder or the Hub.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub name.
+            **kwargs: As in transformers (`revision`, `subfolder`, `token`, `dtype`, `output_loading_info`, ...);
+                fields of the config may be given as well.
+
+        Returns:
+            The model in eval mode, or (model, loading info) with `output_loading_info=True`.
+        """
+        saved = read_config_dict(pretrained_model_name_or_path, kwargs)
+        if not is_ladder_config(saved):
+            return cls._from_native(pretrained_model_name_or_path, **kwargs)
+        want_info = kwargs.pop("output_loading_info", False)
+        kwargs["output_loading_info"] = True
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model._after_loading(set(info["missing_keys"]))
+        return (model, info) if want_info else model
+
+    @classmethod
+    def _from_native(cls, name: Any, **kwargs: Any) -> Any:
+        want_info = kwargs.pop("output_loading_info", False)
+        hub, rest = split_hub_kwargs(kwargs)
+        config = rest.pop("config", None)
+        load = {key: rest.pop(key) for key in ("dtype", "torch_dtype", "device_map") if key in rest}
+        backbone, info = load_native_backbone(name, output_loading_info=True, **hub, **load)
+        if config is None:
+            config = LadderSiameseConfig(backbone_config=backbone.config, **rest)
+        model = cls(config)
+        model.backbone.load_state_dict(backbone.state_dict())
+        model.to(device=backbone.device, dtype=backbone.dtype)
+        model.name_or_path = str(name)
+        model._after_loading({"target."})
+        model.eval()
+        return (model, info) if want_info else model
+
+    def _after_loading(self, missing: set[str]) -> None:
+        """Restore what loading does not keep. `missing`: names of the tensors that the checkpoint did not hold."""
+        del missing
+        self._finish()
+
+
+class LadderSiameseModel(LadderSiamesePreTrainedModel):
+    """The online backbone with the features of every stage."""
+
+    def __init__(self, config: LadderSiameseConfig) -> None:
+        super().__init__(config)
+        self.backbone = self._build_backbone(config)
+        self.post_init()
+        self._finish()
+
+    def forward(
+        self, pixel_values: Tensor, output_hidden_states: bool | None = None, return_dict: bool | None = None
+    ) -> BaseModelOutputWithPoolingAndNoAttention | tuple:
+        """Features of a batch of images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), normalised.
+            output_hidden_states: Also return every stage's map.
+
+        Returns:
+            `last_hidden_state` (batch, channels, height, width) and `pooler_output` (batch, channels) of the last
+            stage; with `output_hidden_states`, `hidden_states`: the maps of all stages, first stage first.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        maps = tuple(self.feature_maps(pixel_values).values())
+        output = BaseModelOutputWithPoolingAndNoAttention(
+            last_hidden_state=maps[-1],
+            pooler_output=maps[-1].mean(dim=(2, 3)),
+            hidden_states=maps if output_hidden_states else None,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+
+class LadderSiameseBackbone(BackboneMixin, LadderSiamesePreTrainedModel):
+    """Backbone for transformers' heads (UperNet, DETR, Mask2Former, ...): all stages unless told otherwise."""
+
+    has_attentions = False
+
+    def __init__(self, config: LadderSiameseConfig) -> None:
+        super().__init__(config)
+        inner = config.backbone_config
+        if "stem" in config.out_features:
+            inner = type(inner).from_dict({**inner.to_dict(), "out_features": config.stage_names, "out_indices": None})
+        self.backbone = AutoBackbone.from_config(inner)
+        channels = self.backbone.out_feature_channels
+        self.num_features = [channels[name] for name in config.stage_names]
+        self.post_init()
+        self._finish()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> BackboneOutput:
+        """Feature maps of `out_features`, each (batch, channels, height, width), first stage first."""
+        maps = self.feature_maps(pixel_values)
+        return BackboneOutput(
+            feature_maps=tuple(maps[name] for name in self.out_features),
+            hidden_states=tuple(maps.values()) if output_hidden_states else None,
+            attentions=None,
+        )
+
+
+class LadderSiameseForImageClassification(LadderSiamesePreTrainedModel):
+    """A linear classifier on the pooled features of `config.classifier_stages`, one after the other."""
+
+    def __init__(self, config: LadderSiameseConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.backbone = self._build_backbone(config)
+        width = sum(self.backbone.out_feature_channels[name] for name in config.classifier_stages)
+        self.classifier = nn.Linear(width, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+        self._finish()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ImageClassifierOutputWithNoAttention | tuple:
+        """Class scores of a batch of images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), normalised.
+            labels: int64 (batch,) from 0 to num_labels - 1, optional.
+
+        Returns:
+            `logits` (batch, num_labels) and, with labels, the mean cross-entropy as `loss`.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        maps = self.feature_maps(pixel_values)
+        pooled = torch.cat([maps[name].mean(dim=(2, 3)) for name in self.config.classifier_stages], dim=1)
+        logits = self.classifier(pooled)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        output = ImageClassifierOutputWithNoAttention(
+            loss=loss, logits=logits, hidden_states=tuple(maps.values()) if output_hidden_states else None
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+
+__all__ = [
+    "LadderHead",
+    "LadderSiameseBackbone",
+    "LadderSiameseForImageClassification",
+    "LadderSiameseModel",
+    "LadderSiamesePreTrainedModel",
+]
