@@ -1,0 +1,277 @@
+"""Looks at a checkpoint before anything of it is loaded: no pickles, whole files, fitting shapes, sizes within reason.
+
+A checkpoint from the Hub is somebody else's file. These checks read config.json and the headers of the safetensors
+files only, so they cost milliseconds and no memory, and what they refuse has run no code and filled no model.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+MAX_NUMBER = 1_000_000
+MAX_ENTRIES = 100_000
+MAX_DEPTH = 2_000
+MAX_PARAMETERS = 4_000_000_000
+MAX_HEADER = 100 * 2**20
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
+BYTES |= {"F64": 8, "I64": 8, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
+Shapes = dict[str, tuple[int, ...]]
+
+
+def check_before_loading(
+    name_or_path: str | os.PathLike, model_class: type | None = None, **hub_kwargs: Any
+) -> Path | None:
+    """Check config and weights of a folder or a Hub repo before a model is built.
+
+    Args:
+        name_or_path: Folder or Hub name.
+        model_class: Class that will be built from the saved config; its tensors' shapes are compared with the file's.
+            None takes the backbone class of a native transformers config.
+        **hub_kwargs: revision, subfolder, token, cache_dir, local_files_only, ... as in `from_pretrained`.
+
+    Returns:
+        The folder that holds the checked files, or None where there is nothing to check here (no config.json or no
+        weights under that name: `from_pretrained` says what is missing).
+
+    Raises:
+        ValueError: the first thing that is wrong, with the file, the tensor or the field by name.
+    """
+    config_file = _fetch(name_or_path, "config.json", hub_kwargs)
+    if config_file is None:
+        return None
+    config = _read_json(config_file)
+    check_config_size(config)
+    weights = _fetch(name_or_path, SAFE_WEIGHTS_NAME, hub_kwargs)
+    index = None if weights else _fetch(name_or_path, SAFE_WEIGHTS_INDEX_NAME, hub_kwargs)
+    if index is not None:
+        for shard in sorted(_shards(index)):
+            _fetch(name_or_path, shard, hub_kwargs)
+    if weights is None and index is None:
+        if Path(name_or_path).is_dir():
+            folder = Path(name_or_path) / str(hub_kwargs.get("subfolder") or "")
+            refuse_pickles(folder)
+        return None
+    folder = (weights or index).parent
+    expected, required = _expected(config, model_class)
+    check_weights(folder, expected=expected, required=required)
+    return folder
+
+
+def check_config_size(config: PreTrainedConfig | Mapping[str, Any] | str | os.PathLike) -> None:
+    """Refuse a config whose sizes no image backbone has, before anything is built or even parsed from it.
+
+    A config object itself can take gigabytes: `num_labels` makes a dictionary of that many names.
+
+    Args:
+        config: A config, its dictionary, or the path of a config.json.
+
+    Raises:
+        ValueError: names the field and its value.
+    """
+    if isinstance(config, (str, os.PathLike)):
+        config = _read_json(Path(config))
+    values = config.to_dict() if isinstance(config, PreTrainedConfig) else dict(config)
+    _check_values(values, "")
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Number of parameters, also of a model without memory (on the meta device)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_weights(
+    folder: str | os.PathLike,
+    *,
+    expected: Mapping[str, Sequence[int]] | None = None,
+    required: Iterable[str] = (),
+) -> Shapes:
+    """Check a folder's safetensors files by their headers.
+
+    Args:
+        folder: Holds model.safetensors, or model.safetensors.index.json with its shards.
+        expected: Tensor name to shape; tensors of other names are left alone.
+        required: Names that must be in the files.
+
+    Returns:
+        Every tensor's name and shape.
+
+    Raises:
+        ValueError: only pickle files, a file that is cut off or damaged, a tensor of a wrong shape, one that is
+            missing, or a shard outside the folder. The message names the file and the tensor.
+    """
+    folder = Path(folder)
+    single, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    if single.is_file():
+        found = read_header(single)
+    elif index.is_file():
+        found = {}
+        for shard, names in _shards(index).items():
+            if not (folder / shard).is_file():
+                raise ValueError(f"{folder / shard} is missing: {index.name} names it for tensor {names[0]!r}")
+            held = read_header(folder / shard)
+            absent = [name for name in names if name not in held]
+            if absent:
+                raise ValueError(f"{folder / shard} does not hold the tensor {absent[0]!r} that {index.name} says")
+            found |= held
+    else:
+        refuse_pickles(folder)
+        raise ValueError(f"{folder} holds no weights: {SAFE_WEIGHTS_NAME} is missing")
+    for name, shape in (expected or {}).items():
+        if name in found and found[name] != tuple(shape):
+            raise ValueError(
+                f"{folder}: tensor {name!r} has shape {list(found[name])}, the config asks for {list(shape)}; "
+                "config.json and the weights do not belong together"
+            )
+    for name in required:
+        if name not in found:
+            raise ValueError(f"{folder}: the weights lack the tensor {name!r}, which config.json asks for")
+    return found
+
+
+def refuse_pickles(folder: str | os.PathLike) -> None:
+    """Raise a ValueError with the reason when a folder's weights are pickle files only."""
+    folder = Path(folder)
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES)
+    weights = [name for name in pickles if not name.startswith(("optimizer", "scheduler", "training_args", "rng_"))]
+    if weights:
+        raise ValueError(
+            f"{folder} holds its weights as a pickle ({weights[0]}) only: refused, since opening a pickle can run any "
+            "code. Ask for safetensors, or convert it in a place where that does no harm"
+        )
+
+
+def read_header(path: str | os.PathLike) -> Shapes:
+    """Names and shapes of a safetensors file, after checking that every byte it promises is there.
+
+    Raises:
+        ValueError: no safetensors file, cut off (the first tensor that is not whole is named), or inconsistent.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+            kind = "is cut off inside its header" if 2 <= length <= MAX_HEADER else "is no safetensors file"
+            raise ValueError(f"{path} {kind} ({size} bytes); download or save it again")
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            rows = {name: (row["dtype"], tuple(row["shape"]), *row["data_offsets"]) for name, row in header.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path}: its header cannot be read ({type(error).__name__}); get it again") from None
+    reached = 0
+    for name, (dtype, shape, start, end) in sorted(rows.items(), key=lambda row: row[1][2]):
+        whole = all(isinstance(number, int) and number >= 0 for number in (*shape, start, end))
+        if dtype not in BYTES or not whole or end - start != math.prod(shape) * BYTES[dtype]:
+            raise ValueError(f"{path}: tensor {name!r} is inconsistent ({dtype} {list(shape)}, bytes {start} to {end})")
+        if start != reached:
+            raise ValueError(f"{path}: tensor {name!r} starts at byte {start}, {reached} was expected")
+        if 8 + length + end > size:
+            raise ValueError(
+                f"{path} is cut off: tensor {name!r} ends at byte {8 + length + end}, the file at {size}; "
+                "download or save it again"
+            )
+        reached = end
+    if 8 + length + reached != size:
+        raise ValueError(f"{path} holds {size - 8 - length - reached} bytes that belong to no tensor")
+    return {name: shape for name, (_, shape, _, _) in rows.items()}
+
+
+def _check_values(value: Any, field: str, depth: int = 0) -> None:
+    """Walk a config's values and refuse numbers and lengths out of reason."""
+    if depth > 20:
+        raise ValueError(f"config field {field!r} is nested too deep; refused before anything was built")
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return
+    if isinstance(value, (int, float)):
+        if not abs(value) <= MAX_NUMBER:
+            raise ValueError(f"config field {field!r} is {value!s:.40}: no image backbone is that large; refused")
+        return
+    if isinstance(value, (Mapping, list, tuple)):
+        if len(value) > MAX_ENTRIES:
+            raise ValueError(f"config field {field!r} has {len(value)} entries; refused before anything was built")
+        rows = value.items() if isinstance(value, Mapping) else ((None, item) for item in value)
+        for key, item in rows:
+            name = field if key is None else f"{field}.{key}".lstrip(".")
+            _check_values(item, name, depth + 1)
+            if key is not None and re.search(r"depth|layers|num_blocks", str(key)):
+                numbers = item if isinstance(item, (list, tuple)) else [item]
+                total = sum(number for number in numbers if isinstance(number, int))
+                if total > MAX_DEPTH:
+                    raise ValueError(f"config field {name!r} asks for {total} layers; refused before they were built")
+
+
+def _expected(config: dict[str, Any], model_class: type | None) -> tuple[Shapes, list[str]]:
+    """Shapes that a saved config asks for, and the names that must be there; nothing where the class is not known."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+
+    values = {key: value for key, value in config.items() if key not in ("auto_map", "model_type")}
+    if model_class is not None:
+        built = model_class.config_class.from_dict(values)
+    else:
+        try:
+            built = AutoConfig.for_model(str(config.get("model_type")), **values)
+        except ValueError:
+            return {}, []
+        if type(built) not in MODEL_FOR_BACKBONE_MAPPING:
+            return {}, []
+        model_class = MODEL_FOR_BACKBONE_MAPPING[type(built)]
+    with torch.device("meta"):
+        model = model_class(built)
+    parameters = count_parameters(model)
+    if parameters > MAX_PARAMETERS:
+        raise ValueError(f"the config asks for {parameters:,} parameters; refused before memory was taken for them")
+    state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    same = model_class.__name__ in (config.get("architectures") or ())
+    needed = [
+        name
+        for name in state
+        if same and not name.endswith("num_batches_tracked") and not name.startswith(("target.", "classifier."))
+    ]
+    prefix = config.get("model_type")
+    return state | {f"{prefix}.{name}": shape for name, shape in state.items()}, needed
+
+
+def _shards(index: Path) -> dict[str, list[str]]:
+    """Shard file to its tensors; a file name that leaves the folder is refused."""
+    table = _read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise ValueError(f"{index} has no weight_map")
+    shards: dict[str, list[str]] = {}
+    for tensor, file in table.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*\.safetensors", file):
+            raise ValueError(f"{index}: tensor {tensor!r} is said to be in {str(file)[:80]!r}, no file of this folder")
+        shards.setdefault(file, []).append(tensor)
+    return shards
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no valid JSON ({type(error).__name__})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
+
+
+def _fetch(name_or_path: str | os.PathLike, file: str, hub_kwargs: dict[str, Any]) -> Path | None:
+    """A file of a folder or of a Hub repo (through the cache), or None where it is not there or cannot be had."""
+    if Path(name_or_path).is_dir():
+        path = Path(name_or_path) / str(hub_kwargs.get("subfolder") or "") / file
+        return path if path.is_file() else None
+    kwargs = {key: value for key, value in hub_kwargs.items() if value is not None}
+    found = cached_file(str(name_or_path), file, _raise_exceptions_for_missing_entries=False, **kwargs)
+    return None if found is None else Path(found)
