@@ -47,12 +47,20 @@ class ModelOptions:
     level_names: list[str] | None = _option(None, "Stages that get a loss.")
     level_losses: list[str] | None = _option(None, "global, local or both, one per level.")
     level_weights: list[Number] | None = _option(None, "Weight of each level's loss.")
-    projection_hidden_size: int | list[int] | None = _option(None, "Width of the hidden layer of the heads.")
-    projection_size: int | list[int] | None = _option(None, "Width of the projections.")
+    projection_hidden_size: int | None = _option(None, "Width of the hidden layer of the global heads.")
+    projection_size: int | None = _option(None, "Width of the projections.")
+    local_projection_hidden_size: int | None = _option(None, "Width of the hidden layer of the local heads.")
     local_matching: str | None = _option(None, "location or feature.")
     local_grid_size: int | None = _option(None, "Points per side of the matched grid.")
     base_momentum: float | None = _option(None, "tau at step 0; it rises to 1 on a cosine.")
-    from_model: str | None = _option(None, "Start from this backbone or pretraining checkpoint (option --from).")
+    from_model: str | None = _option(None, "Start from this backbone or pretraining checkpoint.")
+
+
+@dataclass
+class ViewOptions:
+    """How the two views of an image are made."""
+
+    image_size: int = _option(224, "Height and width of a view, in pixels.")
 
 
 @dataclass

@@ -1,0 +1,69 @@
+"""Options of the commands that have few; plain dataclasses without heavy imports."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMATS = ("transformers", "torchvision", "timm", "detectron2", "onnx")
+
+
+def _option(default: Any, help_text: str) -> Any:
+    """An option with a default."""
+    return field(default=default, metadata={"help": help_text})
+
+
+def _needed(help_text: str) -> Any:
+    """An option that must be given."""
+    return field(metadata={"help": help_text})
+
+
+@dataclass(kw_only=True)
+class EvaluateOptions:
+    """What every evaluation task needs."""
+
+    model: str = _needed("Run folder, checkpoint, exported folder or Hub name.")
+    dataset: str = _needed("digits, Hub data set, folder of images, Parquet files or WebDataset shards.")
+    recipe: str | None = _option(None, "YAML file with settings of the task, or the name of a packaged one.")
+    test_dataset: str | None = _option(None, "Data set to score, where it is not a split of --dataset.")
+    output: str | None = _option(None, "Folder that gets evaluation/TASK-DATASET.json; default: the run's folder.")
+    seed: int = _option(0, "Seed of everything random in the task.")
+    device: str | None = _option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
+
+
+@dataclass(kw_only=True)
+class ExportOptions:
+    """Writing the backbone for another library."""
+
+    checkpoint: str = _needed("Run folder, checkpoint, exported folder or Hub name.")
+    format: str = _option("transformers", f"One of {', '.join(FORMATS)}.")
+    output: str = _needed("Folder for the files.")
+    revision: str | None = _option(None, "Branch, tag or commit of a Hub repo.")
+    image_size: int | None = _option(None, "Side of the images, for a model without preprocessor_config.json.")
+
+
+@dataclass(kw_only=True)
+class CardOptions:
+    """Writing the model card of a run again."""
+
+    directory: str = _needed("Folder of a run.")
+
+
+@dataclass(kw_only=True)
+class PushOptions:
+    """Publishing a run on the Hub."""
+
+    directory: str = _needed("Folder of a run.")
+    repo: str = _needed("USER/NAME on the Hub.")
+    private: bool = _option(False, "Make the repo private when it is created.")
+    pretraining: bool = _option(False, "Publish the full pretraining checkpoint too, to continue from.")
+    revision: str | None = _option(None, "Branch to push to.")
+    tag: str | None = _option(None, "Tag to put on the pushed commit.")
+    message: str | None = _option(None, "Commit message.")
+    dry_run: bool = _option(False, "Only show what would be sent, and how large it is.")
+
+
+@dataclass(kw_only=True)
+class DemoOptions:
+    """The tour of the package on handwritten digits."""
+
+    directory: str = _needed("Folder for the run.")
+    steps: int | None = _option(None, "Optimizer steps; default: the recipe's.")

@@ -1,0 +1,65 @@
+"""What `ladder --help` prints besides the options themselves."""
+
+OVERVIEW = """usage: ladder COMMAND ...
+
+Pretrains image backbones without labels, with a loss at every stage (Ladder Siamese Network, arXiv 2211.13844), and
+publishes them as plain transformers models.
+
+commands:
+  pretrain RECIPE.yaml [--dataset D] [--output DIR] [--any_field value]
+                         pretrain; the same command again goes on where the run stopped
+  evaluate knn|linear|detection|segmentation|semi_supervised --model M --dataset D
+                         fit on the train split, score the test split; a table and a JSON file
+{compare}  export CHECKPOINT --format transformers|torchvision|timm|detectron2|onnx --output DIR
+                         the backbone for other libraries
+  card DIR               write the model card of a run again
+  push DIR USER/NAME [--private]
+                         publish a run on the Hub
+  inspect RECIPE.yaml    show the two views that training would see, and how fast images are read
+  demo DIR               pretrain on handwritten digits in a few minutes, evaluate, export, reload
+
+M, CHECKPOINT: a run's folder, its checkpoint-N or pretraining folder, an exported folder, or a Hub name.
+D: digits, a Hub data set, a folder of images, Parquet files or WebDataset shards.
+RECIPE: a YAML file, or the name of one that comes with the package: {recipes}.
+
+options of `ladder pretrain`, all of them also fields of a recipe (`ladder COMMAND --help` for the other commands):
+"""
+
+COMPARE = """  compare RECIPE.yaml --methods byol ladder --seeds 0 1 2
+                         train and evaluate methods on the same budget
+"""
+
+PRETRAIN_USAGE = "ladder pretrain RECIPE.yaml [--dataset D] [--output DIR] [--any_field value ...]"
+PRETRAIN = """Pretrains a backbone. Every field of the recipe can be given here too (--max_steps 40 or --max-steps 40) and
+wins over it. The same command again goes on from the newest whole checkpoint in the output folder. On many GPUs:
+accelerate launch -m ladder_training pretrain RECIPE.yaml ..."""
+
+PRETRAIN_END = """
+the most used of the inherited options (--help-all lists every field of transformers' TrainingArguments):
+{common}
+"""
+
+# Of transformers' TrainingArguments, written out so that --help need not import it.
+COMMON_INHERITED = {
+    "max_steps": "Optimizer steps; wins over num_train_epochs.",
+    "num_train_epochs": "Passes over the images.",
+    "per_device_train_batch_size": "Images per device and micro-batch.",
+    "gradient_accumulation_steps": "Micro-batches per optimizer step.",
+    "learning_rate": "Peak learning rate, where base_learning_rate is not given.",
+    "weight_decay": "Weight decay; norms and biases take none.",
+    "lr_scheduler_type": "Shape of the learning rate.",
+    "warmup_steps": "Steps of linear warm-up; below 1: a share of the run.",
+    "bf16": "Mixed precision; fp16 likewise.",
+    "seed": "Seed of the weights, the views and the order of the images.",
+    "save_steps": "Steps between checkpoints.",
+    "save_total_limit": "Checkpoints that are kept.",
+    "logging_steps": "Steps between lines of the log.",
+    "dataloader_num_workers": "Processes that decode and augment images.",
+    "report_to": "tensorboard, wandb, trackio, ... or none.",
+    "torch_compile": "Compile the model.",
+}
+
+
+def common_options() -> str:
+    """The lines of the inherited options that most people need."""
+    return "\n".join(f"  --{name:<30} {text}" for name, text in COMMON_INHERITED.items())
