@@ -1,1 +1,50 @@
-"""Evaluation of backbones: kNN, linear probe, detection, segmentation."""
+"""Evaluation of backbones: kNN, linear probe, semi-supervised fine-tuning, detection, segmentation.
+
+Each task is a function `task(model, dataset, *, test_dataset=None, output=None, device=None, seed=0, **settings)` that
+fits on the train split, scores the test split (or validation where there is no test), and returns an
+`EvaluationResult`. `model` is a loaded model or anything that `LadderSiameseModel.from_pretrained` takes or a run's
+folder; `settings` are the fields of the task's class in `options.py`. The functions are imported when first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fine_tuning import semi_supervised
+    from .linear_probe import linear
+    from .nearest_neighbours import knn
+    from .neighbour_votes import knn_accuracy
+    from .object_detection import detection
+    from .report import EvaluationResult
+    from .semantic_segmentation import segmentation
+
+# No submodule may have the name of a function: importing it would put the module in the function's place.
+_HOMES = {
+    "EvaluationResult": "report",
+    "detection": "object_detection",
+    "knn": "nearest_neighbours",
+    "knn_accuracy": "neighbour_votes",
+    "linear": "linear_probe",
+    "segmentation": "semantic_segmentation",
+    "semi_supervised": "fine_tuning",
+}
+
+__all__ = [
+    "EvaluationResult",
+    "detection",
+    "knn",
+    "knn_accuracy",
+    "linear",
+    "segmentation",
+    "semi_supervised",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

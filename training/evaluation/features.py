@@ -1,0 +1,158 @@
+"""Pooled features of every stage, of all images, in one pass over the data."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ..errors import UserError
+from ..images import BadImageError
+from .load import StageFeatures
+from .report import ALL_STAGES
+from .splits import is_streaming, undecoded
+
+MAX_BAD_FRACTION = 0.01
+
+
+@dataclass
+class FeatureSet:
+    """Features of the readable images of a split.
+
+    Attributes:
+        features: Stage name to float32 (images, channels) on the CPU: the mean over the stage's feature map.
+        labels: The label value of each image, as stored.
+        bad: Why images could not be read.
+    """
+
+    features: dict[str, Tensor]
+    labels: list[Any]
+    bad: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@torch.inference_mode()
+def extract_features(
+    backbone: StageFeatures,
+    dataset: Any,
+    transform: Callable[..., Tensor],
+    *,
+    image_column: str,
+    label_column: str | None,
+    split: str,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> FeatureSet:
+    """Run the backbone once over a split and keep every stage's average-pooled features.
+
+    Args:
+        backbone: In eval mode, on `device`.
+        dataset: A `datasets` object, map-style or streaming.
+        transform: From an encoded image to float32 (3, size, size).
+        split: The split's name, for messages.
+
+    Raises:
+        UserError: no image, or more than 1 % of them, can be read; or features that are not finite.
+    """
+    source = undecoded(dataset, image_column, label_column)
+    kind = _StreamedImages if is_streaming(source) else _StoredImages
+    loader = DataLoader(
+        kind(source, transform, image_column, label_column),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=_collate,
+    )
+    pooled: dict[str, list[Tensor]] = {name: [] for name in backbone.stages}
+    labels: list[Any] = []
+    bad: list[str] = []
+    for pixels, batch_labels, batch_bad in progress(loader, f"features of {split}"):
+        bad += batch_bad
+        if pixels is None:
+            continue
+        labels += batch_labels
+        for name, feature_map in backbone(pixels.to(device, non_blocking=True)).items():
+            pooled[name].append(feature_map.float().mean(dim=(2, 3)).cpu())
+    check_readable(len(labels), bad, split)
+    features = {name: torch.cat(parts) for name, parts in pooled.items()}
+    for name, values in features.items():
+        if not torch.isfinite(values).all():
+            raise UserError(f"features of {name} are not finite: the model is broken (did its training diverge?)")
+    return FeatureSet(features, labels, bad)
+
+
+def with_all_stages(features: dict[str, Tensor], *, normalise: bool) -> dict[str, Tensor]:
+    """The stages, and "all": their features side by side.
+
+    Args:
+        features: Stage name to (images, channels).
+        normalise: Scale each stage's part to length 1 first, so that each has the same say in a cosine (kNN); a linear
+            classifier weighs the parts itself.
+    """
+    if len(features) < 2:
+        return features
+    parts = [F.normalize(values, dim=1) if normalise else values for values in features.values()]
+    return {**features, ALL_STAGES: torch.cat(parts, dim=1)}
+
+
+def check_readable(readable: int, bad: list[str], split: str) -> None:
+    """Raise a UserError where a split has no readable image or more than 1 % are not readable."""
+    if readable == 0 or len(bad) > MAX_BAD_FRACTION * (readable + len(bad)):
+        example = f" ({bad[0]})" if bad else ""
+        raise UserError(f"split {split}: {len(bad)} of {readable + len(bad)} images cannot be read{example}")
+
+
+def bad_image_notes(*sets: FeatureSet) -> list[str]:
+    """A sentence for the report where images were left out."""
+    count = sum(len(entry.bad) for entry in sets)
+    return [f"{count} images could not be read and were left out"] if count else []
+
+
+def progress(loader: Any, name: str, total: int | None = None) -> Any:
+    """A progress bar on the terminal; silent where there is none and on all processes but the first."""
+    from tqdm.auto import tqdm
+
+    return tqdm(loader, desc=name, total=total, disable=None, leave=False)
+
+
+def _example(row: dict[str, Any], transform: Callable[..., Tensor], image: str, label: str | None) -> tuple:
+    try:
+        return transform(row[image]), row[label] if label else None, None
+    except BadImageError as error:
+        return None, None, str(error)
+
+
+class _StoredImages(Dataset):
+    """A map-style data set as (pixels, label, None) or (None, None, reason)."""
+
+    def __init__(self, dataset: Any, transform: Callable[..., Tensor], image: str, label: str | None) -> None:
+        self.dataset, self.transform, self.image, self.label = dataset, transform, image, label
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple:
+        return _example(self.dataset[index], self.transform, self.image, self.label)
+
+
+class _StreamedImages(IterableDataset):
+    """A streaming data set as (pixels, label, None) or (None, None, reason); workers share its shards."""
+
+    def __init__(self, dataset: Any, transform: Callable[..., Tensor], image: str, label: str | None) -> None:
+        self.dataset, self.transform, self.image, self.label = dataset, transform, image, label
+
+    def __iter__(self) -> Iterator[tuple]:
+        for row in self.dataset:
+            yield _example(row, self.transform, self.image, self.label)
+
+
+def _collate(examples: list[tuple]) -> tuple[Tensor | None, list[Any], list[str]]:
+    pixels = [entry[0] for entry in examples if entry[2] is None]
+    labels = [entry[1] for entry in examples if entry[2] is None]
+    bad = [entry[2] for entry in examples if entry[2] is not None]
+    return torch.stack(pixels) if pixels else None, labels, bad

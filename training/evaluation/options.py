@@ -1,0 +1,309 @@
+"""Options of the evaluation tasks, as plain dataclasses that the functions take as keywords and the shell as flags.
+
+Nothing heavy is imported here, because `ladder evaluate TASK --help` lists these fields in under a second.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import UserError
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+def _option(default: Any, help_text: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field with a help text and, where only some values make sense, those values."""
+    return field(default=default, metadata={"help": help_text, "choices": choices})
+
+
+@dataclass(kw_only=True)
+class _TaskOptions:
+    """What every task needs."""
+
+    split: str | None = _option(None, "Split to score; default: test, or validation where there is no test.")
+    image_column: str | None = _option(None, "Column that holds the images; default: found by its type.")
+    batch_size: int = _option(64, "Images per batch and device.")
+    num_workers: int = _option(0, "Processes that decode images.")
+
+    def __post_init__(self) -> None:
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            choices = option.metadata.get("choices")
+            if choices and value not in choices:
+                raise UserError(f"{option.name} must be one of {', '.join(choices)}; it is {value!r}")
+            if not _has_type(value, typing.get_type_hints(type(self))[option.name]):
+                raise UserError(f"{option.name} must be {_spoken(option.type)}; it is {value!r}")
+            if isinstance(value, list):
+                setattr(self, option.name, tuple(value))
+        self._check_positive("batch_size")
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not values or any(entry is not None and entry <= 0 for entry in values):
+                raise UserError(f"{name} must be greater than 0; it is {value!r}")
+
+
+@dataclass(kw_only=True)
+class _ClassificationOptions(_TaskOptions):
+    """What the tasks on labelled images need."""
+
+    label_column: str | None = _option(None, "Column that holds the labels; default: found by its type.")
+    streaming: bool = _option(False, "Read the data while evaluating instead of downloading it first.")
+    image_size: int | None = _option(
+        None, "Side of the images the network sees; default: of the model's preprocessor_config.json, else 224."
+    )
+    crop_fraction: float | None = _option(
+        None,
+        "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's, or 0.875.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("image_size", "crop_fraction")
+        if self.crop_fraction is not None and self.crop_fraction > 1:
+            raise UserError(f"crop_fraction must be at most 1; it is {self.crop_fraction}")
+
+
+@dataclass(kw_only=True)
+class KnnOptions(_ClassificationOptions):
+    """Weighted k-nearest-neighbour classification of frozen features."""
+
+    k: int = _option(20, "Neighbours that vote.")
+    temperature: float = _option(0.1, "A neighbour of cosine similarity s votes with weight exp(s / temperature).")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("k", "temperature")
+
+
+@dataclass(kw_only=True)
+class LinearOptions(_ClassificationOptions):
+    """Linear classification of frozen features (one classifier per stage, and one on all stages)."""
+
+    epochs: int = _option(50, "Passes over the training images.")
+    train_batch_size: int = _option(256, "Images per step of the classifiers, over all devices.")
+    learning_rates: tuple[float, ...] = _option(
+        (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), "Learning rates for 256 images, swept over; the best on held-out images wins."
+    )
+    holdout_fraction: float = _option(0.1, "Part of the training images on which the learning rate is chosen.")
+    holdout_images: int = _option(10_000, "Most training images held out for that.")
+    standardize: bool = _option(
+        True, "Centre and scale each feature by its training mean and deviation; false: raw features, as on ImageNet."
+    )
+    augment: bool = _option(
+        False, "Random crops and flips, features computed anew in every pass (the ImageNet protocol; many GPUs)."
+    )
+    max_steps: int | None = _option(None, "Steps of the augmented protocol; needed where a stream's length is unknown.")
+    shuffle_buffer: int = _option(4096, "Undecoded examples held to shuffle, in the augmented protocol.")
+    label_fraction: float | None = _option(None, "Share of the labels that is used, the same of every class.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("epochs", "train_batch_size", "learning_rates", "holdout_images", "max_steps")
+        _check_fraction("holdout_fraction", self.holdout_fraction, 0.9)
+        if self.label_fraction is not None:
+            _check_fraction("label_fraction", self.label_fraction, 1.0)
+            if self.augment or self.streaming:
+                raise UserError("label_fraction needs the cached protocol: drop augment and streaming")
+        if self.streaming and not self.augment and self.max_steps is not None:
+            raise UserError("max_steps belongs to the augmented protocol: set augment, or drop max_steps")
+
+
+@dataclass(kw_only=True)
+class SemiSupervisedOptions(_ClassificationOptions):
+    """Fine-tuning of the whole network with a small share of the labels."""
+
+    label_fraction: float = _option(0.01, "Share of the labels that is used, the same of every class.")
+    epochs: int = _option(50, "Passes over the labelled images.")
+    min_steps: int = _option(200, "Fewest optimizer steps, however few images there are.")
+    batch_size: int = _option(64, "Images per step and device.")
+    learning_rates: tuple[float, ...] = _option(
+        (0.01, 0.03, 0.1), "Learning rates of the backbone for 256 images, chosen on a part of the labelled images."
+    )
+    head_learning_rate_factor: float = _option(10.0, "The classifier's learning rate is the backbone's times this.")
+    holdout_fraction: float = _option(0.2, "Part of the labelled images on which the learning rate is chosen.")
+    weight_decay: float = _option(0.0, "Weight decay of the backbone and classifier.")
+    min_crop_scale: float = _option(0.08, "Smallest area of a random crop.")
+    batch_norm: str = _option(
+        "train",
+        "frozen: running statistics; train: of each batch; sync: over all GPUs.",
+        choices=("frozen", "train", "sync"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("epochs", "min_steps", "learning_rates", "head_learning_rate_factor", "min_crop_scale")
+        _check_fraction("label_fraction", self.label_fraction, 1.0)
+        _check_fraction("holdout_fraction", self.holdout_fraction, 0.9)
+
+
+@dataclass(kw_only=True)
+class _DenseOptions(_TaskOptions):
+    """What fine-tuning a dense prediction head needs."""
+
+    stages: tuple[str, ...] | None = _option(None, "Stages that the head reads; default: all.")
+    learning_rate: float = _option(0.01, "Peak learning rate, for the batch size given.")
+    momentum: float = _option(0.9, "Momentum of SGD.")
+    weight_decay: float = _option(1e-4, "Weight decay.")
+    max_gradient_norm: float = _option(10.0, "Gradients are scaled down to this norm; 0: never.")
+    warmup_steps: int = _option(50, "Steps in which the learning rate rises from 0.")
+    batch_norm: str = _option(
+        "train",
+        "Backbone's batch norms. frozen: keep running statistics and scales; train: statistics of each batch; "
+        "sync: of the batches of all GPUs.",
+        choices=("frozen", "train", "sync"),
+    )
+    precise_batch_norm: int = _option(
+        0, "Training images with which running statistics are measured again at the end; 0: keep the moving averages."
+    )
+    mixed_precision: str = _option("no", "Arithmetic of the forward pass.", choices=("no", "fp16", "bf16"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("learning_rate")
+
+
+@dataclass(kw_only=True)
+class DetectionOptions(_DenseOptions):
+    """Fine-tuning of Faster R-CNN or Mask R-CNN with a feature pyramid; the defaults suit small data on two cores."""
+
+    steps: int = _option(400, "Optimizer steps.")
+    batch_size: int = _option(4, "Images per step and device.")
+    learning_rate: float = _option(0.02, "Peak learning rate, for the batch size given.")
+    masks: str = _option("auto", "Mask R-CNN; auto: where the data has masks.", choices=("auto", "yes", "no"))
+    milestones: tuple[float, ...] = _option(
+        (0.667, 0.889), "Shares of the run after which the learning rate falls to a tenth."
+    )
+    short_sides: tuple[int, ...] = _option((192,), "Shorter side of training images, drawn at random.")
+    long_side: int = _option(320, "Longest side of images.")
+    test_short_side: int | None = _option(None, "Shorter side of test images; default: the last of short_sides.")
+    anchor_scale: float = _option(4.0, "Side of the anchors in strides of their level; 8 on COCO, 4 for small images.")
+    pyramid_channels: int = _option(128, "Channels of the feature pyramid; 256 on COCO.")
+    head_channels: int = _option(256, "Width of the box head; 1024 on COCO.")
+    proposals: int = _option(300, "Boxes the first stage proposes; 1000 on COCO.")
+    keep_empty: bool = _option(False, "Also train on images without a box; the field leaves them out.")
+    pyramid_batch_norm: bool = _option(True, "Batch norm in the feature pyramid.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("steps", "short_sides", "long_side", "test_short_side", "anchor_scale", "proposals")
+        self._check_positive("pyramid_channels", "head_channels")
+
+
+@dataclass(kw_only=True)
+class SegmentationOptions(_DenseOptions):
+    """Fine-tuning of a segmentation head; the defaults suit small data on two cores."""
+
+    head: str = _option(
+        "fcn", "fcn: last stages dilated, as in the VOC12aug protocol; upernet: all stages.", choices=("fcn", "upernet")
+    )
+    label_column: str | None = _option(None, "Column that holds the label maps; default: the other image column.")
+    num_classes: int | None = _option(None, "Number of classes; default: found in the training maps.")
+    ignore_index: int = _option(255, "Value of pixels that are neither learned nor scored.")
+    steps: int = _option(400, "Optimizer steps.")
+    batch_size: int = _option(8, "Images per step and device.")
+    learning_rate: float = _option(0.02, "Peak learning rate, for the batch size given.")
+    power: float = _option(0.9, "The learning rate falls as (1 - step / steps) to this power.")
+    crop_size: int = _option(128, "Side of the training crops.")
+    resize_side: int | None = _option(None, "Shorter side that images are brought to first; default: as stored.")
+    scale_range: tuple[float, ...] = _option((0.5, 2.0), "Range of the random scale of training images.")
+    output_stride: int = _option(8, "Stride of the last feature map of the fcn head.")
+    head_channels: int = _option(64, "Channels of the head; 512 on VOC12aug and in UperNet.")
+    dropout: float = _option(0.1, "Dropout before the last layer.")
+    freeze_backbone: bool = _option(False, "Train the head only.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("steps", "crop_size", "resize_side", "scale_range", "head_channels", "num_classes")
+        if len(self.scale_range) != 2 or self.scale_range[0] > self.scale_range[1]:
+            raise UserError(f"scale_range must be two numbers, the smaller first; it is {self.scale_range}")
+        if self.output_stride not in (4, 8, 16, 32):
+            raise UserError(f"output_stride must be 4, 8, 16 or 32; it is {self.output_stride}")
+
+
+TASK_OPTIONS: dict[str, type] = {
+    "knn": KnnOptions,
+    "linear": LinearOptions,
+    "semi_supervised": SemiSupervisedOptions,
+    "detection": DetectionOptions,
+    "segmentation": SegmentationOptions,
+}
+
+Options = TypeVar("Options", bound=_TaskOptions)
+
+
+def read_options(kind: type[Options], settings: dict[str, Any]) -> Options:
+    """Options of a task from keywords.
+
+    Raises:
+        UserError: a name that the task does not know (the nearest is suggested), or a value of the wrong kind.
+    """
+    names = [option.name for option in dataclasses.fields(kind)]
+    for name in settings:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
+            raise UserError(f"unknown setting {name!r}{hint}")
+    return kind(**settings)
+
+
+def read_recipe(task: str, name_or_path: str | Path) -> dict[str, Any]:
+    """Settings of a task from a YAML file.
+
+    Args:
+        task: A key of `TASK_OPTIONS`.
+        name_or_path: A file, or the name of a recipe in `recipes/TASK/`.
+
+    Raises:
+        UserError: no such recipe, no mapping in the file, or a field that the task does not know.
+    """
+    import yaml
+
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = RECIPES / task / f"{Path(name_or_path).stem}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in (RECIPES / task).glob("*.yaml"))) or "none"
+        raise UserError(f"no recipe {name_or_path} for {task}; a YAML file, or one of: {known}")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} must hold `setting: value` lines")
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    read_options(TASK_OPTIONS[task], settings)
+    return settings
+
+
+def _check_fraction(name: str, value: float, most: float) -> None:
+    if not 0 < value <= most:
+        raise UserError(f"{name} must be more than 0 and at most {most}; it is {value}")
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value fits an annotation of the options (unions and tuples of plain types)."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_has_type(value, option) for option in typing.get_args(kind))
+    if origin is tuple:
+        return isinstance(value, tuple | list) and all(_has_type(entry, typing.get_args(kind)[0]) for entry in value)
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _spoken(kind: Any) -> str:
+    """An annotation in words a user reads."""
+    text = kind if isinstance(kind, str) else getattr(kind, "__name__", None) or str(kind)
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    return words.get(text, text)

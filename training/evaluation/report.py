@@ -1,0 +1,138 @@
+"""The result of an evaluation: what is printed, and the JSON file that model cards and comparisons read."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import write_json
+from ..run_folder import now, versions
+
+FOLDER = "evaluation"
+ALL_STAGES = "all"
+
+
+@dataclass
+class EvaluationResult:
+    """Figures of one model on one task and data set, with all that is needed to get them again.
+
+    Attributes:
+        task: "knn", "linear", "detection", ...
+        dataset: Name of the data set.
+        split: The split that was scored; `fit_split`: the split that was fitted on.
+        model: What was evaluated, as the user named it.
+        metrics: Stage (or "all", "box", "mask", ...) to metric name to value; shares from 0 to 1.
+        protocol: Every setting that led to the figures.
+        count: {"fit": images fitted on, "score": images scored}.
+        seconds: Wall time.
+        notes: What a reader of the figures must know (settings clamped, images left out, ...).
+        classes: Class names in the order of the labels.
+        per_class: Metric name to one value per class, None where it is not defined.
+        path: The file this was written to.
+    """
+
+    task: str
+    dataset: str
+    split: str
+    fit_split: str
+    model: str
+    metrics: dict[str, dict[str, float]]
+    protocol: dict[str, Any]
+    seed: int
+    count: dict[str, int]
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    per_class: dict[str, list[float | None]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
+    date: str = field(default_factory=now)
+    path: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds; figures that are not defined become null."""
+        names = (
+            "task dataset split fit_split model metrics protocol seed count seconds notes classes per_class "
+            "versions date"
+        )
+        return {name: _plain(getattr(self, name)) for name in names.split()}
+
+    def save(self, output: str | Path) -> Path:
+        """Write `output/evaluation/TASK-DATASET.json`, whole or not at all, and return its path."""
+        self.path = result_path(output, self.task, self.dataset)
+        write_json(self.path, self.to_dict())
+        return self.path
+
+    def mean(self) -> dict[str, float]:
+        """Mean of each metric over the stages, without "all"; empty where there is only one row."""
+        rows = [row for name, row in self.metrics.items() if name != ALL_STAGES]
+        if len(rows) < 2 or any(row.keys() != rows[0].keys() for row in rows):
+            return {}
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+    def table(self) -> str:
+        """The figures as a text table: a row per stage, their mean, and all stages together."""
+        rows = {name: row for name, row in self.metrics.items() if name != ALL_STAGES}
+        if self.task in ("knn", "linear") and self.mean():
+            rows["mean"] = self.mean()
+        if ALL_STAGES in self.metrics:
+            rows[ALL_STAGES] = self.metrics[ALL_STAGES]
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        cells = [["", *columns]]
+        cells += [[name, *(_shown(row.get(column)) for column in columns)] for name, row in rows.items()]
+        widths = [max(len(row[index]) for row in cells) for index in range(len(columns) + 1)]
+        lines = [
+            f"{self.task} on {self.dataset}: fitted on {self.count['fit']} images ({self.fit_split}), "
+            f"scored on {self.count['score']} ({self.split}), seed {self.seed}, {self.seconds:.0f} s"
+        ]
+        for row in cells:
+            first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  ".join([row[0].ljust(len(first)), *others]).rstrip())
+        lines += [f"note: {note}" for note in self.notes]
+        if self.path is not None:
+            lines.append(f"written to {self.path}")
+        return "\n".join(lines)
+
+
+def result_path(output: str | Path, task: str, dataset: str) -> Path:
+    """Where a result is written below a run's folder."""
+    return Path(output) / FOLDER / f"{task}-{file_name(dataset)}.json"
+
+
+def file_name(dataset: str) -> str:
+    """A data set's name as part of a file name: "user/name" becomes "user--name"."""
+    return re.sub(r"[^\w.-]+", "-", dataset.replace("/", "--")).strip("-.") or "dataset"
+
+
+def check_output(output: str | Path | None) -> None:
+    """Fail before hours of work, not after them, when the result could not be written.
+
+    Raises:
+        UserError: `output`, or the evaluation folder in it, is a file.
+    """
+    if output is None:
+        return
+    for path in (Path(output), Path(output) / FOLDER):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"output {path} is a file; give a folder")
+
+
+def _plain(value: Any) -> Any:
+    """A value as strict JSON can hold it: no NaN, no tuples, no numpy scalars, whole seconds to the hundredth."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A cell of the table."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,199 @@
+"""Which images a task fits on and which it scores, from a data set's name or from `datasets` objects."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+
+FIT_NAMES = ("train", "training")
+SCORE_NAMES = ("test", "validation", "valid", "val", "dev")
+
+
+@dataclass
+class Splits:
+    """The two halves of an evaluation; `fit` and `score` are `datasets.Dataset` or `IterableDataset`."""
+
+    name: str
+    fit: Any
+    fit_split: str
+    score: Any
+    score_split: str
+
+
+def resolve_splits(
+    dataset: Any, test_dataset: Any = None, *, split: str | None = None, streaming: bool = False
+) -> Splits:
+    """Find the split to fit on and the split to score.
+
+    Args:
+        dataset: Name or folder of a data set, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
+        test_dataset: The same kinds; scored instead of a split of `dataset`.
+        split: Name of the split to score; default: test, or validation where there is no test.
+        streaming: Read named data sets while using them.
+
+    Raises:
+        UserError: a split is missing; the message names the ones that exist.
+    """
+    name = _dataset_name(dataset)
+    fit, fit_split = _take(dataset, name, FIT_NAMES, "fit on", streaming)
+    if test_dataset is None:
+        if not _has_splits(dataset):
+            raise UserError("a single Dataset has no split to score: give test_dataset, or a DatasetDict")
+        score, score_split = _take(dataset, name, (split,) if split else SCORE_NAMES, "score", streaming)
+    else:
+        wanted = (split,) if split else (*SCORE_NAMES, *FIT_NAMES)
+        score, score_split = _take(test_dataset, _dataset_name(test_dataset), wanted, "score", streaming)
+    for part, which in ((fit, fit_split), (score, score_split)):
+        if hasattr(part, "__len__") and len(part) == 0:
+            raise UserError(f"split {which} of {name} is empty")
+    return Splits(name, fit, fit_split, score, score_split)
+
+
+def is_streaming(dataset: Any) -> bool:
+    """Whether a data set can only be read from front to back."""
+    return not hasattr(dataset, "__len__")
+
+
+def image_column(dataset: Any, asked: str | None) -> str:
+    """The column that holds the images.
+
+    Raises:
+        UserError: there is none, or not the one that was asked for.
+    """
+    from ..streams import find_image_column
+
+    if asked is None:
+        return find_image_column(dataset)
+    check_column(dataset, asked, "image_column")
+    return asked
+
+
+def label_column(dataset: Any, asked: str | None) -> str:
+    """The column that holds the class labels.
+
+    Raises:
+        UserError: there is none; the message names the columns that exist.
+    """
+    from ..streams import find_label_column
+
+    if asked is not None:
+        check_column(dataset, asked, "label_column")
+        return asked
+    found = find_label_column(dataset)
+    if found is None:
+        raise UserError(f"no label column among {', '.join(columns_of(dataset))}; name it with label_column")
+    return found
+
+
+def columns_of(dataset: Any) -> list[str]:
+    """Names of a data set's columns; a stream that does not know them is asked for its first row."""
+    if dataset.column_names:
+        return list(dataset.column_names)
+    return list(next(iter(dataset), {}))
+
+
+def check_column(dataset: Any, name: str, option: str) -> None:
+    """Raise a UserError that names the existing columns where `name` is not one of them."""
+    if name not in columns_of(dataset):
+        raise UserError(f"{option} {name!r} does not exist; the columns are {', '.join(columns_of(dataset))}")
+
+
+def undecoded(dataset: Any, *columns: str) -> Any:
+    """The data set with only these columns, images as their encoded bytes or path."""
+    from datasets import Image
+
+    dataset = dataset.select_columns([name for name in dict.fromkeys(columns) if name is not None])
+    for name in columns:
+        if name and dataset.features and isinstance(dataset.features.get(name), Image):
+            dataset = dataset.cast_column(name, Image(decode=False))
+    return dataset
+
+
+class ClassIndex:
+    """Class names, and the number of each label value.
+
+    Numbers follow the ClassLabel feature where there is one, else the sorted label values of the fitting split.
+    """
+
+    def __init__(self, dataset: Any, column: str) -> None:
+        feature = dataset.features.get(column) if dataset.features else None
+        names = getattr(feature, "names", None)
+        self.declared = names is not None
+        self.names: list[str] = [str(name) for name in names or ()]
+        self._numbers: dict[Any, int] = {number: number for number in range(len(self.names))}
+
+    def learn(self, values: Iterable[Any]) -> None:
+        """Take the classes from the fitting split's label values, where no ClassLabel declares them."""
+        if self.declared:
+            return
+        found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+        self.names = [str(value) for value in found]
+        self._numbers = {value: number for number, value in enumerate(found)}
+
+    def numbers(self, values: Iterable[Any], split: str) -> torch.Tensor:
+        """Class numbers, int64 (n,), of label values.
+
+        Raises:
+            UserError: unlabelled images (-1 or None), or a class that the fitting split does not know.
+        """
+        numbers = []
+        for value in values:
+            if value is None or value == -1:
+                raise UserError(f"split {split} has images without a label; score another with split")
+            if value not in self._numbers:
+                raise UserError(f"class {value!r} exists only in split {split}, not in the one that is fitted on")
+            numbers.append(self._numbers[value])
+        return torch.tensor(numbers, dtype=torch.long)
+
+
+def check_classes(fit_labels: torch.Tensor, score_labels: torch.Tensor, names: list[str], split: str) -> None:
+    """Raise a UserError naming the classes that only the scored split has."""
+    unseen = sorted(set(score_labels.tolist()) - set(fit_labels.tolist()))
+    if unseen:
+        shown = ", ".join(names[number] for number in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        raise UserError(f"classes that exist only in split {split}, not in the one that is fitted on: {shown}")
+
+
+def _dataset_name(dataset: Any) -> str:
+    if isinstance(dataset, str | os.PathLike):
+        path = Path(dataset)
+        return path.resolve().stem if path.exists() else str(dataset)
+    if isinstance(dataset, dict):
+        dataset = next(iter(dataset.values()), None)
+    name = getattr(getattr(dataset, "info", None), "dataset_name", None)
+    return name or "dataset"
+
+
+def _has_splits(dataset: Any) -> bool:
+    return isinstance(dataset, str | os.PathLike | dict)
+
+
+def _take(dataset: Any, name: str, wanted: tuple[str, ...], purpose: str, streaming: bool) -> tuple[Any, str]:
+    """The first of the wanted splits that exists, and its name."""
+    if isinstance(dataset, str | os.PathLike):
+        from ..streams import load_image_stream, split_names
+
+        existing = list(split_names(str(dataset)))
+        chosen = _first(wanted, existing, name, purpose)
+        return load_image_stream(str(dataset), split=chosen, streaming=streaming), chosen
+    if isinstance(dataset, dict):
+        chosen = _first(wanted, list(dataset), name, purpose)
+        return dataset[chosen], chosen
+    if not hasattr(dataset, "select_columns"):
+        raise UserError(f"a data set must be a name, a Dataset or a DatasetDict, not {type(dataset).__name__}")
+    split = getattr(dataset, "split", None)
+    return dataset, str(split) if split else wanted[0]
+
+
+def _first(wanted: tuple[str, ...], existing: list[str], name: str, purpose: str) -> str:
+    for split in wanted:
+        if split in existing:
+            return split
+    raise UserError(
+        f"{name} has no split to {purpose} ({' or '.join(wanted[:2])}); its splits are {', '.join(existing) or 'none'}"
+    )
