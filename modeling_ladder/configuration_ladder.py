@@ -190,6 +190,8 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         for weight in self.level_weights:
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
                 raise ValueError(f"level_weights has {weight!r}; each entry must be a finite number of at least 0")
+        if not any(self.level_weights):
+            raise ValueError("level_weights are all 0: nothing would train; give at least one level a weight")
         for name in ("projection_hidden_size", "projection_size", "local_projection_hidden_size", "local_grid_size"):
             self._check_size(name)
         for name, choices in (("local_matching", MATCHINGS), ("target", TARGETS)):

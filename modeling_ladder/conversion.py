@@ -70,7 +70,10 @@ def native_backbone(model: PreTrainedModel) -> PreTrainedModel:
     with torch.device("meta"):
         native = type(backbone)(config)
     native.to_empty(device="cpu")
-    state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    state = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in backbone.state_dict().items()
+    }
     native.load_state_dict(state, assign=True)
     return native.eval()
 

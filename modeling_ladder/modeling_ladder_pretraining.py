@@ -202,21 +202,20 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         return loss, normalised_std(projections[0])
 
     @torch.no_grad()
-    def project(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """Online projections of single images, for watching a run: local levels give those of a K x K grid over the
-        image.
+    def project(self, pixel_values: Tensor, maps: Maps | None = None) -> Maps:
+        """Online projections of single images, for watching a run; local levels give a K x K grid over the image.
 
         Args:
             pixel_values: (batch, channels, height, width).
+            maps: What `feature_maps(pixel_values)` gave, if it was called already.
 
         Returns:
-            "stage1.local" and so on to (batch, size) for global, (batch, K * K, size) for local levels.
+            "stage1.local" and so on to (batch, size) for global, (batch, points, size) for local levels.
         """
-        maps = self.feature_maps(pixel_values)
+        maps = self.feature_maps(pixel_values) if maps is None else maps
         batch = pixel_values.shape[0]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=pixel_values.device).expand(batch, 2, 4)
-        flips = torch.zeros(batch, 2, dtype=torch.bool, device=pixel_values.device)
-        match = self._match(batch, whole, flips)
+        match = self._match(batch, whole, torch.zeros(batch, 2, dtype=torch.bool, device=pixel_values.device))
         return {
             f"{stage}.{kind}": self.projectors[stage][kind](self._level_vectors(kind, maps[stage], 0, match))
             for stage, kind, _ in self.config.levels

@@ -1,0 +1,36 @@
+"""Small models and view pairs that many tests share."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import ResNetConfig
+
+
+@pytest.fixture
+def tiny_backbone() -> ResNetConfig:
+    """A four-stage ResNet of 20 thousand parameters."""
+    return ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1], layer_type="basic")
+
+
+@pytest.fixture
+def view_pairs() -> Callable[..., dict[str, torch.Tensor]]:
+    """Makes a batch of random view pairs with overlapping boxes."""
+
+    def make(batch: int = 4, size: int = 32, seed: int = 0) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        low = torch.rand(batch, 2, 2, generator=generator) * 0.4
+        high = 0.6 + torch.rand(batch, 2, 2, generator=generator) * 0.4
+        return {
+            "pixel_values": torch.randn(batch, 2, 3, size, size, generator=generator),
+            "view_boxes": torch.cat([low, high], dim=-1),
+            "view_flips": torch.rand(batch, 2, generator=generator) < 0.5,
+        }
+
+    return make
