@@ -1,0 +1,49 @@
+"""Sums that stay on the device until they are logged, and the search for values that are not finite."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class LevelMeters:
+    """Averages of each level's loss and spread over a logging window, without a read-back per step."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, outputs: Any) -> None:
+        """Count one micro-batch's `level_losses`, `projection_std` and `matched_fraction`."""
+        values = {f"loss/{level}": value for level, value in outputs.level_losses.items()}
+        values.update({f"batch_std/{level}": value for level, value in outputs.projection_std.items()})
+        if outputs.matched_fraction is not None:
+            values["matched_fraction"] = outputs.matched_fraction
+        for name, value in values.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+
+    def averages(self, accelerator: Any) -> dict[str, float]:
+        """Means over the micro-batches counted since the last call, and over processes; the sums start anew."""
+        if not self._count:
+            return {}
+        names = list(self._sums)
+        means = torch.stack([self._sums[name] for name in names]) / self._count
+        means = accelerator.reduce(means, reduction="mean")
+        self._sums, self._count = {}, 0
+        return dict(zip(names, means.tolist(), strict=True))
+
+
+@torch.no_grad()
+def first_non_finite(model: nn.Module) -> str | None:
+    """Name of the first parameter or buffer with a NaN or an infinity, or None; one read-back in the good case."""
+    named = [
+        (name, tensor)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        if tensor.is_floating_point()
+    ]
+    finite = torch.stack([torch.isfinite(tensor).all() for _, tensor in named])
+    if finite.all():
+        return None
+    return named[int((~finite).nonzero()[0])][0]
