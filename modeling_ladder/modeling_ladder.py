@@ -19,6 +19,7 @@ from transformers.modeling_outputs import (
 from transformers.models.auto import AutoBackbone
 from transformers.utils.generic import can_return_tuple
 
+from .checking import check_before_loading
 from .configuration_ladder import LadderSiameseConfig
 from .conversion import is_ladder_config, load_native_backbone, read_config_dict, split_hub_kwargs
 from .heads import LadderHead
@@ -97,10 +98,17 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
 
         Returns:
             The model in eval mode, or (model, loading info) with `output_loading_info=True`.
+
+        Raises:
+            ValueError: weights that are pickles, cut off or of other shapes than the config says, or a config of absurd
+                size; the message names the tensor or the field, and nothing was loaded.
         """
-        saved = read_config_dict(pretrained_model_name_or_path, kwargs)
-        if not is_ladder_config(saved):
-            return cls._from_native(pretrained_model_name_or_path, **kwargs)
+        if pretrained_model_name_or_path is not None:
+            native = not is_ladder_config(read_config_dict(pretrained_model_name_or_path, kwargs))
+            hub, _ = split_hub_kwargs(kwargs)
+            check_before_loading(pretrained_model_name_or_path, None if native else cls, **hub)
+            if native:
+                return cls._from_native(pretrained_model_name_or_path, **kwargs)
         want_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
         model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)

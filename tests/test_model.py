@@ -122,18 +122,15 @@ def test_a_checkpoint_without_a_whole_target_gets_a_copy_of_the_online_network(m
     assert not any(p.requires_grad for p in loaded.target.parameters())
 
 
-def test_a_checkpoint_without_heads_gets_fresh_ones_of_ordinary_size(model, tmp_path) -> None:
-    model.save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
-    state = {k: v for k, v in load_file(file).items() if not k.startswith(("projectors", "predictors"))}
-    save_file(state, file, metadata={"format": "pt"})
-    loaded = LadderSiameseForPreTraining.from_pretrained(tmp_path)
+def test_a_native_backbone_gets_fresh_heads_of_ordinary_size(model, tmp_path) -> None:
+    save_native_backbone(model, tmp_path)
+    loaded = LadderSiameseForPreTraining.from_pretrained(tmp_path, projection_hidden_size=64)
     weight = loaded.projectors["stage4"]["global"].hidden.weight
     assert weight.abs().max() <= 20**-0.5
     assert weight.std().item() == pytest.approx((1 / (3 * 20)) ** 0.5, rel=0.15)
     norm = loaded.predictors["stage1"]["local"].normalization
-    assert torch.equal(norm.weight, torch.ones(32))
-    assert torch.equal(norm.running_var, torch.ones(32))
+    assert torch.equal(norm.weight, torch.ones(64))
+    assert torch.equal(norm.running_var, torch.ones(64))
 
 
 def test_one_model_loads_from_ladder_pretraining_and_native_folders(model, images, tmp_path) -> None:
