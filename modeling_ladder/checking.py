@@ -234,7 +234,9 @@ def _expected(config: dict[str, Any], model_class: type | None) -> tuple[Shapes,
     if parameters > MAX_PARAMETERS:
         raise ValueError(f"the config asks for {parameters:,} parameters; refused before memory was taken for them")
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    same = model_class.__name__ in (config.get("architectures") or ())
+    # transformers renames some families' tensors when it saves them; ResNet's names in a file are the model's.
+    kept_names = "resnet" in (config.get("model_type"), (config.get("backbone_config") or {}).get("model_type"))
+    same = kept_names and model_class.__name__ in (config.get("architectures") or ())
     needed = [
         name
         for name in state

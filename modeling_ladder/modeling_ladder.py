@@ -112,6 +112,11 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         want_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
         model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        lost = sorted(key for key in info["missing_keys"] if key.startswith("backbone."))
+        if lost:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: the weights lack {lost[0]!r}, so no backbone was loaded"
+            )
         model._after_loading(set(info["missing_keys"]))
         return (model, info) if want_info else model
 
