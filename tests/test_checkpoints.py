@@ -1,0 +1,103 @@
+"""Checkpoints are whole or not there, damaged ones are set aside, and the last good one is never deleted."""
+
+import logging
+import math
+from pathlib import Path
+
+import pytest
+
+from ladder_training.checkpoints import (
+    damage,
+    list_checkpoints,
+    newest_valid_checkpoint,
+    partial_folder,
+    publish_checkpoint,
+    rotate_checkpoints,
+)
+from ladder_training.momentum import target_momentum
+
+
+def write(run: Path, step: int) -> Path:
+    partial = partial_folder(run, step)
+    partial.mkdir(parents=True)
+    (partial / "model.safetensors").write_bytes(bytes(range(256)) * step)
+    (partial / "state.json").write_text("{}")
+    return publish_checkpoint(partial, run, step)
+
+
+def test_a_published_checkpoint_is_whole_and_newest_by_number(tmp_path) -> None:
+    for step in (5, 100, 20):
+        write(tmp_path, step)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-20", "checkpoint-100"]
+    assert newest_valid_checkpoint(tmp_path).name == "checkpoint-100"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_write_that_was_cut_off_is_not_a_checkpoint_and_is_cleaned_up(tmp_path) -> None:
+    write(tmp_path, 5)
+    partial = partial_folder(tmp_path, 10)
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"half")
+    assert newest_valid_checkpoint(tmp_path).name == "checkpoint-5"
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("harm", ["flip a byte", "truncate", "remove a file", "remove the manifest", "empty manifest"])
+def test_damage_is_set_aside_with_a_warning_and_the_one_before_is_used(tmp_path, caplog, harm) -> None:
+    write(tmp_path, 5)
+    newest = write(tmp_path, 10)
+    file = newest / "model.safetensors"
+    data = file.read_bytes()
+    if harm == "flip a byte":
+        file.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    elif harm == "truncate":
+        file.write_bytes(data[:-1])
+    elif harm == "remove a file":
+        file.unlink()
+    elif harm == "remove the manifest":
+        (newest / "manifest.json").unlink()
+    else:
+        (newest / "manifest.json").write_text("")
+    assert damage(newest) is not None
+    with caplog.at_level(logging.WARNING):
+        assert newest_valid_checkpoint(tmp_path).name == "checkpoint-5"
+    assert "checkpoint-10 is damaged" in caplog.text
+    assert (tmp_path / "damaged-checkpoint-10").is_dir()
+
+
+def test_nothing_to_resume_from(tmp_path) -> None:
+    assert newest_valid_checkpoint(tmp_path / "missing") is None
+    assert newest_valid_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize(("limit", "left"), [(None, 4), (3, 3), (1, 1), (0, 4)])
+def test_rotation_keeps_the_newest_and_never_none(tmp_path, limit, left) -> None:
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step)
+    rotate_checkpoints(tmp_path, limit)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{s}" for s in range(5 - left, 5)]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_rotation_keeps_the_best(tmp_path) -> None:
+    best = write(tmp_path, 1)
+    for step in (2, 3):
+        write(tmp_path, step)
+    rotate_checkpoints(tmp_path, 1, keep=best)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
+
+
+def test_writing_the_same_step_again_replaces_it(tmp_path) -> None:
+    write(tmp_path, 3)
+    again = write(tmp_path, 3)
+    assert damage(again) is None
+
+
+def test_momentum_schedule_by_hand() -> None:
+    assert target_momentum(0, 100, 0.99) == pytest.approx(0.99, abs=1e-15)
+    assert target_momentum(50, 100, 0.9) == pytest.approx(0.95)
+    assert target_momentum(25, 100, 0.9) == pytest.approx(1 - 0.1 * (1 + math.sqrt(0.5)) / 2)
+    values = [target_momentum(step, 40, 0.97) for step in range(41)]
+    assert values == sorted(values)
+    assert values[-1] == 1
+    assert values[-2] < 1

@@ -1,0 +1,107 @@
+"""LARS against a plain re-statement of the BYOL reference's update, and against torch's SGD where they must agree."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ladder_training.lars import Lars, trust_ratios
+
+
+def reference_step(p, g, buffer, lr, momentum, decay, eta):
+    """deepmind-research/byol, optimizers.py, one parameter in float64: decay, adaptation, momentum, learning rate."""
+    if p.ndim > 1:
+        g = g + decay * p
+        p_norm, g_norm = np.linalg.norm(p), np.linalg.norm(g)
+        if p_norm > 0 and g_norm > 0:
+            g = g * eta * p_norm / g_norm
+    buffer = momentum * buffer + g
+    return p - lr * buffer, buffer
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat list", "groups"])
+def test_five_steps_equal_the_reference(flat) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
+    params = list(model.parameters())
+    groups = params if flat else [{"params": params[:2], "weight_decay": 0.1}, {"params": params[2:]}]
+    optimizer = Lars(groups, lr=0.3, momentum=0.9, weight_decay=0.1, eta=0.02)
+    state = [(p.detach().double().numpy(), np.zeros(p.shape)) for p in params]
+    for _ in range(5):
+        for p in params:
+            p.grad = torch.randn_like(p)
+        state = [
+            reference_step(p, param.grad.double().numpy(), buffer, 0.3, 0.9, 0.1, 0.02)
+            for param, (p, buffer) in zip(params, state, strict=True)
+        ]
+        optimizer.step()
+        for param, (expected, _) in zip(params, state, strict=True):
+            np.testing.assert_allclose(param.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_biases_and_norms_follow_plain_sgd_without_decay() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(7)
+    twin = copy.deepcopy(norm)
+    lars = Lars(norm.parameters(), lr=0.2, momentum=0.9, weight_decay=0.5)
+    sgd = torch.optim.SGD(twin.parameters(), lr=0.2, momentum=0.9, weight_decay=0.0)
+    for _ in range(3):
+        for p, q in zip(norm.parameters(), twin.parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        lars.step()
+        sgd.step()
+    for p, q in zip(norm.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_zero_weights_and_zero_gradients_do_not_divide_by_zero() -> None:
+    weights = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))]
+    weights[0].grad, weights[1].grad = torch.ones(2, 2), torch.zeros(2, 2)
+    assert [r.item() for r in trust_ratios(weights, [w.grad for w in weights], 0.1)] == [1, 1]
+    Lars(weights, lr=0.5).step()
+    assert torch.equal(weights[0], torch.full((2, 2), -0.5))
+    assert torch.equal(weights[1], torch.ones(2, 2))
+
+
+def test_parameters_without_gradient_stay_and_have_no_state() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = Lars([weight], lr=1.0, weight_decay=1.0)
+    optimizer.step()
+    assert torch.equal(weight, torch.ones(2, 2))
+    assert not optimizer.state
+
+
+def test_state_round_trip_is_exact() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    one = Lars(first.parameters(), lr=0.1)
+    for p in first.parameters():
+        p.grad = torch.randn_like(p)
+    one.step()
+    second.load_state_dict(first.state_dict())
+    other = Lars(second.parameters(), lr=0.7, momentum=0.1)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for p, q in zip(first.parameters(), second.parameters(), strict=True):
+        q.grad = p.grad.clone()
+    one.step()
+    other.step()
+    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_closure_and_wrong_values() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = Lars([weight], lr=0.1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = weight.sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 4
+    for name in ("lr", "momentum", "weight_decay", "eta"):
+        with pytest.raises(ValueError, match=name):
+            Lars([weight], **{"lr": 0.1, name: -1})
