@@ -1,0 +1,220 @@
+"""A run's model card: README.md and its figures, rebuilt from the run's files at any time."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+from . import sections
+from .errors import CardError
+from .figures import training_figures
+from .files import write_whole
+from .metadata import card_data, model_title
+from .run_files import FIGURES, PRETRAINING, RunFiles, read_run_files
+from .text import SLUG, one_line, plain, quantity
+
+TEMPLATES = Path(__file__).parent / "templates"
+BEGIN = "<!-- ladder-card: your text begins here -->"
+END = "<!-- ladder-card: your text ends here -->"
+HERE = "."
+LOADS_AS_MODEL = ("resnet", "dinov2")
+MADE_BY_CARD = ("loss.png", "knn.png", "collapse.png")
+CAPTIONS = {
+    "loss.png": "Loss of each level during pretraining",
+    "knn.png": "Accuracy of a kNN vote on the features of each stage during pretraining",
+    "collapse.png": "Signs of collapse: spread and effective rank of the projections of each level",
+}
+SMALL_RUN = 10_000_000
+
+
+@dataclass
+class Card:
+    """A card in memory.
+
+    Attributes:
+        text: The content of README.md.
+        figures: File name below figures/ to PNG, as made from the log.
+        kept: File names below figures/ that lie there already and that the text shows.
+    """
+
+    text: str
+    figures: dict[str, bytes] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+
+
+def build_card(
+    run_dir: str | Path, *, repo_id: str | None = None, pretraining: bool | None = None, remote_code: bool = False
+) -> Card:
+    """Make a run's card without writing anything.
+
+    Args:
+        run_dir: A run's folder, or any folder with a native backbone.
+        repo_id: The name under which the snippets load the model; None keeps the name of the last card, else the
+            snippets load from the current folder.
+        pretraining: Whether the snippets may speak of pretraining/; None asks the folder.
+        remote_code: Whether pretraining/ carries its own code.
+
+    Raises:
+        CardError: the folder is no run, a file of it is no JSON, or the hand-written section's marks are damaged.
+    """
+    files = read_run_files(run_dir)
+    old = files.path / "README.md"
+    text = old.read_text(encoding="utf-8") if old.is_file() else ""
+    name = repo_id or _last_name(text)
+    figures = training_figures(files.log)
+    with_pretraining = bool(files.pretraining_config) if pretraining is None else pretraining
+    parts = {
+        "metadata": f"---\n{card_data(files).to_yaml().strip()}\n---",
+        "name": name,
+        "title": plain(model_title(files)),
+        "intro": _intro(files),
+        "facts": sections.facts(files),
+        "begin": BEGIN,
+        "end": END,
+        "hand_written": hand_written(text, old),
+        "use": _use(files, name, with_pretraining, remote_code),
+        "sections": _sections(files, list(figures)),
+        "citation": _template("citation.md"),
+    }
+    return Card(_template("card.md", **parts) + "\n", figures, files.figures)
+
+
+def write_card(
+    run_dir: str | Path, *, repo_id: str | None = None, pretraining: bool | None = None, remote_code: bool = False
+) -> Path:
+    """Rebuild README.md and the figures of a run's folder; the hand-written section survives byte by byte.
+
+    The same files give the same bytes. Every file is replaced whole; the figures are there before the text that shows
+    them.
+
+    Args:
+        run_dir: A run's folder, or any folder with a native backbone.
+        repo_id: See `build_card`.
+        pretraining: See `build_card`.
+        remote_code: See `build_card`.
+
+    Returns:
+        The path of README.md.
+
+    Raises:
+        CardError: as `build_card`, or the folder cannot be written.
+    """
+    card = build_card(run_dir, repo_id=repo_id, pretraining=pretraining, remote_code=remote_code)
+    folder = Path(run_dir)
+    try:
+        for name, png in card.figures.items():
+            write_whole(folder / FIGURES / name, png)
+        write_whole(folder / "README.md", card.text.encode())
+        for name in MADE_BY_CARD:
+            if name not in card.figures:
+                (folder / FIGURES / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise CardError(f"the card of {folder} cannot be written: {error.strerror or error}") from error
+    return folder / "README.md"
+
+
+def hand_written(text: str, path: Path) -> str:
+    """The hand-written section of an earlier card; the body of a README that is no card of ours; else nothing.
+
+    Raises:
+        CardError: only one of the two marks is there, or they are doubled: guessing could lose text.
+    """
+    # Marks count only as whole lines, so that a text may speak of them.
+    begins, ends = (re.findall(rf"(?m)^{re.escape(mark)}$", text) for mark in (BEGIN, END))
+    if not begins and not ends:
+        body = re.sub(r"\A---\r?\n.*?\n---\r?\n", "", text, flags=re.DOTALL).strip("\n")
+        return "" if "<!-- ladder-card: name=" in text else body
+    if len(begins) != 1 or len(ends) != 1 or text.index(BEGIN + "\n") > text.rindex(END):
+        raise CardError(
+            f"{path}: the lines {BEGIN!r} and {END!r} must stand there once each, in this order; restore them, so "
+            "that no hand-written text is lost"
+        )
+    inside = re.search(rf"(?ms)^{re.escape(BEGIN)}\n(.*?)^{re.escape(END)}$", text)
+    return inside.group(1).removesuffix("\n") if inside else ""
+
+
+def _last_name(text: str) -> str:
+    found = re.search(r"(?m)^<!-- ladder-card: name=(\S+) -->$", text)
+    return found.group(1) if found and SLUG.fullmatch(found.group(1)) else HERE
+
+
+def _intro(files: RunFiles) -> str:
+    known = files.method if files.method in ("byol", "simsiam") else "ladder"
+    return _template(f"intro_{known}.md", architecture=_class_name(files))
+
+
+def _use(files: RunFiles, name: str, pretraining: bool, remote_code: bool) -> str:
+    size = files.preprocessor.get("crop_size") or files.preprocessor.get("size") or {}
+    edge = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
+    channels = files.config.get("num_channels", 3)
+    values = {
+        "name": name,
+        "architecture": _class_name(files),
+        "size": str(max(edge, 64) if isinstance(edge, int) and 0 < edge <= 1024 else 224),
+        "channels": str(channels if isinstance(channels, int) else 3),
+    }
+    parts = []
+    if name == HERE:
+        parts.append("Run these in the folder of this file, or put its path in place of `.`.")
+    if files.config.get("model_type") in LOADS_AS_MODEL and files.preprocessor:
+        parts.append(_template("use_model.md", **values))
+    parts += [_template("use_backbone.md", **values), _template("use_ladder.md", **values)]
+    if pretraining:
+        parts.append(_template("use_pretraining.md", **values))
+    if pretraining and remote_code:
+        parts.append(_template("use_pretraining_remote.md", **values))
+    return "\n\n".join(parts)
+
+
+def _sections(files: RunFiles, figures: list[str]) -> str:
+    shown = {
+        "Results": sections.results(files),
+        "Compared with the same budget": sections.comparison(files),
+        "How it was trained": _joined(sections.levels(files), sections.training(files), _pictures(figures)),
+        "What the stages see": _pictures(files.figures),
+        "What is the paper's and what is not": _template("method.md"),
+        "Intended use and limits": _joined(_scale(files), _template("limits.md")),
+    }
+    return "".join(f"\n## {title}\n\n{body}\n" for title, body in shown.items() if body)
+
+
+def _scale(files: RunFiles) -> str:
+    seen = files.run.get("images_seen")
+    if not isinstance(seen, (int, float)) or seen >= SMALL_RUN:
+        return ""
+    return (
+        f"**A small run:** {quantity(seen)} images were seen, where published backbones of this kind see a hundred "
+        "million and more. Take it as a demonstration or for images like those it was trained on."
+    )
+
+
+def _pictures(names: list[str]) -> str:
+    return "\n\n".join(f"![{_caption(name)}]({FIGURES}/{name})\n\n*{_caption(name)}.*" for name in names)
+
+
+def _caption(name: str) -> str:
+    if name in CAPTIONS:
+        return CAPTIONS[name]
+    kind, _, stage = name.removesuffix(".png").partition("-")
+    of = f" of {plain(stage)}" if stage else " of every stage"
+    if kind == "pca":
+        return f"First three principal components of the feature maps{of}, as red, green and blue"
+    return f"Held-out images (left) and their nearest neighbours by the features{of}"
+
+
+def _class_name(files: RunFiles) -> str:
+    names = files.config.get("architectures")
+    name = one_line(names[0], 80) if isinstance(names, list) and names else ""
+    return name if re.fullmatch(r"[A-Za-z0-9]+Backbone", name) else "AutoBackbone"
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _template(file: str, **values: str) -> str:
+    text = (TEMPLATES / file).read_text(encoding="utf-8").strip("\n")
+    return Template(text).substitute(values) if values else text
+
+
+__all__ = ["PRETRAINING", "Card", "build_card", "hand_written", "write_card"]

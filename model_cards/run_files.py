@@ -1,0 +1,196 @@
+"""What a card is made from: the files of a run's folder, read with care and never changed."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .errors import CardError
+
+MAX_JSON = 200 * 2**20
+FIGURES = "figures"
+PRETRAINING = "pretraining"
+
+
+@dataclass
+class Evaluation:
+    """One measured result: a task on a data set, one file per seed.
+
+    Attributes:
+        task: "knn", "linear", "detection", "segmentation".
+        dataset: Name of the data set.
+        runs: The files' contents, one per seed.
+    """
+
+    task: str
+    dataset: str
+    runs: list[dict[str, Any]]
+
+    @property
+    def seeds(self) -> list[Any]:
+        """The seeds of the runs."""
+        return [run.get("seed") for run in self.runs]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, list[float]]]:
+        """Stage (or "all") to metric to one finite value per seed."""
+        found: dict[str, dict[str, list[float]]] = {}
+        for run in self.runs:
+            for stage, values in _by_stage(run.get("metrics")).items():
+                for name, value in values.items():
+                    if _is_number(value):
+                        found.setdefault(stage, {}).setdefault(name, []).append(float(value))
+        return found
+
+
+@dataclass
+class RunFiles:
+    """A run's folder as a card reads it. Whatever is not there is empty, and its section is left out."""
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    preprocessor: dict[str, Any] = field(default_factory=dict)
+    pretraining_config: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    comparison: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def datasets(self) -> list[dict[str, Any]]:
+        """The data sets that the run read, at least with a "name"."""
+        found = self.run.get("datasets") or self.run.get("dataset") or []
+        rows = found if isinstance(found, list) else [found]
+        rows = [row if isinstance(row, dict) else {"name": str(row)} for row in rows]
+        return [row for row in rows if row.get("name")]
+
+    @property
+    def method(self) -> str:
+        """ "ladder", "byol", "simsiam" or what the run says; from the pretraining config where it says nothing."""
+        if self.run.get("method"):
+            return str(self.run["method"]).lower()
+        names = self.pretraining_config.get("level_names")
+        if not names:
+            return "ladder"
+        plain = len(names) == 1 and self.pretraining_config.get("level_losses") == ["global"]
+        if not plain:
+            return "ladder"
+        return "simsiam" if self.pretraining_config.get("target") == "stop_gradient" else "byol"
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the backbone's stages, without the stem."""
+        names = self.config.get("stage_names") or self.config.get("out_features") or []
+        return [str(name) for name in names if name != "stem"]
+
+    @cached_property
+    def figures(self) -> list[str]:
+        """File names of the pictures of feature maps that were made while there were images to make them from."""
+        folder = self.path / FIGURES
+        names = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
+        return [name for name in names if re.fullmatch(r"(neighbours|pca)(-[\w.]+)?\.png", name)]
+
+
+def read_run_files(folder: str | Path) -> RunFiles:
+    """Read a run's folder.
+
+    Args:
+        folder: A run's folder, or any folder with a native backbone.
+
+    Raises:
+        CardError: there is no such folder, no config.json, or a file that is no JSON (named in the message).
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise CardError(f"{path} is no folder; give the folder of a run or of an exported backbone")
+    if not (path / "config.json").is_file():
+        raise CardError(f"{path} holds no config.json; give the folder of a finished run or of an exported backbone")
+    evaluations: dict[tuple[str, str, str], Evaluation] = {}
+    for file in sorted((path / "evaluation").glob("*.json")) if (path / "evaluation").is_dir() else []:
+        data = _read(file)
+        if not isinstance(data, dict) or not data.get("task") or not _by_stage(data.get("metrics")):
+            continue
+        task, dataset = str(data["task"]), str(data.get("dataset", ""))
+        key = (task, dataset, json.dumps(_comparable(data), sort_keys=True, default=str))
+        evaluations.setdefault(key, Evaluation(task, dataset, [])).runs.append(data)
+    # The same seed twice is one measurement written under two names, no spread.
+    for evaluation in evaluations.values():
+        evaluation.runs = list({json.dumps(run.get("seed")): run for run in evaluation.runs}.values())
+    state = _dictionary(path / "trainer_state.json") or _dictionary(_last_checkpoint(path) / "trainer_state.json")
+    log = state.get("log_history")
+    return RunFiles(
+        path=path,
+        config=_dictionary(path / "config.json"),
+        preprocessor=_dictionary(path / "preprocessor_config.json"),
+        pretraining_config=_dictionary(path / PRETRAINING / "config.json"),
+        run=_dictionary(path / "run.json"),
+        log=[entry for entry in log if isinstance(entry, dict)] if isinstance(log, list) else [],
+        evaluations=list(evaluations.values()),
+        comparison=_dictionary(path / "comparison.json"),
+    )
+
+
+def count_weights(folder: Path) -> int | None:
+    """Number of parameters in a folder's safetensors files, without the running statistics; None without files."""
+    from modeling_ladder.checking import check_weights
+
+    try:
+        shapes = check_weights(folder)
+    except ValueError:
+        return None
+    total = 0
+    for name, shape in shapes.items():
+        if name.rsplit(".", 1)[-1] not in ("running_mean", "running_var", "num_batches_tracked"):
+            size = 1
+            for length in shape:
+                size *= length
+            total += size
+    return total
+
+
+def _comparable(data: dict[str, Any]) -> list[Any]:
+    """What two measurements must share to be the same measurement with two seeds."""
+    protocol = data.get("protocol")
+    protocol = {k: v for k, v in protocol.items() if k != "seed"} if isinstance(protocol, dict) else protocol
+    return [data.get("split"), data.get("fit_split"), data.get("count"), protocol]
+
+
+def _by_stage(metrics: Any) -> dict[str, dict[str, Any]]:
+    """Metrics by stage; metrics of the whole network, given flat, come under "all"."""
+    if not isinstance(metrics, dict):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            found.setdefault(str(key), {}).update({str(name): number for name, number in value.items()})
+        elif _is_number(value):
+            found.setdefault("all", {})[str(key)] = value
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _last_checkpoint(path: Path) -> Path:
+    """The newest checkpoint-N of a run that has not finished; the folder itself where there is none."""
+    found = [(int(p.name.split("-")[1]), p) for p in path.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
+    return max(found)[1] if found else path
+
+
+def _dictionary(path: Path) -> dict[str, Any]:
+    value = _read(path) if path.is_file() else {}
+    if not isinstance(value, dict):
+        raise CardError(f"{path} holds no JSON object; remove it or write it again")
+    return value
+
+
+def _read(path: Path) -> Any:
+    if path.stat().st_size > MAX_JSON:
+        raise CardError(f"{path} is larger than {MAX_JSON // 2**20} MiB; that is no file of a run")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CardError(f"{path} is no valid JSON ({type(error).__name__}); remove it or write it again") from None

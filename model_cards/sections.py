@@ -1,0 +1,230 @@
+"""The sections of a card that tell facts: what the model is, how it was trained, what was measured."""
+
+import math
+import statistics
+from typing import Any
+
+from .metadata import METHOD_TITLES, TASK_TITLES, architecture, recipe_values
+from .run_files import Evaluation, RunFiles, count_weights
+from .text import code, duration, fence, hide_paths, one_line, plain, quantity, shown_dataset, table
+
+MAX_CLASSES = 100
+
+
+def facts(files: RunFiles) -> str:
+    """A table of what a reader wants to know first."""
+    rows = [["Architecture", plain(architecture(files))]]
+    parameters = count_weights(files.path)
+    if parameters:
+        rows.append(["Parameters", f"{quantity(parameters)}"])
+    widths = files.config.get("hidden_sizes")
+    if isinstance(widths, list) and len(widths) == len(files.stages):
+        strides = [4 * 2**index for index in range(len(widths))] if _plain_resnet(files.config) else []
+        shown = (f"{plain(name)}: {plain(width)}" for name, width in zip(files.stages, widths, strict=True))
+        rows.append(["Channels per stage", ", ".join(shown)])
+        if strides:
+            rows.append(["Stride per stage", ", ".join(str(stride) for stride in strides)])
+    size = files.preprocessor.get("crop_size") or files.preprocessor.get("size")
+    if isinstance(size, dict) and (edge := size.get("height") or size.get("shortest_edge")):
+        rows.append(["Input", f"RGB, {plain(edge)} pixels, prepared by `AutoImageProcessor`"])
+    rows.append(["Training", f"{plain(METHOD_TITLES.get(files.method, files.method))}, self-supervised, no labels"])
+    if files.datasets:
+        rows.append(["Images", ", ".join(plain(shown_dataset(row["name"])) for row in files.datasets)])
+    rows.append(["Licence", plain(files.run.get("license") or "other: ask whoever published the weights")])
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def levels(files: RunFiles) -> str:
+    """Where the losses sit, from the pretraining config; empty without one."""
+    config = files.pretraining_config
+    names, losses, weights = (config.get(f"level_{key}") for key in ("names", "losses", "weights"))
+    if not all(isinstance(value, list) and value for value in (names, losses, weights)):
+        return ""
+    rows = [[plain(n), plain(k), plain(w)] for n, k, w in zip(names, losses, weights, strict=False)]
+    matching = ""
+    if any(kind != "global" for kind in losses):
+        grid = config.get("local_grid_size")
+        how = {
+            "location": f"{plain(grid)} × {plain(grid)} points of the source image that both views show",
+            "feature": "each position of one view and the most similar position of the other",
+        }.get(config.get("local_matching"), plain(config.get("local_matching")))
+        matching = f"\n\nLocal losses compare {how}."
+    target = "the online network itself, without gradient"
+    if config.get("target") != "stop_gradient":
+        target = f"a moving average of it (momentum {plain(config.get('base_momentum'))}, rising to 1)"
+    head = table(["Stage", "Loss", "Weight"], rows)
+    return f"{head}{matching}\n\nThe online network predicts the projections of the target network, {target}."
+
+
+def training(files: RunFiles) -> str:
+    """The facts of the run; empty without run.json."""
+    run, values = files.run, recipe_values(files)
+    if not run:
+        return ""
+    rows: list[list[str]] = []
+    for row in files.datasets:
+        parts = [code(shown_dataset(row["name"]))]
+        parts += [f"{key} {code(row[key])}" for key in ("config", "split", "revision", "fingerprint") if row.get(key)]
+        parts += [f"{quantity(row['images'])} images"] if _number(row.get("images")) else []
+        rows.append(["Data", ", ".join(parts)])
+    for key, title in (("images_seen", "Images seen"), ("steps", "Optimizer steps"), ("batch_size", "Batch size")):
+        if _number(run.get(key)):
+            rows.append([title, quantity(run[key])])
+    if values.get("image_size"):
+        rows.append(["View size", f"{plain(values['image_size'])} pixels"])
+    for key, title in (
+        ("optimizer", "Optimizer"),
+        ("learning_rate", "Learning rate"),
+        ("weight_decay", "Weight decay"),
+    ):
+        if values.get(key) is not None:
+            rows.append([title, plain(values[key])])
+    if _number(run.get("seconds")):
+        rows.append(["Wall time", duration(run["seconds"])])
+    for key, title in (("hardware", "Hardware"), ("seed", "Seed")):
+        if run.get(key) is not None:
+            rows.append([title, plain(run[key])])
+    if run.get("git_commit"):
+        rows.append(["Code", f"commit {code(run['git_commit'])} of ladder-siamese"])
+    if isinstance(run.get("versions"), dict):
+        rows.append(["Versions", ", ".join(f"{plain(k)} {plain(v)}" for k, v in run["versions"].items())])
+    if run.get("finished") or run.get("started"):
+        rows.append(["Date", plain(one_line(run.get("finished") or run["started"])[:10])])
+    status = run.get("status")
+    note = ""
+    if status not in (None, "finished"):
+        reason = f" ({plain(run['reason'])})" if run.get("reason") else ""
+        note = f"\n\n**The run did not finish:** its status is {plain(status)}{reason}."
+    text = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]) + note
+    recipe = run.get("recipe")
+    source = recipe.get("text") if isinstance(recipe, dict) else None
+    if isinstance(source, str) and source.strip():
+        text += "\n\n" + _folded("Recipe", fence(hide_paths(source.strip()), "yaml"))
+    if run.get("command"):
+        text += "\n\nCommand:\n\n" + fence(hide_paths(one_line(run["command"], 2000)), "bash")
+    return text
+
+
+def results(files: RunFiles) -> str:
+    """A table per task and data set, stage by stage, with protocol and spread; empty where nothing was measured."""
+    return "\n\n".join(_result(evaluation) for evaluation in files.evaluations if evaluation.metrics)
+
+
+def comparison(files: RunFiles) -> str:
+    """The same budget with another method, from comparison.json; empty where there is none.
+
+    comparison.json: {"task", "dataset", "split", "budget" (one line), "methods": {method: {stage: {metric: [one value
+    per seed]}}}} or {"runs": [an evaluation's JSON with "method", ...]}.
+    """
+    data = files.comparison
+    methods = data.get("methods")
+    if not isinstance(methods, dict):
+        methods = {}
+        for run in data.get("runs") or []:
+            for stage, metrics in Evaluation("", "", [run]).metrics.items():
+                for name, found in metrics.items():
+                    stages = methods.setdefault(str(run.get("method")), {}).setdefault(stage, {})
+                    stages.setdefault(name, []).extend(found)
+    rows, names = [], [name for name, stages in methods.items() if isinstance(stages, dict)]
+    stages = {s: None for name in names for s in methods[name]}
+    for stage in stages:
+        metrics = {m: None for name in names for m in _metrics(methods[name], stage)}
+        for metric in metrics:
+            cells = [_values(_metrics(methods[name], stage).get(metric)) for name in names]
+            rows.append([f"{plain(stage)}, {plain(metric)}", *(_mean(cell, metric) for cell in cells)])
+    if not rows:
+        return ""
+    where = [plain(TASK_TITLES.get(data.get("task"), data.get("task") or "")), plain(data.get("dataset") or "")]
+    seeds = max(len(_values(v)) for name in names for s in methods[name].values() for v in s.values())
+    about = " on ".join(part for part in where if part)
+    about = f"{about}: mean ± standard deviation over {seeds} seeds." if seeds > 1 else f"{about}: one seed, no spread."
+    budget = f" {plain(data['budget'], 400)}" if data.get("budget") else ""
+    head = ["Stage", *(plain(METHOD_TITLES.get(name, name)) for name in names)]
+    return f"{about.lstrip(': ')}{budget}\n\n{table(head, rows)}"
+
+
+def _result(evaluation: Evaluation) -> str:
+    first, seeds = evaluation.runs[0], len(evaluation.runs)
+    metrics = evaluation.metrics
+    columns = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    count = first.get("count") if isinstance(first.get("count"), dict) else {}
+    scored = count.get("score") if _number(count.get("score")) else None
+    rows = []
+    for stage, values in metrics.items():
+        cells = [_mean(values.get(c, []), c, scored if seeds == 1 else None) for c in columns]
+        rows.append([plain(stage), *cells])
+    title = (
+        f"### {plain(TASK_TITLES.get(evaluation.task, evaluation.task))} on {plain(shown_dataset(evaluation.dataset))}"
+    )
+    fitted = f"Fitted on {_split(count.get('fit'), first.get('fit_split'))}, " if first.get("fit_split") else ""
+    about = f"{fitted}scored on {_split(scored, first.get('split'))}."
+    about = about[0].upper() + about[1:]
+    if seeds > 1:
+        about += f" Mean ± standard deviation over {seeds} seeds ({', '.join(plain(s) for s in evaluation.seeds)})."
+    else:
+        about += f" One seed ({plain(first.get('seed', 'unknown'))})"
+        shares = any("acc" in c.lower() for c in columns)
+        about += "; ± is the 95 % range from the number of scored images alone." if scored and shares else "."
+    protocol = first.get("protocol")
+    text = f"{title}\n\n{about}\n\n{table(['Stage', *(plain(c) for c in columns)], rows)}"
+    if isinstance(protocol, dict) and protocol:
+        text += "\n\nProtocol: " + ", ".join(f"{plain(k)} {plain(v, 80)}" for k, v in protocol.items()) + "."
+    for note in first.get("notes") or []:
+        text += f"\n\nNote: {plain(note, 400)}"
+    return text + _per_class(first)
+
+
+def _per_class(run: dict[str, Any]) -> str:
+    """Results of each class, folded away; empty where there are none."""
+    classes, values = run.get("classes"), run.get("per_class")
+    if not isinstance(classes, list) or not isinstance(values, dict) or not values:
+        return ""
+    columns = {name: row for name, row in values.items() if isinstance(row, list) and len(row) == len(classes)}
+    if not columns:
+        return ""
+    rows = [
+        [plain(label, 60), *(_mean(_values(row[index]), name) for name, row in columns.items())]
+        for index, label in enumerate(classes[:MAX_CLASSES])
+    ]
+    more = f"\n\nand {len(classes) - MAX_CLASSES} more classes" if len(classes) > MAX_CLASSES else ""
+    return "\n\n" + _folded("Each class", table(["Class", *(plain(c) for c in columns)], rows) + more)
+
+
+def _folded(title: str, body: str) -> str:
+    return f"<details>\n<summary>{title}</summary>\n\n{body}\n\n</details>"
+
+
+def _split(images: Any, split: Any) -> str:
+    return f"{quantity(images)} images ({plain(split)})" if _number(images) else f"the {plain(split)} split"
+
+
+def _mean(values: list[float], metric: str, scored: float | None = None) -> str:
+    """Mean and spread as text. Shares of one are shown in per cent, with the sampling error where `scored` is given."""
+    if not values:
+        return "—"
+    mean = statistics.fmean(values)
+    share = all(0 <= value <= 1 for value in values) and not any(w in metric.lower() for w in ("rank", "std", "loss"))
+    scale, unit = (100, " %") if share else (1, "")
+    digits = 1 if share else 3
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    if spread is None and scored and share and "acc" in metric.lower():
+        spread = 1.96 * math.sqrt(mean * (1 - mean) / scored)
+    shown = f"{scale * mean:.{digits}f}"
+    return f"{shown} ± {scale * spread:.{digits}f}{unit}" if spread is not None else f"{shown}{unit}"
+
+
+def _metrics(stages: dict[str, Any], stage: str) -> dict[str, Any]:
+    found = stages.get(stage)
+    return found if isinstance(found, dict) else {}
+
+
+def _values(value: Any) -> list[float]:
+    return [float(v) for v in (value if isinstance(value, list) else [value]) if _number(v)]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _plain_resnet(config: dict[str, Any]) -> bool:
+    return config.get("model_type") == "resnet" and not config.get("downsample_in_first_stage")

@@ -1,0 +1,94 @@
+"""Text from data (names of classes, data sets, files) as Markdown that says just that and does nothing else."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,/%=;?")
+_SECRET = re.compile(
+    r"\b(hf_|api_org_)[A-Za-z0-9]{8,}|(?<=Bearer )\S{8,}|\bhf_oauth_\S{8,}|\bgh[pousr]_[A-Za-z0-9]{20,}"
+)
+SLUG = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+
+
+def one_line(value: object, limit: int = 200) -> str:
+    """A value as one line of printable text: no control or direction characters, no secrets, at most `limit` long."""
+    kept = (" " if char.isspace() else char for char in str(value)[: 20 * limit])
+    text = "".join(char for char in kept if unicodedata.category(char)[0] != "C")
+    text = hide_secrets(" ".join(text.split()))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def hide_secrets(text: str) -> str:
+    """Replace what looks like an access token by stars."""
+    return _SECRET.sub("***", text)
+
+
+def holds_secret(text: str) -> bool:
+    """Tell whether a text holds what looks like an access token."""
+    return _SECRET.search(text) is not None
+
+
+def plain(value: object, limit: int = 200) -> str:
+    """A value as inline Markdown that shows exactly its text.
+
+    Every character that Markdown, HTML or the Hub could act on is written as a character reference, which by the
+    CommonMark specification never stands for structure. Full stops, hyphens, colons and underscores inside a word stay
+    readable.
+    """
+    text = one_line(value, limit)
+    found = []
+    for place, char in enumerate(text):
+        before, after = text[place - 1 : place], text[place + 1 : place + 2]
+        inside = before.isalnum() and after.isalnum()
+        # "www.x" and "http:" would become links, wherever they stand.
+        link = text[max(0, place - 3) : place].lower() == "www"
+        keep = char in _SAFE or (char.isalnum() and ord(char) > 127) or (char in "-_.:" and inside and not link)
+        keep = keep or (char in ".-" and before == " " and after.isdigit()) or (char == "." and not after and not link)
+        found.append(char if keep else f"&#{ord(char)};")
+    return "".join(found)
+
+
+def code(value: object, limit: int = 200) -> str:
+    """A value as an inline code span; a bar or a backtick, which a span in a table cannot hold, falls back to plain."""
+    text = one_line(value, limit)
+    return plain(text, limit) if not text or re.search(r"[`|<>]", text) else f"`{text}`"
+
+
+def fence(text: str, language: str = "") -> str:
+    """A fenced code block that its content cannot close; secrets are hidden, control characters removed."""
+    lines = ("".join(c for c in line if c == "\t" or unicodedata.category(c)[0] != "C") for line in text.splitlines())
+    body = hide_secrets("\n".join(lines)).replace("<!--", "<!- -")
+    ticks = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", body)), default=0))
+    return f"{ticks}{language}\n{body}\n{ticks}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of cells that already are Markdown; columns after the first are right-aligned."""
+    lines = [list(header), ["---", *["---:"] * (len(header) - 1)], *[list(row) for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def quantity(value: float) -> str:
+    """A count with thousands marks."""
+    return f"{int(value):,}"
+
+
+def duration(seconds: float) -> str:
+    """A time span as a person says it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def hide_paths(text: str) -> str:
+    """Shorten absolute paths to their last part: a card need not tell where on whose machine a folder lies."""
+    return re.sub(r"(?<![\w./:])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;]+)+[/\\]([^\s/\\'\",;]+)", r".../\1", text)
+
+
+def shown_dataset(name: object) -> str:
+    """A data set's name without the local folders it lies in."""
+    text = one_line(name)
+    return text if SLUG.fullmatch(text) else re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "a local folder"
