@@ -30,8 +30,8 @@ COMPARE = """  compare RECIPE.yaml --methods byol ladder --seeds 0 1 2
 """
 
 PRETRAIN_USAGE = "ladder pretrain RECIPE.yaml [--dataset D] [--output DIR] [--any_field value ...]"
-PRETRAIN = """Pretrains a backbone. Every field of the recipe can be given here too (--max_steps 40 or --max-steps 40) and
-wins over it. The same command again goes on from the newest whole checkpoint in the output folder. On many GPUs:
+PRETRAIN = """Pretrains a backbone. Every field of the recipe can be given here too (--max_steps 40 or --max-steps 40)
+and wins over it. The same command again goes on from the newest whole checkpoint in the output folder. On many GPUs:
 accelerate launch -m ladder_training pretrain RECIPE.yaml ..."""
 
 PRETRAIN_END = """
