@@ -86,7 +86,7 @@ def open_classification(
     if not splits_module.is_streaming(splits.fit):
         _numbered_labels(index, splits, splits.fit[label], None, label)
     device = choose_device(device)
-    image_settings = load_image_settings(model).with_size(options.image_size, options.crop_fraction)
+    image_settings = load_image_settings(model, options.image_size, options.crop_fraction)
     return ClassificationTask(
         load_backbone(model, device), image_settings, splits, options, model_name(model), device, image, label, index
     )

@@ -1,9 +1,8 @@
 """Any reference to a model becomes one thing: a module that gives the feature maps of the online backbone's stages."""
 
 import copy
-import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..preprocess import CROP_FRACTION
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-DEFAULT_IMAGE_SIZE = 224
+from ..model_reference import (
+    CROP_FRACTION,
+    DEFAULT_IMAGE_SIZE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    image_processor,
+    load_model,
+    processor_of,
+)
 
 
 class StageFeatures(nn.Module):
@@ -65,10 +68,6 @@ class ImageSettings:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def with_size(self, size: int | None, crop_fraction: float | None) -> "ImageSettings":
-        """These settings with another size or crop; None keeps what is."""
-        return replace(self, size=size or self.size, crop_fraction=crop_fraction or self.crop_fraction)
-
 
 def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFeatures:
     """Load the online backbone of any model this package writes or reads.
@@ -86,7 +85,7 @@ def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFe
         UserError: there is no such model, or it has no feature maps.
     """
     if isinstance(reference, str | os.PathLike):
-        backbone = _read(str(reference))
+        backbone = load_model(str(reference)).backbone
     elif isinstance(reference, StageFeatures):
         backbone = copy.deepcopy(reference.backbone)
     elif isinstance(reference, nn.Module):
@@ -117,40 +116,28 @@ def default_output(reference: Any) -> Path | None:
     return folder.resolve().parent if nested else folder
 
 
-def load_image_settings(reference: Any) -> ImageSettings:
-    """Image settings from the model's preprocessor_config.json, or of its run's folder; the field's where it has none.
+def load_image_settings(reference: Any, size: int | None = None, crop_fraction: float | None = None) -> ImageSettings:
+    """Image settings from the model's preprocessor_config.json, or its run's; the package's defaults where it has none.
+
+    Args:
+        reference: As in `load_backbone`; a loaded model has no file.
+        size: Replaces the size that the file says.
+        crop_fraction: Replaces the crop.
 
     Raises:
         UserError: the file is there and makes no sense.
     """
-    file = _preprocessor_file(reference)
-    if file is None:
-        return ImageSettings()
-    try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-        resized = _side(saved.get("size"))
-        cropped = _side(saved.get("crop_size")) if saved.get("do_center_crop", "crop_size" in saved) else resized
-        fraction = saved.get("crop_pct") or (cropped / resized if cropped and resized else CROP_FRACTION)
-        return ImageSettings(
-            size=cropped or resized or DEFAULT_IMAGE_SIZE,
-            crop_fraction=min(1.0, float(fraction)),
-            mean=tuple(float(value) for value in saved.get("image_mean") or IMAGENET_MEAN),
-            std=tuple(float(value) for value in saved.get("image_std") or IMAGENET_STD),
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} cannot be understood ({error}); give image_size, or repair the file") from error
-
-
-def _read(reference: str) -> nn.Module:
-    from modeling_ladder import LadderSiameseModel
-
-    if Path(reference).is_dir() and not (Path(reference) / "config.json").is_file():
-        raise UserError(f"{reference} holds no model (no config.json); give a run's folder or an exported model")
-    try:
-        return LadderSiameseModel.from_pretrained(reference).backbone
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model {reference} cannot be loaded: {reason}") from error
+    if isinstance(reference, str | os.PathLike):
+        processor = processor_of(str(reference), size)
+    else:
+        processor = image_processor(size or DEFAULT_IMAGE_SIZE)
+    side, shorter = processor.crop_size["height"], processor.size["shortest_edge"]
+    return ImageSettings(
+        int(side),
+        crop_fraction or min(1.0, side / shorter),
+        tuple(processor.image_mean),
+        tuple(processor.image_std),
+    )
 
 
 def _taken_from(model: nn.Module) -> nn.Module:
@@ -175,25 +162,3 @@ def _taken_from(model: nn.Module) -> nn.Module:
     if missing:
         raise UserError(f"{type(model).__name__} lacks weights of its backbone, such as {missing[0]}")
     return backbone
-
-
-def _preprocessor_file(reference: Any) -> Path | None:
-    name = "preprocessor_config.json"
-    if not isinstance(reference, str | os.PathLike):
-        return None
-    if Path(reference).is_dir():
-        places = dict.fromkeys([Path(reference), default_output(reference)])
-        return next((place / name for place in places if (place / name).is_file()), None)
-    from transformers.utils import cached_file
-
-    found = cached_file(
-        str(reference), name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-    )
-    return Path(found) if found else None
-
-
-def _side(size: Any) -> int | None:
-    """The side in pixels of an image processor's size, in any of its spellings."""
-    if isinstance(size, dict):
-        size = size.get("shortest_edge") or size.get("height")
-    return int(size) if size else None

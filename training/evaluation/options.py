@@ -61,7 +61,7 @@ class _ClassificationOptions(_TaskOptions):
     )
     crop_fraction: float | None = _option(
         None,
-        "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's, or 0.875.",
+        "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's.",
     )
 
     def __post_init__(self) -> None:
