@@ -1,1 +1,24 @@
-"""Model cards: figures, text, and publishing to the Hub."""
+"""Model cards and publishing: figures and text from a run's files, one-commit pushes to the Hub, content checks."""
+
+from .card import Card, build_card, write_card
+from .errors import CardError, PushError
+from .feature_figures import feature_figures
+from .publish_plan import PlannedFile, PushPlan, plan_push
+from .push import PushResult, push
+from .verify import Verification, verify_checksums
+
+__all__ = [
+    "Card",
+    "CardError",
+    "PlannedFile",
+    "PushError",
+    "PushPlan",
+    "PushResult",
+    "Verification",
+    "build_card",
+    "feature_figures",
+    "plan_push",
+    "push",
+    "verify_checksums",
+    "write_card",
+]

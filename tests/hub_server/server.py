@@ -92,6 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
     timeout = 30
+    # Headers and body in one packet: otherwise every answer waits 40 ms for a delayed acknowledgement.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         """Say nothing on stderr; the log is `HubServer.log`."""

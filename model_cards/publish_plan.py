@@ -1,0 +1,221 @@
+"""Which files of a folder are published, and whether they may be."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .card import build_card, write_card
+from .errors import PushError
+from .remote_code import AUTO_MAP, remote_code_files
+from .run_files import FIGURES, PRETRAINING
+from .text import holds_secret
+
+SHARDS = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+SHOWN = re.compile(rf"\]\(({FIGURES}/[\w.-]+\.png)\)")
+REPO_ID = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?/[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?")
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of a push: its path in the repository, and a local file or the bytes themselves."""
+
+    path: str
+    source: Path | bytes
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+
+
+@dataclass
+class PushPlan:
+    """What a push sends."""
+
+    folder: Path
+    repo_id: str
+    revision: str = "main"
+    private: bool = False
+    tag: str | None = None
+    pretraining: bool = False
+    files: list[PlannedFile] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+    def describe(self) -> str:
+        """The plan as text: where to, every file with its size, the sum."""
+        kind = "a private repository if it is new" if not self.private else "a private repository"
+        tag = f", tag {self.tag}" if self.tag else ""
+        width = max(len(file.path) for file in self.files)
+        lines = [f"{self.folder} to {self.repo_id} ({self.revision}{tag})"]
+        if self.private:
+            lines[0] += f", {kind}"
+        lines += [f"  {file.path:<{width}}  {readable_size(file.size):>9}" for file in self.files]
+        lines.append(f"  {len(self.files)} files, {readable_size(self.size)}, in one commit")
+        return "\n".join(lines)
+
+
+def readable_size(size: int) -> str:
+    """A number of bytes as a person reads it."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
+
+
+def plan_push(
+    run_dir: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    include_pretraining: bool = False,
+    write: bool = False,
+) -> PushPlan:
+    """List the files that `push` would send, and check them. No request is made.
+
+    At the root: the native backbone (config.json, safetensors), preprocessor_config.json, the card and the figures it
+    shows. With `include_pretraining`: pretraining/ and the code that loads it, at the root and beside it, since
+    transformers looks for a repository's code at its root. Nothing else of the folder is ever sent.
+
+    Args:
+        run_dir: A run's folder, or a folder with a native backbone.
+        repo_id: "user/name".
+        private: Make the repository private if it is new.
+        revision: Branch; None is main.
+        tag: Tag for the new revision.
+        include_pretraining: Send the checkpoint to go on from.
+        write: Rebuild the card on disk. Without it the card is made in memory and the folder is not touched.
+
+    Raises:
+        PushError: a name the Hub does not take, a folder without a native backbone, damaged or non-finite weights,
+            pickles, or an access token in a file.
+        CardError: the card cannot be made.
+    """
+    folder = Path(run_dir)
+    _check_names(repo_id, revision, tag)
+    config = _native_config(folder)
+    if include_pretraining and not (folder / PRETRAINING / "config.json").is_file():
+        raise PushError(f"{folder} has no {PRETRAINING}/ to send; leave out --with-pretraining, or give a run's folder")
+    files = [PlannedFile("config.json", folder / "config.json"), *_weights(folder, "")]
+    if (folder / "preprocessor_config.json").is_file():
+        files.append(PlannedFile("preprocessor_config.json", folder / "preprocessor_config.json"))
+    files += _card_files(folder, repo_id, include_pretraining, write)
+    if include_pretraining:
+        files += _pretraining_files(folder / PRETRAINING)
+    plan = PushPlan(folder, repo_id, revision or "main", private, tag, include_pretraining, sorted(files, key=_order))
+    del config
+    _refuse_secrets(plan)
+    return plan
+
+
+def _check_names(repo_id: str, revision: str | None, tag: str | None) -> None:
+    if not REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
+        raise PushError(f"{repo_id!r} is no repository name; give USER/NAME, of letters, digits, '-', '_' and '.'")
+    for what, name in (("revision", revision), ("tag", tag)):
+        if name is not None and (not re.fullmatch(r"[\w][\w./-]*", name) or ".." in name or name.endswith(("/", "."))):
+            raise PushError(
+                f"{what} {name!r} is no name of a branch or tag; use letters, digits, '-', '_', '.' and '/'"
+            )
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise PushError(f"revision {revision} is a commit; a push goes to a branch")
+
+
+def _native_config(folder: Path) -> dict[str, Any]:
+    """The config at the root, which any transformers must be able to load without code of ours."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise PushError(f"{folder} holds no config.json; give the folder of a finished run or of an exported backbone")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise PushError(f"{path} is no valid JSON; export the model again") from None
+    if not isinstance(config, dict) or config.get("model_type") not in CONFIG_MAPPING_NAMES or "auto_map" in config:
+        kind = config.get("model_type") if isinstance(config, dict) else None
+        raise PushError(
+            f"{folder} holds no native transformers backbone but {str(kind)!r}, which others could not load; "
+            "give the run's folder, or make one with `ladder export --format transformers`"
+        )
+    return config
+
+
+def _weights(folder: Path, prefix: str) -> list[PlannedFile]:
+    """A folder's safetensors files, after looking at every one of their values."""
+    from modeling_ladder.checking import check_weights
+
+    try:
+        check_weights(folder)
+    except ValueError as error:
+        raise PushError(str(error)) from None
+    names = ["model.safetensors"]
+    if not (folder / names[0]).is_file():
+        names = ["model.safetensors.index.json", *sorted(p.name for p in folder.iterdir() if SHARDS.fullmatch(p.name))]
+    for name in names:
+        if name.endswith(".safetensors"):
+            _check_finite(folder / name)
+    return [PlannedFile(prefix + name, folder / name) for name in names]
+
+
+def _check_finite(path: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (a safetensors file is no dictionary)
+            tensor = file.get_tensor(name)
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise PushError(f"{path}: tensor {name!r} holds NaN or infinity; publish an earlier checkpoint")
+
+
+def _card_files(folder: Path, repo_id: str, pretraining: bool, write: bool) -> list[PlannedFile]:
+    options: dict[str, Any] = {"repo_id": repo_id, "pretraining": pretraining, "remote_code": pretraining}
+    if write:
+        text = write_card(folder, **options).read_text(encoding="utf-8")
+        made: dict[str, bytes] = {}
+        found = [PlannedFile("README.md", folder / "README.md")]
+    else:
+        card = build_card(folder, **options)
+        text, made = card.text, card.figures
+        found = [PlannedFile("README.md", text.encode())]
+    for path in dict.fromkeys(SHOWN.findall(text)):
+        name = path.removeprefix(f"{FIGURES}/")
+        if name in made:
+            found.append(PlannedFile(path, made[name]))
+        elif (folder / path).is_file():
+            found.append(PlannedFile(path, folder / path))
+    return found
+
+
+def _pretraining_files(folder: Path) -> list[PlannedFile]:
+    code = remote_code_files()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"] = {**AUTO_MAP, **(config.get("auto_map") or {})}
+    content = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    files = [PlannedFile(f"{PRETRAINING}/config.json", content), *_weights(folder, f"{PRETRAINING}/")]
+    if (folder / "preprocessor_config.json").is_file():
+        path = folder / "preprocessor_config.json"
+        files.append(PlannedFile(f"{PRETRAINING}/preprocessor_config.json", path))
+    for name, source in code.items():
+        files += [PlannedFile(name, source), PlannedFile(f"{PRETRAINING}/{name}", source)]
+    return files
+
+
+def _refuse_secrets(plan: PushPlan) -> None:
+    """Stop before an access token becomes public: in a recipe, a card, a config."""
+    for file in plan.files:
+        if file.path.endswith((".md", ".json", ".py")) and file.size < 50 * 2**20:
+            content = file.source if isinstance(file.source, bytes) else file.source.read_bytes()
+            if holds_secret(content.decode("utf-8", "replace")):
+                raise PushError(f"{file.path} holds what looks like an access token; take it out, then push again")
+
+
+def _order(file: PlannedFile) -> tuple[bool, str]:
+    return "/" in file.path, file.path

@@ -1,0 +1,257 @@
+"""Publish a run to the Hub: one commit, whole or not at all, tried again as a whole."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import PushError
+from .hub_errors import Trouble, clean, explain
+from .publish_plan import PlannedFile, PushPlan, plan_push, readable_size
+from .run_files import FIGURES, PRETRAINING
+
+ATTEMPTS = 5
+FIRST_WAIT = 2.0
+LONGEST_WAIT = 900.0
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did.
+
+    Attributes:
+        repo_id: "user/name".
+        revision: The branch.
+        commit: Full id of the revision that now holds the files; None after a dry run.
+        changed: Whether this push made a new commit.
+        url: Where to look at it.
+        tag: The tag that points at it.
+        files: Paths of all files of the plan.
+        deleted: Paths of an earlier push that this one removed.
+    """
+
+    repo_id: str
+    revision: str
+    commit: str | None
+    changed: bool
+    url: str
+    tag: str | None = None
+    files: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+
+
+def push(
+    run_dir: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    include_pretraining: bool = False,
+    dry_run: bool = False,
+    token: str | None = None,
+    message: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> PushResult:
+    """Publish a run's folder: the native backbone, the card and its figures, on request pretraining/.
+
+    Everything goes in a single commit on top of the revision that was looked at, so readers see the old or the new
+    files, never a mixture. What the repository already holds is not sent again; where nothing changed there is no new
+    commit. Dropped connections, 429 and server errors are tried again, the whole push each time, after the time that
+    the server asks for.
+
+    Args:
+        run_dir: See `plan_push`.
+        repo_id: "user/name"; made if it does not exist.
+        private: Make it private. An existing public repository is refused.
+        revision: Branch; made from main if it does not exist. None is main.
+        tag: Tag for the new revision.
+        include_pretraining: Send pretraining/ and its code too.
+        dry_run: Only report what would be sent; no request is made and no file written.
+        token: Access token; None takes HF_TOKEN or the one of `hf auth login`.
+        message: Commit message.
+        report: Takes lines of progress; None prints them on stderr.
+
+    Raises:
+        PushError: with the cause and the next step, and what the repository holds.
+        CardError: the card cannot be made.
+    """
+    report = report or _print
+    plan = plan_push(
+        run_dir,
+        repo_id,
+        private=private,
+        revision=revision,
+        tag=tag,
+        include_pretraining=include_pretraining,
+        write=not dry_run,
+    )
+    report(plan.describe())
+    if dry_run:
+        return PushResult(repo_id, plan.revision, None, False, _url(repo_id), tag, [file.path for file in plan.files])
+    from huggingface_hub import get_token
+
+    token = token or get_token()
+    work = _Push(plan, token, message, report)
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return work.run()
+        except PushError:
+            raise
+        except Exception as error:
+            trouble = explain(error, repo_id, has_token=token is not None)
+            # The chain is cut on purpose: the client's own error may repeat headers or what a server echoed.
+            refusal = PushError(_message(plan, work, trouble, token))
+        wait = trouble.wait if trouble.wait is not None else FIRST_WAIT * 2 ** (attempt - 1)
+        if not trouble.transient or attempt >= ATTEMPTS or wait > LONGEST_WAIT:
+            if wait > LONGEST_WAIT:
+                refusal = PushError(f"{refusal} (the Hub asks to wait {wait:.0f} s)")
+            raise refusal
+        report(f"{clean(trouble.cause, token)}; trying again in {wait:.0f} s ({attempt + 1} of {ATTEMPTS})")
+        time.sleep(wait)
+
+
+class _Push:
+    """A push that can be tried several times; it remembers how far the last try came."""
+
+    def __init__(self, plan: PushPlan, token: str | None, message: str | None, report: Callable[[str], None]) -> None:
+        from huggingface_hub import HfApi
+
+        self.plan, self.message, self.report = plan, message, report
+        self.api = HfApi(token=token, library_name="ladder-siamese")
+        self.done = "nothing"
+        self.before: str | None = None
+
+    def run(self) -> PushResult:
+        """Try once."""
+        plan, api = self.plan, self.api
+        self.done = "nothing"
+        api.create_repo(plan.repo_id, private=True if plan.private else None, exist_ok=True)
+        if plan.revision != "main":
+            api.create_branch(plan.repo_id, branch=plan.revision, exist_ok=True)
+        info = api.repo_info(plan.repo_id, revision=plan.revision)
+        if plan.private and info.private is False:
+            raise PushError(
+                f"{plan.repo_id} exists and is public: nothing was sent; make it private in its settings on the Hub, "
+                "or push without --private"
+            )
+        # A commit whose answer got lost is found in place by the next try: it still is a commit of this push.
+        self.before = self.before or info.sha
+        held = self._held(info.sha)
+        changed = [file for file in plan.files if not _same(file, held.get(file.path))]
+        gone = _left_over(plan, held, changed)
+        if plan.tag:
+            self._check_tag(None if changed or gone else info.sha)
+        commit = info.sha
+        if changed or gone:
+            size = readable_size(sum(file.size for file in changed))
+            self.report(f"sending {len(changed)} files, {size}; {len(plan.files) - len(changed)} are there already")
+            commit = self._commit(changed, gone, info.sha)
+        else:
+            self.report(f"{plan.repo_id} holds all of it already; no new commit")
+        self.done = "files"
+        if plan.tag:
+            self._tag(commit)
+        self.report(f"{_url(plan.repo_id)} is at {commit}")
+        files = [file.path for file in plan.files]
+        made = commit != self.before
+        return PushResult(plan.repo_id, plan.revision, commit, made, _url(plan.repo_id), plan.tag, files, gone)
+
+    def _held(self, commit: str) -> dict[str, Any]:
+        from huggingface_hub.hf_api import RepoFile
+
+        entries = self.api.list_repo_tree(self.plan.repo_id, recursive=True, revision=commit)
+        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+    def _commit(self, changed: list[PlannedFile], gone: list[str], parent: str) -> str:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        operations = [CommitOperationAdd(file.path, file.source) for file in changed]
+        operations += [CommitOperationDelete(path) for path in gone]
+        message = self.message or f"Publish a Ladder Siamese backbone ({self.plan.folder.resolve().name})"
+        made = self.api.create_commit(
+            self.plan.repo_id,
+            operations,
+            commit_message=message,
+            revision=self.plan.revision,
+            parent_commit=parent,
+        )
+        return made.oid
+
+    def _tags(self) -> dict[str, str]:
+        return {ref.name: ref.target_commit for ref in self.api.list_repo_refs(self.plan.repo_id).tags}
+
+    def _check_tag(self, goal: str | None) -> None:
+        """A tag is never moved: see before anything is sent that it is free, or already at `goal`."""
+        if self._tags().get(self.plan.tag, goal) != goal:
+            raise PushError(
+                f"{self.plan.repo_id} has a tag {self.plan.tag} already, for another revision: nothing was sent; "
+                "choose another --tag"
+            )
+
+    def _tag(self, commit: str) -> None:
+        self.done = "files, without the tag"
+        tagged = self._tags().get(self.plan.tag)
+        if tagged is None:
+            self.api.create_tag(self.plan.repo_id, tag=self.plan.tag, revision=commit, exist_ok=True)
+        elif tagged != commit:
+            raise PushError(
+                f"{self.plan.repo_id} holds the new files at {commit}, but {self.plan.tag} tags another revision; "
+                "push again with another --tag"
+            )
+
+
+def _same(file: PlannedFile, held: Any) -> bool:
+    """Whether a repository's file has the content of a planned one, by the Hub's checksums."""
+    from huggingface_hub.utils.sha import git_hash, sha_fileobj
+
+    if held is None or held.size != file.size:
+        return False
+    if held.lfs is None:
+        content = file.source if isinstance(file.source, bytes) else file.source.read_bytes()
+        return git_hash(content) == held.blob_id
+    if isinstance(file.source, bytes):
+        import hashlib
+
+        return hashlib.sha256(file.source).hexdigest() == held.lfs.sha256
+    with file.source.open("rb") as stream:
+        return sha_fileobj(stream).hex() == held.lfs.sha256
+
+
+def _left_over(plan: PushPlan, held: dict[str, Any], changed: list[PlannedFile]) -> list[str]:
+    """Files of an earlier push that do not belong to this model: figures no longer shown, old shards, and a
+    pretraining checkpoint of other weights than those that are published now."""
+    planned = {file.path for file in plan.files}
+    new_weights = any(file.path.endswith(".safetensors") and "/" not in file.path for file in changed)
+    gone = []
+    for path in sorted(held.keys() - planned):
+        figure = path.startswith(f"{FIGURES}/") and path.endswith(".png")
+        weights = "/" not in path and path.startswith("model") and path.endswith((".safetensors", ".index.json"))
+        code = "/" not in path and path.endswith(".py") and f"{PRETRAINING}/{path}" in held
+        pretraining = (code or path.startswith(f"{PRETRAINING}/")) and (new_weights or plan.pretraining)
+        if figure or weights or pretraining:
+            gone.append(path)
+    return gone
+
+
+def _message(plan: PushPlan, work: _Push, trouble: Trouble, token: str | None) -> str:
+    where = f"{plan.repo_id} ({plan.revision})"
+    if work.done == "nothing":
+        state = f"{where} holds its earlier revision or the new one, whole"
+    else:
+        state = f"{where} holds the new {work.done}"
+    return clean(f"push to {where} failed: {trouble.cause}. {state}. Next: {trouble.step}", token)
+
+
+def _url(repo_id: str) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repo_id}"
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,33 @@
+"""The code that a pretraining checkpoint carries, so that it loads where this package is not installed."""
+
+import re
+from pathlib import Path
+
+CONFIG_CLASS = "configuration_ladder.LadderSiameseConfig"
+AUTO_MAP = {
+    "AutoConfig": CONFIG_CLASS,
+    "AutoModel": "modeling_ladder.LadderSiameseModel",
+    "AutoModelForPreTraining": "modeling_ladder_pretraining.LadderSiameseForPreTraining",
+    "AutoModelForImageClassification": "modeling_ladder.LadderSiameseForImageClassification",
+}
+
+
+def remote_code_files() -> dict[str, bytes]:
+    """File name to content of every module that the classes of `AUTO_MAP` need, found by their relative imports.
+
+    The modules lie flat and import each other as `from .name import ...` only, as transformers' loader of remote code
+    needs it.
+    """
+    import modeling_ladder
+
+    folder = Path(modeling_ladder.__file__).parent
+    wanted = [entry.split(".")[0] for entry in AUTO_MAP.values()]
+    found: dict[str, bytes] = {}
+    while wanted:
+        name = wanted.pop()
+        if f"{name}.py" in found:
+            continue
+        content = (folder / f"{name}.py").read_bytes()
+        found[f"{name}.py"] = content
+        wanted += re.findall(r"(?m)^\s*from \.(\w+) import", content.decode("utf-8"))
+    return dict(sorted(found.items()))
