@@ -39,11 +39,10 @@ def check_before_loading(
         **hub_kwargs: revision, subfolder, token, cache_dir, local_files_only, ... as in `from_pretrained`.
 
     Returns:
-        The folder that holds the checked files, or None where there is nothing to check here (no config.json or no
-        weights under that name: `from_pretrained` says what is missing).
+        The folder that holds the checked files, or None without a config.json (`from_pretrained` says what is missing).
 
     Raises:
-        ValueError: the first thing that is wrong, with the file, the tensor or the field by name.
+        ValueError: the first thing that is wrong, with the file, the tensor or the field by name; or no safetensors.
     """
     config_file = _fetch(name_or_path, "config.json", hub_kwargs)
     if config_file is None:
@@ -57,9 +56,11 @@ def check_before_loading(
             _fetch(name_or_path, shard, hub_kwargs)
     if weights is None and index is None:
         if Path(name_or_path).is_dir():
-            folder = Path(name_or_path) / str(hub_kwargs.get("subfolder") or "")
-            refuse_pickles(folder)
-        return None
+            refuse_pickles(Path(name_or_path) / str(hub_kwargs.get("subfolder") or ""))
+        raise ValueError(
+            f"{name_or_path} holds no safetensors weights ({SAFE_WEIGHTS_NAME}); pickles such as pytorch_model.bin are "
+            "not opened, since opening one can run any code"
+        )
     folder = (weights or index).parent
     expected, required = _expected(config, model_class)
     check_weights(folder, expected=expected, required=required)

@@ -8,6 +8,8 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
+from .checking import check_before_loading
+
 LADDER_MODEL_TYPE = "ladder_siamese"
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
@@ -46,9 +48,11 @@ def load_native_backbone(name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
         The backbone in eval mode (with `output_loading_info=True`, and the loading info).
 
     Raises:
-        ValueError: the model type has no backbone class in transformers, or it is a Ladder checkpoint.
+        ValueError: the model type has no backbone class in transformers, it is a Ladder checkpoint, or
+            `check_before_loading` refuses it (pickles, damaged weights, absurd sizes).
     """
     hub, _ = split_hub_kwargs(kwargs)
+    check_before_loading(name_or_path, **hub)
     config = AutoConfig.from_pretrained(name_or_path, **hub)
     if is_ladder_config(config):
         raise ValueError(f"{name_or_path} is a Ladder checkpoint; load it with LadderSiameseModel.from_pretrained")

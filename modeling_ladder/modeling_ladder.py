@@ -104,11 +104,10 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
                 size; the message names the tensor or the field, and nothing was loaded.
         """
         if pretrained_model_name_or_path is not None:
-            native = not is_ladder_config(read_config_dict(pretrained_model_name_or_path, kwargs))
-            hub, _ = split_hub_kwargs(kwargs)
-            check_before_loading(pretrained_model_name_or_path, None if native else cls, **hub)
-            if native:
+            if not is_ladder_config(read_config_dict(pretrained_model_name_or_path, kwargs)):
                 return cls._from_native(pretrained_model_name_or_path, **kwargs)
+            hub, _ = split_hub_kwargs(kwargs)
+            check_before_loading(pretrained_model_name_or_path, cls, **hub)
         want_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
         model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)

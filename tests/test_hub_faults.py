@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from hub_server import Fault, HubServer
-from hub_server.fixtures import FOREIGN, INVALID, READ, WRITE
 from hub_server.runs import run_facts, save_backbone, write_json
+from hub_server.tokens import FOREIGN, INVALID, READ, WRITE
 
 from ladder_model_cards import PushError, push
 

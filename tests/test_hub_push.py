@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer
-from hub_server.fixtures import WRITE
 from hub_server.runs import run_facts, save_backbone, write_json
+from hub_server.tokens import WRITE
 
 from ladder_model_cards import CardError, PushError, plan_push, push, verify_checksums
 
@@ -241,7 +241,9 @@ def test_verify_compares_the_cache(client: HubServer, run: Path, tmp_path: Path)
     result = send(run)
     with pytest.raises(PushError, match="load user/digits once"):
         verify_checksums(NAME, token=WRITE)
-    folder = Path(snapshot_download(NAME, token=WRITE, cache_dir=tmp_path / "cache", endpoint=client.url))
+    folder = Path(snapshot_download(NAME, token=WRITE, cache_dir=tmp_path / "cache"))
+    stored = [request for request in client.log if request.method == "GET" and request.path.startswith("/lfs/")]
+    assert stored and all(request.token is None for request in stored), "the token goes to the Hub only"
     assert verify_checksums(NAME, token=WRITE).ok
     by_folder = verify_checksums(folder, token=WRITE)
     assert by_folder.ok and (by_folder.repo_id, by_folder.revision) == (NAME, result.commit)

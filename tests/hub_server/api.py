@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 import yaml
 
@@ -90,7 +91,7 @@ def answer(store: HubStore, request: "Request", url: str) -> Answer:
     if request.path.endswith(".git/info/lfs/objects/batch"):
         return _batch(store, request, "/".join(parts[:2]).removesuffix(".git"), url)
     if len(parts) >= 5 and parts[2] == "resolve" and request.method in ("GET", "HEAD"):
-        return _resolve(store, request, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        return _resolve(store, request, "/".join(parts[:2]), parts[3], "/".join(parts[4:]), url)
     raise HubError(404, f"The local Hub knows no {request.method} {request.path}")
 
 
@@ -154,8 +155,6 @@ def _models(store: HubStore, request: "Request", name: str, rest: list[str], url
 
 
 def _form(request: "Request") -> dict[str, list[str]]:
-    from urllib.parse import parse_qs
-
     return parse_qs(request.body.decode())
 
 
@@ -243,7 +242,7 @@ def _tag(store: HubStore, repo: Repo, request: "Request", name: str, revision: s
     return _json({})
 
 
-def _resolve(store: HubStore, request: "Request", name: str, revision: str, path: str) -> Answer:
+def _resolve(store: HubStore, request: "Request", name: str, revision: str, path: str, url: str) -> Answer:
     commit = _commit(_repo(store, request, name), revision)
     headers = {"X-Repo-Commit": commit.oid}
     if path not in commit.files:
@@ -253,7 +252,9 @@ def _resolve(store: HubStore, request: "Request", name: str, revision: str, path
     if path in commit.lfs:
         digest = hashlib.sha256(content).hexdigest()
         store.large[digest] = content
-        linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content)), "Location": f"/lfs/{digest}"}
+        # Another host, as the Hub's own store is: the client must not send its access token there.
+        place = f"{url.replace('127.0.0.1', 'localhost')}/lfs/{digest}"
+        linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content)), "Location": place}
         return 302, headers | linked | {"ETag": f'"{git_oid(content)}"', "Content-Length": "0"}, b""
     return _content(request, content, headers | {"ETag": f'"{git_oid(content)}"'})
 

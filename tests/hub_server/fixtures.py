@@ -10,10 +10,7 @@ import pytest
 
 from .runs import make_run
 from .server import HubServer
-
-WRITE, READ = "hf_writeTokenOfTheTests0123456789", "hf_readTokenOfTheTests01234567890"
-FOREIGN, INVALID = "hf_foreignTokenOfTheTests0123456", "hf_invalidTokenOfTheTests0123456"
-TOKENS = {WRITE: ("user", "write"), READ: ("user", "read"), FOREIGN: ("somebody", "write")}
+from .tokens import TOKENS
 
 
 @pytest.fixture
@@ -44,6 +41,7 @@ def client(hub: HubServer, sleeps: list[float], monkeypatch: pytest.MonkeyPatch,
 
     values: dict[str, Any] = {
         "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_DISABLE_XET": True,
         "HF_HUB_OFFLINE": False,
         "HF_HUB_CACHE": str(tmp_path / "cache"),
@@ -53,8 +51,8 @@ def client(hub: HubServer, sleeps: list[float], monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(constants, name, value)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     huggingface_hub.close_session()
     yield hub
     huggingface_hub.close_session()
