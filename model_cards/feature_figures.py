@@ -17,8 +17,8 @@ def feature_figures(
     images: Sequence[Any],
     out: str | Path,
     *,
-    queries: int = 6,
-    neighbours: int = 5,
+    queries: int = 4,
+    neighbours: int = 6,
     view_size: int | None = None,
 ) -> list[Path]:
     """Draw, for every stage, the nearest neighbours of a few images, and the feature maps as colours.

@@ -54,6 +54,8 @@ def curves(log: list[dict[str, Any]], group: str) -> Curves:
     """Points (step, value) of every "GROUP/NAME" in a log, first stage first, without values that are not finite."""
     names = {key for entry in log for key in entry if isinstance(key, str) and key.startswith(f"{group}/")}
     found = {name.split("/", 1)[1]: _series(log, name) for name in sorted(names, key=_natural)}
+    # All stages together come after the stages.
+    found["all"] = found.pop("all", [])
     return {name: points for name, points in found.items() if points}
 
 
@@ -87,7 +89,7 @@ def _lines(panels: list[tuple[Curves, str, float | None]]) -> bytes:
     """Line plots beside each other, a colour per stage that is the same in every picture."""
     import matplotlib
 
-    figure, png, style = canvas(5.2 * len(panels) + 1.6, 3.6)
+    figure, png, style = canvas(4.4 * len(panels) + 1.8, 3.2)
     with style:
         for place, (lines, title, bottom) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), place + 1)

@@ -25,9 +25,9 @@ METHOD_TITLES = {"ladder": "Ladder Siamese", "byol": "BYOL", "simsiam": "SimSiam
 
 def model_title(files: RunFiles) -> str:
     """The model's name, from the recipe or the run: "Ladder Siamese ResNet-50, pretrained on X"."""
-    values = recipe_values(files)
-    if values.get("run_name_for_card"):
-        return one_line(values["run_name_for_card"], 100)
+    given = files.run.get("title") or recipe_values(files).get("run_name_for_card")
+    if given:
+        return one_line(given, 100)
     names = [shown_dataset(row["name"]) for row in files.datasets]
     on = f", pretrained on {' and '.join(names)}" if names else ""
     return one_line(f"{METHOD_TITLES.get(files.method, files.method)} {architecture(files)}{on}", 100)

@@ -49,12 +49,10 @@ class PushPlan:
 
     def describe(self) -> str:
         """The plan as text: where to, every file with its size, the sum."""
-        kind = "a private repository if it is new" if not self.private else "a private repository"
         tag = f", tag {self.tag}" if self.tag else ""
         width = max(len(file.path) for file in self.files)
-        lines = [f"{self.folder} to {self.repo_id} ({self.revision}{tag})"]
-        if self.private:
-            lines[0] += f", {kind}"
+        private = ", private" if self.private else ""
+        lines = [f"{self.folder} to {self.repo_id} ({self.revision}{tag}{private})"]
         lines += [f"  {file.path:<{width}}  {readable_size(file.size):>9}" for file in self.files]
         lines.append(f"  {len(self.files)} files, {readable_size(self.size)}, in one commit")
         return "\n".join(lines)
@@ -100,7 +98,7 @@ def plan_push(
     """
     folder = Path(run_dir)
     _check_names(repo_id, revision, tag)
-    config = _native_config(folder)
+    _check_native(folder)
     if include_pretraining and not (folder / PRETRAINING / "config.json").is_file():
         raise PushError(f"{folder} has no {PRETRAINING}/ to send; leave out --with-pretraining, or give a run's folder")
     files = [PlannedFile("config.json", folder / "config.json"), *_weights(folder, "")]
@@ -110,7 +108,6 @@ def plan_push(
     if include_pretraining:
         files += _pretraining_files(folder / PRETRAINING)
     plan = PushPlan(folder, repo_id, revision or "main", private, tag, include_pretraining, sorted(files, key=_order))
-    del config
     _refuse_secrets(plan)
     return plan
 
@@ -127,8 +124,8 @@ def _check_names(repo_id: str, revision: str | None, tag: str | None) -> None:
         raise PushError(f"revision {revision} is a commit; a push goes to a branch")
 
 
-def _native_config(folder: Path) -> dict[str, Any]:
-    """The config at the root, which any transformers must be able to load without code of ours."""
+def _check_native(folder: Path) -> None:
+    """The model at the root must be one that any transformers loads without code of ours."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     path = folder / "config.json"
@@ -144,7 +141,6 @@ def _native_config(folder: Path) -> dict[str, Any]:
             f"{folder} holds no native transformers backbone but {str(kind)!r}, which others could not load; "
             "give the run's folder, or make one with `ladder export --format transformers`"
         )
-    return config
 
 
 def _weights(folder: Path, prefix: str) -> list[PlannedFile]:

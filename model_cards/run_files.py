@@ -90,6 +90,7 @@ class RunFiles:
         """File names of the pictures of feature maps that were made while there were images to make them from."""
         folder = self.path / FIGURES
         names = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
+        names.sort(key=lambda name: not name.startswith("pca"))
         return [name for name in names if re.fullmatch(r"(neighbours|pca)(-[\w.]+)?\.png", name)]
 
 

@@ -31,7 +31,7 @@ def facts(files: RunFiles) -> str:
     if files.datasets:
         rows.append(["Images", ", ".join(plain(shown_dataset(row["name"])) for row in files.datasets)])
     rows.append(["Licence", plain(files.run.get("license") or "other: ask whoever published the weights")])
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+    return _fact_table(rows)
 
 
 def levels(files: RunFiles) -> str:
@@ -95,7 +95,7 @@ def training(files: RunFiles) -> str:
     if status not in (None, "finished"):
         reason = f" ({plain(run['reason'])})" if run.get("reason") else ""
         note = f"\n\n**The run did not finish:** its status is {plain(status)}{reason}."
-    text = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]) + note
+    text = _fact_table(rows) + note
     recipe = run.get("recipe")
     source = recipe.get("text") if isinstance(recipe, dict) else None
     if isinstance(source, str) and source.strip():
@@ -188,6 +188,12 @@ def _per_class(run: dict[str, Any]) -> str:
     ]
     more = f"\n\nand {len(classes) - MAX_CLASSES} more classes" if len(classes) > MAX_CLASSES else ""
     return "\n\n" + _folded("Each class", table(["Class", *(plain(c) for c in columns)], rows) + more)
+
+
+def _fact_table(rows: list[list[str]]) -> str:
+    """Names and values; the first row is the head, since Markdown has no table without one."""
+    lines = [f"| {name} | {value} |" for name, value in rows]
+    return "\n".join([*lines[:1], "| --- | --- |", *lines[1:]]) if lines else ""
 
 
 def _folded(title: str, body: str) -> str:
