@@ -8,10 +8,13 @@ from torch import Tensor
 
 from .bad_images import BadImageCount
 from .chunks import ExampleMaker
-from .columns import check_image_column
 from .errors import UserError
 from .map_loading import MapBatches
 from .map_source import MapSource
+from .mixing import MapMixture, MixedMapSource
+from .order import stable_hash
+from .stream_loading import StreamBatches
+from .stream_source import StreamSource, is_stream, own_column
 
 _STATE_VERSION = 1
 
@@ -79,26 +82,20 @@ class ViewLoader:
         self.dataset, self.transform, self.batch_size = dataset, transform, batch_size
         maker = ExampleMaker(transform)
         place = {"seed": seed, "rank": rank, "world_size": world_size}
-        ready = _is_ready(dataset, transform)
-        if not ready:
-            image_column = check_image_column(dataset, image_column) if hasattr(dataset, "features") else image_column
-        source = MapSource(dataset, image_column, ready)
-        self.count = BadImageCount(max_bad_fraction, bad_images_file, source.size)
-        self._batches = MapBatches(
-            source,
-            {"maker": maker, **place},
-            batch_size=batch_size,
-            accumulation=accumulation,
-            workers=num_workers,
-            count=self.count,
-        )
-        self._setting = {
-            "kind": "map",
-            **place,
-            "batch_size": batch_size,
-            "accumulation": accumulation,
-            "images": source.size,
-        }
+        common = {"batch_size": batch_size, "workers": num_workers}
+        self._setting = {**place, "batch_size": batch_size}
+        if is_stream(dataset):
+            stream = StreamSource(dataset, image_column, ready=_is_ready(dataset, transform), place=place)
+            self.count = BadImageCount(max_bad_fraction, bad_images_file, stream.size)
+            self._batches: Any = StreamBatches(stream, maker, place, buffer=shuffle_buffer, count=self.count, **common)
+            # Who reads what depends on the number of workers; none and one read alike.
+            self._setting |= {"kind": "stream", "workers": max(1, num_workers), "shuffle_buffer": shuffle_buffer}
+            self._setting |= {"shards": stream.shards}
+        else:
+            source = _map_source(dataset, image_column, _is_ready(dataset, transform), seed)
+            self.count = BadImageCount(max_bad_fraction, bad_images_file, source.size)
+            self._batches = MapBatches(source, maker, place, accumulation=accumulation, count=self.count, **common)
+            self._setting |= {"kind": "map", "accumulation": accumulation, "images": source.size}
         self._open: Iterator | None = None
 
     @property
@@ -161,3 +158,14 @@ def _is_ready(dataset: Any, transform: Callable | None) -> bool:
     if transform is None:
         return True
     return "pixel_values" in (getattr(dataset, "column_names", None) or [])
+
+
+def _map_source(dataset: Any, image_column: str | None, ready: bool, seed: int) -> Any:
+    if not isinstance(dataset, MapMixture):
+        return MapSource(dataset, image_column, ready, seed=seed)
+    seed = stable_hash("mixture", seed, dataset.seed)
+    sources = [
+        MapSource(part, own_column(part, image_column), ready, seed=seed, label=number)
+        for number, part in enumerate(dataset.datasets)
+    ]
+    return MixedMapSource(sources, dataset.weights, seed)

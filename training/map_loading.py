@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .bad_images import BadImageCount
-from .chunks import ChunkQueue
+from .chunks import ChunkQueue, ExampleMaker
 from .errors import TrainingStopped, UserError
 from .map_source import MapChunks
 from .workers import Worker
@@ -39,7 +39,8 @@ class MapBatches:
 
     Args:
         source: A `MapSource` or a mixture.
-        chunks: Arguments of `MapChunks` besides planned and size.
+        maker: Decodes.
+        place: seed, rank, world_size of the process.
         batch_size: Images per batch.
         accumulation: Batches per optimizer step.
         workers: Number of worker processes.
@@ -50,9 +51,17 @@ class MapBatches:
     """
 
     def __init__(
-        self, source: Any, chunks: dict, *, batch_size: int, accumulation: int, workers: int, count: BadImageCount
+        self,
+        source: Any,
+        maker: ExampleMaker,
+        place: dict[str, int],
+        *,
+        batch_size: int,
+        accumulation: int,
+        workers: int,
+        count: BadImageCount,
     ) -> None:
-        world_size = chunks["world_size"]
+        world_size = place["world_size"]
         steps = source.size // (batch_size * accumulation * world_size)
         if steps == 0:
             raise UserError(
@@ -61,7 +70,7 @@ class MapBatches:
                 "use a smaller batch"
             )
         self.batches_per_pass = steps * accumulation
-        self._chunks = MapChunks(source, size=batch_size, planned=self.batches_per_pass * batch_size, **chunks)
+        self._chunks = MapChunks(source, maker, size=batch_size, planned=self.batches_per_pass * batch_size, **place)
         self._batch_size, self._workers, self._count = batch_size, workers, count
         self.at = MapPosition()
 

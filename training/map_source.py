@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .chunks import PASS_THROUGH_KEY, Chunk, ExampleMaker, RawExample
-from .columns import find_image_column, without_decoding
-from .order import pass_order, rank_positions, view_seed
+from .columns import check_image_column, without_decoding
+from .order import PassOrders, rank_positions, view_seed
 
 
 class MapSource:
@@ -16,19 +16,24 @@ class MapSource:
         dataset: A `datasets.Dataset`, or any object with `__len__` and `__getitem__` whose items are dicts.
         image_column: Column of the images; None finds it.
         ready: The items are dicts of tensors already and pass through.
+        seed: Seed of the orders.
+        label: Distinguishes the orders of several sources.
     """
 
-    def __init__(self, dataset: Any, image_column: str | None = None, ready: bool = False) -> None:
+    def __init__(
+        self, dataset: Any, image_column: str | None = None, ready: bool = False, *, seed: int = 0, label: int = 0
+    ) -> None:
         import datasets
 
         self.size = len(dataset)
         self.name = source_name(dataset)
         self._batched = isinstance(dataset, datasets.Dataset) and not ready
         self._rows = None
+        self.orders = PassOrders(self.size, seed, label)
         self._column: str | None = None
         self._dataset = dataset
         if self._batched:
-            self._column = image_column or find_image_column(dataset)
+            self._column = check_image_column(dataset, image_column)
             self._rows = dataset._indices
             self._dataset = without_decoding(dataset, self._column)
         elif not ready:
@@ -46,9 +51,9 @@ class MapSource:
         """What the seed of a row's views is made of."""
         return (row,)
 
-    def draw(self, seed: int, pass_index: int, positions: range) -> list[tuple[int, int]]:
+    def draw(self, pass_index: int, positions: range) -> list[tuple[int, int]]:
         """The (row, pass of that row) at `positions` of the shared order of a pass."""
-        order = pass_order(self.size, seed, pass_index)
+        order = self.orders.of(pass_index)
         return [(int(row), pass_index) for row in order[positions.start : positions.stop : positions.step]]
 
     def _image_of(self, item: Any) -> Any:
@@ -101,7 +106,7 @@ class MapChunks:
         """The chunk of positions first ... end - 1 of this process."""
         step = self.world_size
         positions = range(self.rank + first * step, self.rank + end * step, step)
-        drawn = self.source.draw(self.seed, pass_index, positions)
+        drawn = self.source.draw(pass_index, positions)
         raw = self.source.read([row for row, _ in drawn])
         return self.maker.chunk(
             (

@@ -5,7 +5,6 @@ by arithmetic alone, and so that neither prefetching nor the number of workers c
 """
 
 import hashlib
-from functools import lru_cache
 
 import numpy as np
 
@@ -38,22 +37,27 @@ def view_seed(seed: int, pass_index: int, *identity: int | str) -> int:
     return stable_hash("views", seed, pass_index, *identity)
 
 
-@lru_cache(maxsize=2)
-def pass_order(size: int, seed: int, pass_index: int) -> np.ndarray:
-    """The order of a map-style data set in one pass, for all processes together.
+class PassOrders:
+    """The orders of a map-style data set, one permutation per pass, for all processes together.
+
+    The last two used are kept: 4 bytes per example each, below 2**32 examples.
 
     Args:
         size: Number of examples n.
-        seed: Seed of the run.
-        pass_index: Number of the pass, from 0.
-
-    Returns:
-        Read-only integer array (n,), a permutation of 0 ... n-1; 4 bytes per example below 2**32 examples.
+        *label: Seed, and what else distinguishes these orders.
     """
-    order = np.arange(size, dtype=np.uint32 if size <= 2**32 else np.int64)
-    generator("order", seed, pass_index).shuffle(order)
-    order.flags.writeable = False
-    return order
+
+    def __init__(self, size: int, *label: int | str) -> None:
+        self.size, self._label = size, label
+        self._kept: dict[int, np.ndarray] = {}
+
+    def of(self, pass_index: int) -> np.ndarray:
+        """Integer array (n,), a permutation of 0 ... n-1."""
+        if pass_index not in self._kept:
+            order = np.arange(self.size, dtype=np.uint32 if self.size <= 2**32 else np.int64)
+            generator("order", *self._label, pass_index).shuffle(order)
+            self._kept = dict([*self._kept.items(), (pass_index, order)][-2:])
+        return self._kept[pass_index]
 
 
 def rank_positions(size: int, rank: int, world_size: int) -> int:
