@@ -35,7 +35,8 @@ class OptionParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Every mistake of the command line is the user's to mend."""
-        raise UserError(f"{message} (see `{self.usage.split(' [')[0].split(' --')[0]} --help`)")
+        command = " ".join(self.usage.split()[:2])
+        raise UserError(f"{message} (see `{command} --help`)")
 
     def add_fields(self, title: str, declared: Fields) -> None:
         """Add a group with one option per dataclass field."""

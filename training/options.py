@@ -94,4 +94,5 @@ class RunOptions:
 
     output: str | None = _option(None, "Folder of the run.")
     license: str = _option("other", "Licence of the published weights.")
+    card_images: bool = _option(False, "Show held-out images in the card's figures; they are published with it.")
     run_name_for_card: str | None = _option(None, "Title of the card; default: the folder's name.")

@@ -1,0 +1,184 @@
+"""From a resolved recipe to the objects that train: arguments, model, data and views."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+from .model_reference import model_folder
+from .options import ModelOptions
+from .recipe import ResolvedRecipe
+from .run_folder import PRETRAINING
+
+if TYPE_CHECKING:
+    from modeling_ladder import LadderSiameseForPreTraining
+
+    from .arguments import LadderTrainingArguments
+    from .views import TwoViewTransform
+
+_NOT_CONFIG = ("method", "backbone_config", "from_model")
+
+
+@dataclass
+class Data:
+    """The images of a run.
+
+    Attributes:
+        train: A `datasets` object.
+        monitoring: Images to look at while training, or None: a part of the training images is held out.
+        records: What run.json says of each data set.
+    """
+
+    train: Any
+    monitoring: Any
+    records: list[dict[str, Any]]
+
+
+def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingArguments":
+    """The Trainer's arguments.
+
+    Raises:
+        UserError: transformers refuses a value.
+    """
+    from .arguments import LadderTrainingArguments
+
+    values = {name: value for name, value in recipe.arguments.items() if value is not None}
+    try:
+        return LadderTrainingArguments(output_dir=str(folder), **values)
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"the training arguments cannot be used: {error}") from error
+
+
+def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":
+    """The pretraining model: new, or from the checkpoint or backbone of `from_model`.
+
+    Raises:
+        UserError: a field of the network is wrong, or the model to start from cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
+
+    options = recipe.model
+    settings = {
+        item.name: getattr(options, item.name)
+        for item in fields(ModelOptions)
+        if item.name not in _NOT_CONFIG and getattr(options, item.name) is not None
+    }
+    if options.method == "simsiam":
+        settings["target"] = "stop_gradient"
+    try:
+        if options.from_model is not None:
+            return _continued(options, settings)
+        backbone = None
+        if options.backbone_config is not None:
+            backbone = dict(options.backbone_config)
+            backbone = AutoConfig.for_model(backbone.pop("model_type", "resnet"), **backbone)
+        make = LadderSiameseConfig if options.method == "ladder" else LadderSiameseConfig.byol
+        return LadderSiameseForPreTraining(make(backbone_config=backbone, **settings))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the network cannot be built: {error}") from error
+
+
+def load_data(recipe: ResolvedRecipe) -> Data:
+    """The training and monitoring images.
+
+    Raises:
+        UserError: there is no such data set or split, or it holds no images.
+    """
+    from .streams import load_image_stream, split_names
+
+    options = recipe.data
+    names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
+    if not names:
+        raise UserError("no data set: give --dataset, or `dataset:` in the recipe")
+    settings = {"streaming": options.streaming, "revision": options.revision, "image_column": options.image_column}
+    parts = [load_image_stream(name, split=options.split, **settings) for name in names]
+    records = [
+        {
+            "name": name,
+            "split": options.split,
+            "revision": options.revision,
+            "fingerprint": getattr(part, "_fingerprint", None),
+            "images": len(part) if hasattr(part, "__len__") else None,
+        }
+        for name, part in zip(names, parts, strict=True)
+    ]
+    if len(parts) == 1:
+        train = parts[0]
+    else:
+        from .mixing import mix_streams
+
+        train = mix_streams(parts, options.mix)
+    source = options.eval_dataset or names[0]
+    known = split_names(source)
+    split = next((name for name in ("validation", "valid", "val", "test") if name in known), None)
+    if options.eval_dataset is not None and split is None:
+        split = options.split
+    monitoring = None
+    if split is not None and (source != names[0] or split != options.split):
+        monitoring = load_image_stream(source, split=split, streaming=options.streaming)
+    return Data(train, monitoring, records)
+
+
+def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
+    """The transform that makes the two views.
+
+    Raises:
+        UserError: a value of the views is wrong.
+    """
+    from .views import TwoViewTransform
+
+    try:
+        return TwoViewTransform(size=recipe.views.image_size)
+    except ValueError as error:
+        raise UserError(f"the views cannot be made: {error}") from error
+
+
+def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiameseForPreTraining":
+    """The model of `from_model`, with the recipe's levels and heads."""
+    from transformers import AutoConfig
+
+    from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
+    from modeling_ladder.conversion import is_ladder_config, read_config_dict
+
+    reference, where = _pretraining_place(str(options.from_model))
+    try:
+        saved = read_config_dict(reference, where)
+        if options.backbone_config is not None:
+            _check_same_backbone(options, saved.get("backbone_config", saved) if is_ladder_config(saved) else saved)
+        if options.method != "ladder":
+            backbone = saved["backbone_config"] if is_ladder_config(saved) else saved
+            backbone = AutoConfig.for_model(**{key: value for key, value in backbone.items() if key != "dtype"})
+            last = LadderSiameseConfig(backbone_config=backbone).stages[-1]
+            settings = {**settings, "level_names": [last], "level_losses": ["global"], "level_weights": [1.0]}
+        return LadderSiameseForPreTraining.from_pretrained(reference, **where, **settings)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"--from {options.from_model} cannot be loaded: {error}") from error
+
+
+def _pretraining_place(reference: str) -> tuple[str, dict[str, str]]:
+    """Where the heads and the target lie too, if anywhere: (folder or Hub name, subfolder argument)."""
+    folder = model_folder(reference)
+    path = Path(folder)
+    if path.is_dir():
+        inner = path / PRETRAINING
+        return (str(inner) if (inner / "config.json").is_file() else folder), {}
+    from transformers.utils import cached_file
+
+    found = cached_file(folder, f"{PRETRAINING}/config.json", _raise_exceptions_for_missing_entries=False)
+    return folder, {"subfolder": PRETRAINING} if found else {}
+
+
+def _check_same_backbone(options: ModelOptions, saved: dict[str, Any]) -> None:
+    """The recipe's backbone must be that of the model to start from."""
+    for name, value in (options.backbone_config or {}).items():
+        if name in saved and saved[name] != value:
+            raise UserError(
+                f"--from {options.from_model} has {name} {saved[name]}, but the recipe's backbone_config has {value}; "
+                "use the recipe that it was trained with, or take backbone_config out"
+            )
