@@ -1,0 +1,201 @@
+"""What every fine-tuning shares: the order of the images, batch norm of the backbone, and the loop."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..errors import TrainingStopped
+from .features import progress
+from .load import StageFeatures
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+Key = tuple[int, int]
+
+
+class SeededBatches(Sampler[list[Key]]):
+    """Batches of (index, seed) keys for one process: pass after pass over the images, each pass shuffled anew.
+
+    The seed of an example depends on the run's seed and the example's place in the run, not on workers.
+
+    Args:
+        count: Number of images.
+        batch_size: Images per batch of one process.
+        steps: Number of batches.
+        seed: Of the order and of the examples' seeds.
+        rank: Number of this process; `world_size`: of how many.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, steps: int, seed: int, rank: int = 0, world_size: int = 1, first: int = 0
+    ) -> None:
+        self.count, self.batch_size, self.steps, self.seed = count, batch_size, steps, seed
+        self.rank, self.world_size, self.first = rank, world_size, first
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        waiting: list[Key] = []
+        for _ in range(self.steps):
+            while len(waiting) < self.batch_size * self.world_size:
+                order = torch.randperm(self.count, generator=generator).tolist()
+                seeds = torch.randint(2**62, (self.count,), generator=generator).tolist()
+                waiting += zip(order, seeds, strict=True)
+            batch, waiting = waiting[: self.batch_size * self.world_size], waiting[self.batch_size * self.world_size :]
+            yield batch[self.rank :: self.world_size]
+
+
+def training_loader(
+    dataset: Dataset, options: Any, steps: int, seed: int, accelerator: Any, collate: Callable[[list[Any]], Any]
+) -> DataLoader:
+    """Batches of a map-style data set whose items are asked for by (index, seed) keys."""
+    batches = SeededBatches(
+        len(dataset), options.batch_size, steps, seed, accelerator.process_index, accelerator.num_processes
+    )
+    return DataLoader(dataset, batch_sampler=batches, num_workers=options.num_workers, collate_fn=collate)
+
+
+def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
+    """An `accelerate.Accelerator` for the device asked for (None: a GPU where there is one)."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device is not None and torch.device(device).type == "cpu", mixed_precision=mixed_precision)
+
+
+class TunedBackbone(nn.Module):
+    """A trainable backbone with one of three treatments of its batch norms.
+
+    "train": statistics of each batch, as while pretraining. "sync": the same over all GPUs (the field's protocol for
+    detection). "frozen": running statistics, scales and shifts stay as pretrained, for batches too small to measure.
+
+    Args:
+        features: The backbone and its stages; copied.
+        batch_norm: "train", "sync" or "frozen".
+        trainable: False keeps the whole backbone frozen and in eval mode.
+    """
+
+    def __init__(self, features: StageFeatures, batch_norm: str, *, trainable: bool = True) -> None:
+        super().__init__()
+        self.features = copy.deepcopy(features).requires_grad_(trainable)
+        self.batch_norm, self.trainable = batch_norm, trainable
+        if batch_norm == "frozen":
+            for module in self._norms():
+                module.requires_grad_(False)
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Stage name to (batch, channels, height, width)."""
+        if self.trainable:
+            return self.features(pixel_values)
+        with torch.no_grad():
+            return self.features(pixel_values)
+
+    def train(self, mode: bool = True) -> "TunedBackbone":
+        """As `nn.Module.train`, but what is frozen stays in eval mode."""
+        super().train(mode)
+        if not self.trainable:
+            self.features.eval()
+        elif self.batch_norm == "frozen":
+            for module in self._norms():
+                module.eval()
+        return self
+
+    @property
+    def measures_statistics(self) -> bool:
+        """Whether training changes running statistics."""
+        return self.trainable and self.batch_norm != "frozen"
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.features.modules() if isinstance(module, BATCH_NORM)]
+
+
+def shared_statistics(model: nn.Module, batch_norm: str, accelerator: Any) -> nn.Module:
+    """The model with SyncBatchNorm where "sync" is asked for and there is more than one process."""
+    if batch_norm == "sync" and accelerator.num_processes > 1:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters; those with one dimension (biases, norms) take no weight decay."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def fine_tune(
+    model: nn.Module,
+    loader: DataLoader,
+    loss_of: Callable[[nn.Module, Any], Tensor],
+    optimizer: torch.optim.Optimizer,
+    factor: Callable[[int], float],
+    accelerator: Any,
+    *,
+    max_gradient_norm: float = 0.0,
+    name: str = "training",
+) -> list[float]:
+    """Train until the loader ends.
+
+    Args:
+        model: As `accelerator.prepare` gave it; left in train mode.
+        loader: Batches for `loss_of`.
+        loss_of: Model and batch to a scalar loss.
+        optimizer: Its learning rates at step k are those it has now times `factor(k)`.
+        factor: Schedule.
+        accelerator: Of accelerate.
+        max_gradient_norm: Gradients are scaled down to this norm; 0: never.
+        name: For the progress bar and messages.
+
+    Returns:
+        The loss of every step, on this process.
+
+    Raises:
+        TrainingStopped: the loss is not finite.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    losses: list[float] = []
+    model.train()
+    bar = progress(loader, name, total=len(loader))
+    for step, batch in enumerate(bar):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor(step)
+        with accelerator.autocast():
+            loss = loss_of(model, batch)
+        losses.append(loss.item())
+        if not torch.isfinite(loss):
+            raise TrainingStopped(f"{name}: the loss is {losses[-1]} at step {step}; lower learning_rate")
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+        if max_gradient_norm > 0:
+            accelerator.clip_grad_norm_(model.parameters(), max_gradient_norm)
+        optimizer.step()
+        if step % 20 == 0 and hasattr(bar, "set_postfix"):
+            bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    return losses
+
+
+@torch.no_grad()
+def measure_statistics(model: nn.Module, run: Callable[[Any], Any], batches: Any) -> None:
+    """Measure the running statistics of all batch norms anew, as plain averages over batches (precise batch norm).
+
+    Args:
+        model: Its batch norms in train mode are reset and measured; those in eval mode stay.
+        run: Puts one batch through the model.
+        batches: Training batches.
+    """
+    model.train()
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORM) and module.training]
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None
+    for batch in batches:
+        run(batch)
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
