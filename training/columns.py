@@ -5,6 +5,9 @@ from typing import Any
 from .errors import UserError
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "pixel_values")
+KEY, URL = "__key__", "__url__"
+"""Columns in which WebDataset shards name each example and its shard."""
+
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "cls", "target", "category")
 
 

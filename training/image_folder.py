@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .stream_source import as_stream
 
 EXTENSIONS = frozenset(
     (
@@ -103,7 +104,7 @@ def load_image_folder(folder: Path, split: str, streaming: bool) -> Any:
         columns["label"] = [index[top] for top in tops]
         features["label"] = datasets.ClassLabel(names=classes)
     dataset = datasets.Dataset.from_dict(columns, features=datasets.Features(features), split=split)
-    return dataset.to_iterable_dataset(num_shards=shards) if streaming else dataset
+    return as_stream(dataset, shards) if streaming else dataset
 
 
 def _is_image(name: str) -> bool:

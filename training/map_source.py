@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .chunks import PASS_THROUGH_KEY, Chunk, ExampleMaker, RawExample
-from .columns import check_image_column, without_decoding
+from .columns import KEY, URL, check_image_column, without_decoding
 from .order import PassOrders, rank_positions, view_seed
 
 
@@ -35,17 +35,20 @@ class MapSource:
         if self._batched:
             self._column = check_image_column(dataset, image_column)
             self._rows = dataset._indices
-            self._dataset = without_decoding(dataset, self._column)
+            keys = [key for key in (KEY, URL) if key in dataset.column_names]
+            self._dataset = without_decoding(dataset, self._column, *keys)
         elif not ready:
             self._column = image_column
 
     def read(self, rows: list[int]) -> list[tuple[Any, str, str]]:
         """Undecoded (image, source, key) of each row."""
-        if self._batched:
-            images = self._dataset[rows][self._column]
-        else:
+        if not self._batched:
             images = [self._image_of(self._dataset[row]) for row in rows]
-        return [(image, self.name, self._key(image, row)) for image, row in zip(images, rows, strict=True)]
+            return [(image, self.name, self._key(image, row)) for image, row in zip(images, rows, strict=True)]
+        columns = self._dataset[rows]
+        images = columns[self._column]
+        keys = columns.get(KEY) or [self._key(image, row) for image, row in zip(images, rows, strict=True)]
+        return list(zip(images, columns.get(URL) or [self.name] * len(rows), keys, strict=True))
 
     def identity(self, row: int) -> tuple[int | str, ...]:
         """What the seed of a row's views is made of."""

@@ -9,13 +9,11 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from .chunks import PASS_THROUGH_KEY
-from .columns import check_image_column, without_decoding
+from .columns import KEY, URL, check_image_column, without_decoding
 from .errors import UserError
 from .mixing import Mixture
 from .order import stable_hash
 from .stream_reader import MixedReader, StreamReader
-
-_KEYS = ("__key__", "__url__")
 
 
 class StreamSource:
@@ -80,7 +78,7 @@ class StreamPart:
         self.column: str | None = None
         if not ready:
             self.column = check_image_column(dataset, image_column)
-            keys = [key for key in _KEYS if key in (dataset.column_names or [])]
+            keys = [key for key in (KEY, URL) if key in (dataset.column_names or [])]
             dataset = without_decoding(dataset, self.column, *keys)
         self._dataset = dataset
         self.shards = dataset.num_shards
@@ -95,7 +93,7 @@ class StreamPart:
         image = example if self.column is None else example[self.column]
         source = key = None
         if isinstance(example, dict):
-            source, key = example.get("__url__"), example.get("__key__")
+            source, key = example.get(URL), example.get(KEY)
         if (
             key is None
             and isinstance(image, dict)
@@ -184,7 +182,14 @@ def stream_size(dataset: Any) -> int | None:
     """Number of examples of a stream, where its description tells."""
     splits = getattr(dataset.info, "splits", None) or {}
     described = splits.get(str(dataset.split)) if dataset.split is not None else None
-    return (getattr(described, "num_examples", 0) or None) if described is not None else None
+    return getattr(described, "num_examples", None)
+
+
+def as_stream(dataset: Any, shards: int) -> Any:
+    """A map-style `datasets.Dataset` as a stream of at most `shards` shards that tells its length."""
+    stream = dataset.to_iterable_dataset(num_shards=max(1, min(shards, len(dataset))))
+    set_stream_size(stream, len(dataset))
+    return stream
 
 
 def set_stream_size(dataset: Any, size: int) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from . import digits
-from .columns import find_image_column, find_label_column
+from .columns import check_image_column, find_image_column, find_label_column
 from .errors import UserError
 from .held_out_split import split_monitoring
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
+from .stream_source import as_stream, set_stream_size, stream_size
 
 __all__ = ["find_image_column", "find_label_column", "load_image_stream", "split_monitoring", "split_names"]
 
@@ -27,6 +28,7 @@ def load_image_stream(
     revision: str | None = None,
     config: str | None = None,
     cache_dir: str | None = None,
+    image_column: str | None = None,
 ) -> Any:
     """Load images without decoding any.
 
@@ -40,19 +42,22 @@ def load_image_stream(
         revision: Branch, tag or commit of a Hub data set.
         config: Configuration of a Hub data set.
         cache_dir: Where `datasets` keeps what it downloads and converts.
+        image_column: Column of the images, where it cannot be found by its type or name.
 
     Returns:
         `datasets.Dataset` or `datasets.IterableDataset` with an `Image` column, and a `ClassLabel` or integer label
         column where there are labels.
 
     Raises:
-        UserError: No such data set, no such split, no images in it.
+        UserError: No such data set, no such split, no image column, nothing in it.
     """
+    import datasets
+
     name = os.fspath(name_or_path)
     if name == "digits" and not Path(name).exists():
         _check_split(name, split, list(digits.SPLITS))
         dataset = digits.load_digits_split(split)
-        dataset = dataset.to_iterable_dataset(num_shards=8) if streaming else dataset
+        dataset = as_stream(dataset, 8) if streaming else dataset
     else:
         source = _locate(name)
         if source is None:
@@ -60,9 +65,12 @@ def load_image_stream(
         else:
             _check_split(name, split, list(source.splits))
             dataset = source.load(split, streaming, cache_dir)
-    if hasattr(dataset, "__len__") and len(dataset) == 0:
+    if _is_empty(dataset):
         raise UserError(f"{name}: the split {split!r} is empty")
-    find_image_column(dataset)
+    column = check_image_column(dataset, image_column)
+    feature = (dataset.features or {}).get(column)
+    if feature is not None and not isinstance(feature, datasets.Image):  # encoded bytes, {bytes, path} or paths
+        dataset = dataset.cast_column(column, datasets.Image())
     dataset.info.dataset_name = name
     return dataset
 
@@ -133,7 +141,9 @@ class _Packed:
             from .webdataset_labels import with_labels
 
             return with_labels(dataset)
-        return _as_image(dataset)
+        if streaming:
+            set_stream_size(dataset, sum(_parquet_rows(file) for file in files))
+        return dataset
 
 
 class _Saved:
@@ -148,7 +158,7 @@ class _Saved:
 
     def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
         dataset = self.splits[split]
-        return dataset.to_iterable_dataset(num_shards=min(64, max(1, len(dataset)))) if streaming else dataset
+        return as_stream(dataset, 64) if streaming else dataset
 
 
 def _locate(name: str) -> Any:
@@ -187,11 +197,20 @@ def _locate(name: str) -> Any:
 
 
 def _packed_files(folder: Path) -> list[str]:
-    """Parquet files or shards in a folder or its split folders (data/ and such are searched too)."""
-    for suffix in _PACKED:
-        found = sorted(str(file) for file in folder.rglob(f"*{suffix}") if file.is_file())
-        if found:
-            return found
+    """Parquet files or shards of a folder; deep down only where there are no images, for those may be a million."""
+    children = sorted(child for child in folder.iterdir() if child.is_dir())
+    usual = {"data", *(name for names in SPLIT_FOLDERS.values() for name in names)}
+    near = [folder, *(child for child in children if child.name.lower() in usual)]
+    for deep in (False, True):
+        if deep and has_images(folder):
+            return []
+        for suffix in _PACKED:
+            pattern = f"*{suffix}"
+            files = folder.rglob(pattern) if deep else (file for place in near for file in place.glob(pattern))
+            # metadata.parquet beside images describes them, and is no data set
+            found = sorted(str(file) for file in files if file.is_file() and file.stem != "metadata")
+            if found:
+                return found
     return []
 
 
@@ -205,14 +224,26 @@ def _split_of(file: str) -> str:
     return ""
 
 
-def _as_image(dataset: Any) -> Any:
-    """Give a column of encoded bytes or {bytes, path} the `Image` type."""
+def _parquet_rows(file: str) -> int:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_metadata(file).num_rows
+
+
+def _is_empty(dataset: Any) -> bool:
+    if hasattr(dataset, "__len__"):
+        return len(dataset) == 0
+    size = stream_size(dataset)
+    return size == 0 if size is not None else next(iter(_undecoded(dataset)), None) is None
+
+
+def _undecoded(dataset: Any) -> Any:
+    """The stream with every image as {bytes, path}."""
     import datasets
 
-    column = find_image_column(dataset)
-    features = dataset.features or {}
-    if column in features and not isinstance(features[column], datasets.Image):
-        return dataset.cast_column(column, datasets.Image())
+    for name, feature in (dataset.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
     return dataset
 
 
