@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from ..images import decode_image
+from .image_transforms import read_image
 from .splits import is_streaming, undecoded
 
 OBJECTS = "objects"
@@ -131,7 +131,8 @@ class DetectionImages(Dataset):
         """Float32 (3, H, W) in [0, 1] and {"boxes" x0, y0, x1, y1, "labels" from 1, "masks"} without crowd regions."""
         place, seed = key if isinstance(key, tuple) else (key, 0)
         index = self.indices[place]
-        image, objects = decode_image(self.dataset[index][self.column]), self.objects[index]
+        objects = self.objects[index]
+        image = read_image(self.dataset[index][self.column], f"image {index}")
         height, width = image.shape[:2]
         chosen = np.flatnonzero(~objects.iscrowd)
         boxes = objects.boxes[chosen].copy()

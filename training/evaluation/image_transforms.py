@@ -9,9 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..images import decode_image
+from ..errors import UserError
+from ..images import BadImageError, decode_image
 from ..preprocess import center_view
 from .load import ImageSettings
+
+
+def read_image(image: Any, where: str) -> np.ndarray:
+    """uint8 (H, W, 3) of anything that `decode_image` reads, for tasks in which no image can be left out.
+
+    Raises:
+        UserError: the image cannot be read; `where` says which it is.
+    """
+    try:
+        return decode_image(image)
+    except BadImageError as error:
+        raise UserError(f"{where} cannot be read: {error}") from error
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
