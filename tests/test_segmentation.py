@@ -196,9 +196,9 @@ def test_crops_move_image_and_label_together():
             for kind in (1, 2):
                 inside = pixels[kind - 1][labels == kind]
                 if len(inside) > 30:
-                    assert (inside > 0.6).float().mean() > 0.95
+                    assert (inside > 0.6).float().mean() > 0.85  # a shrunk edge mixes colours
                     seen.add(kind)
-            assert (pixels[:2][:, labels == 0] < 0.6).float().mean() > 0.95
+            assert (pixels[:2][:, labels == 0] < 0.6).float().mean() > 0.97
             assert torch.equal(pixels, crops[(index, seed)][0])
     assert seen == {1, 2}
     assert any((crops[(0, seed)][1] == 255).float().mean() > 0.3 for seed in range(20))  # padded where small
