@@ -79,6 +79,7 @@ def build_detector(
         "box_roi_pool": roi_align(7),
         "box_head": TwoMLPHead(options.pyramid_channels * 7 * 7, options.head_channels),
         "box_predictor": FastRCNNPredictor(options.head_channels, num_classes + 1),
+        "box_batch_size_per_image": options.box_samples,
         "box_score_thresh": options.score_threshold,
     }
     if not masks:

@@ -188,6 +188,7 @@ class DetectionOptions(_DenseOptions):
     pyramid_channels: int = _option(128, "Channels of the feature pyramid; 256 on COCO.")
     head_channels: int = _option(256, "Width of the box head; 1024 on COCO.")
     proposals: int = _option(300, "Boxes the first stage proposes; 1000 on COCO.")
+    box_samples: int = _option(128, "Boxes per image that the box head learns from; 512 on COCO.")
     score_threshold: float = _option(0.05, "Detections below this score are dropped.")
     keep_empty: bool = _option(False, "Also train on images without a box; the field leaves them out.")
     pyramid_batch_norm: bool = _option(True, "Batch norm in the feature pyramid.")
@@ -195,6 +196,7 @@ class DetectionOptions(_DenseOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_positive("steps", "short_sides", "long_side", "test_short_side", "anchor_scale", "proposals")
+        self._check_positive("box_samples")
         self._check_positive("pyramid_channels", "head_channels")
 
 
