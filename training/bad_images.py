@@ -7,6 +7,7 @@ counted whether good or bad, so resuming needs no knowledge of which ones were b
 
 import errno
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,8 +29,10 @@ _MACHINE_ERRORS = {
     errno.ENETUNREACH,
 }
 
-# With few images seen, one bad image is a large share: shares are taken of at least this many (or of the whole set).
+# With few images seen, one bad image is a large share: shares are taken of at least this many (or of the whole set),
+# and a share must be passed by this many standard deviations, so that a cluster of bad images does not end a run.
 _SMALLEST_SAMPLE = 1000
+_DEVIATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -141,18 +144,22 @@ class BadImageCount:
         maximum: Largest share of unreadable images, 0 to 1.
         file: Where they are listed.
         size: Number of images in the data set, None if not known.
+        alone: This process reads the whole data set, so in whole passes it meets every bad image equally often.
 
     Raises:
         UserError: `maximum` is not in [0, 1].
     """
 
-    def __init__(self, maximum: float, file: str | os.PathLike | None = None, size: int | None = None) -> None:
+    def __init__(
+        self, maximum: float, file: str | os.PathLike | None = None, size: int | None = None, alone: bool = True
+    ) -> None:
         if not 0 <= maximum <= 1:
             raise UserError(f"max_bad_fraction is a share between 0 and 1, not {maximum}")
         self.maximum = maximum
         self.file = BadImageFile(file)
         self.seen = 0
         self.bad = 0
+        self._pass_size = size if alone else None
         self._sample = _SMALLEST_SAMPLE if size is None else min(size, _SMALLEST_SAMPLE)
         self._examples: list[BadImage] = []
 
@@ -165,17 +172,25 @@ class BadImageCount:
         """Count consumed positions, and those of them that were bad.
 
         Raises:
-            TrainingStopped: More than `maximum` of the images seen (of at least 1,000, or of the whole set if that is
-                smaller) cannot be read.
+            TrainingStopped: Clearly more than `maximum` of the images seen (of at least 1,000, or of the whole set if
+                that is smaller) cannot be read, or more than that share of whole passes over the data set.
         """
         self.seen += seen
         self.bad += bad
-        if bad and self.bad > self.maximum * max(self.seen, self._sample):
+        if bad and self.bad > self._allowed():
             listed = f"they are listed in {self.file.path}" if self.file.path else f"for example {self._name_some()}"
             raise TrainingStopped(
                 f"{self.bad} of the {self.seen} images read so far cannot be read, more than the "
                 f"{self.maximum:.3g} that max_bad_fraction allows: {listed}"
             )
+
+    def _allowed(self) -> float:
+        expected = self.maximum * max(self.seen, self._sample)
+        allowed = expected + _DEVIATIONS * math.sqrt(expected)
+        if self._pass_size:
+            # Small slack for the rounding of products such as 0.07 * 100.
+            allowed = min(allowed, self.maximum * math.ceil(self.seen / self._pass_size) * self._pass_size + 1e-9)
+        return allowed
 
     def _name_some(self) -> str:
         return "; ".join(f"{image.source} {image.key}: {image.reason}" for image in self._examples)

@@ -143,8 +143,8 @@ class ChunkQueue:
 
     def __init__(self) -> None:
         self._parts: deque[tuple[Chunk, Any]] = deque()
-        self._start = 0
         self._good = 0
+        self._taken = self._until = 0  # of the first chunk: good images and positions consumed
 
     def __len__(self) -> int:
         """Number of good images waiting."""
@@ -156,47 +156,51 @@ class ChunkQueue:
         self._good += len(chunk.offsets)
 
     def take(self, count: int) -> tuple[dict[str, Tensor], list[tuple[Chunk, Any, int, int]]]:
-        """Take the next `count` good images.
+        """Take the next `count` good images, of at least as many waiting.
 
         Returns:
             The stacked tensors, and for every chunk touched (chunk, tag, first offset, end offset): the positions
-            consumed. A chunk without further good images is consumed to its end, one without any too.
+            consumed, which end with the last image taken. So where a batch ends does not depend on the chunks.
         """
         pieces: list[dict[str, Tensor]] = []
         consumed: list[tuple[Chunk, Any, int, int]] = []
+        copy = False
         wanted = count
-        while wanted or (self._parts and self._start == len(self._parts[0][0].offsets)):
+        while wanted:
             chunk, tag = self._parts[0]
-            start, good = self._start, len(chunk.offsets)
-            end = min(good, start + wanted)
-            first = 0 if start == 0 else chunk.offsets[start - 1] + 1
-            if end == good:
-                self._parts.popleft()
-                self._start = 0
-            else:
-                self._start = end
-            if end > start:
-                whole = (start, end) == (0, good)
-                pieces.append(chunk.tensors if whole else {k: v[start:end] for k, v in chunk.tensors.items()})
-            consumed.append((chunk, tag, first, chunk.length if end == good else chunk.offsets[end - 1] + 1))
+            start, first = self._taken, self._until
+            end = min(len(chunk.offsets), start + wanted)
             wanted -= end - start
+            until = chunk.length if wanted else chunk.offsets[end - 1] + 1
+            consumed.append((chunk, tag, first, until))
+            if end > start:
+                copy = end - start < len(chunk.offsets)
+                pieces.append(
+                    {name: value[start:end] for name, value in chunk.tensors.items()} if copy else chunk.tensors
+                )
+            if until == chunk.length:
+                self._drop_first()
+            else:
+                self._taken, self._until = end, until
         self._good -= count
-        if len(pieces) == 1:
-            # A slice keeps the whole chunk alive and, in shared memory, its file handle: copy it out.
-            batch = pieces[0] if pieces[0] is consumed[0][0].tensors else {k: v.clone() for k, v in pieces[0].items()}
-        else:
-            batch = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-        return batch, consumed
+        if len(pieces) > 1:
+            return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}, consumed
+        # A slice would keep the whole chunk alive, and in shared memory its file handle.
+        return {name: value.clone() for name, value in pieces[0].items()} if copy else pieces[0], consumed
 
     def drain(self) -> list[tuple[Chunk, Any, int, int]]:
         """Drop what is left; returns the positions dropped, as `take` does."""
         consumed = []
-        for index, (chunk, tag) in enumerate(self._parts):
-            first = 0 if index or self._start == 0 else chunk.offsets[self._start - 1] + 1
-            consumed.append((chunk, tag, first, chunk.length))
-        self._parts.clear()
-        self._start = self._good = 0
+        while self._parts:
+            chunk, tag = self._parts[0]
+            consumed.append((chunk, tag, self._until, chunk.length))
+            self._drop_first()
+        self._good = 0
         return consumed
+
+    def _drop_first(self) -> None:
+        self._parts.popleft()
+        self._taken = self._until = 0
 
 
 def fetch_remote(image: Any) -> Any:

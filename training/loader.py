@@ -11,7 +11,7 @@ from .chunks import ExampleMaker
 from .errors import UserError
 from .map_loading import MapBatches
 from .map_source import MapSource
-from .mixing import MapMixture, MixedMapSource
+from .mixing import MapMixture, MixedMapSource, Mixture
 from .order import stable_hash
 from .stream_loading import StreamBatches
 from .stream_source import StreamSource, is_stream, own_column
@@ -86,14 +86,14 @@ class ViewLoader:
         self._setting = {**place, "batch_size": batch_size}
         if is_stream(dataset):
             stream = StreamSource(dataset, image_column, ready=_is_ready(dataset, transform), place=place)
-            self.count = BadImageCount(max_bad_fraction, bad_images_file, stream.size)
+            self.count = BadImageCount(max_bad_fraction, bad_images_file, stream.size, world_size == 1)
             self._batches: Any = StreamBatches(stream, maker, place, buffer=shuffle_buffer, count=self.count, **common)
             # Who reads what depends on the number of workers; none and one read alike.
             self._setting |= {"kind": "stream", "workers": max(1, num_workers), "shuffle_buffer": shuffle_buffer}
             self._setting |= {"shards": stream.shards}
         else:
             source = _map_source(dataset, image_column, _is_ready(dataset, transform), seed)
-            self.count = BadImageCount(max_bad_fraction, bad_images_file, source.size)
+            self.count = BadImageCount(max_bad_fraction, bad_images_file, source.size, world_size == 1)
             self._batches = MapBatches(source, maker, place, accumulation=accumulation, count=self.count, **common)
             self._setting |= {"kind": "map", "accumulation": accumulation, "images": source.size}
         self._open: Iterator | None = None
@@ -155,9 +155,16 @@ class ViewLoader:
 
 def _is_ready(dataset: Any, transform: Callable | None) -> bool:
     """Whether the items are dicts of tensors that pass through."""
-    if transform is None:
-        return True
-    return "pixel_values" in (getattr(dataset, "column_names", None) or [])
+    columns = getattr(dataset, "column_names", None)
+    if isinstance(dataset, Mixture):
+        columns = dataset.datasets[0].column_names
+    ready = "pixel_values" in (columns or [])
+    if transform is None and columns and not ready and getattr(dataset, "format", {}).get("type") != "custom":
+        raise UserError(
+            f"without a transform the data set needs a column pixel_values with views; its columns are: "
+            f"{', '.join(columns)}"
+        )
+    return ready or transform is None
 
 
 def _map_source(dataset: Any, image_column: str | None, ready: bool, seed: int) -> Any:

@@ -181,7 +181,7 @@ def own_column(dataset: Any, image_column: str | None) -> str | None:
 def stream_size(dataset: Any) -> int | None:
     """Number of examples of a stream, where its description tells."""
     splits = getattr(dataset.info, "splits", None) or {}
-    described = splits.get(str(dataset.split)) if dataset.split is not None else None
+    described = splits.get(str(dataset.split or "train"))
     return getattr(described, "num_examples", None)
 
 

@@ -1,6 +1,9 @@
-"""Labels of WebDataset shards: from `.cls` files, or `label` or `cls` in `.json` files."""
+"""Labels of WebDataset shards: from `.cls` files, or `label`, `cls` or `class` in `.json` files."""
 
+from collections.abc import Callable
 from typing import Any
+
+from .columns import find_image_column
 
 _JSON_KEYS = ("label", "cls", "class")
 
@@ -11,29 +14,34 @@ def with_labels(dataset: Any) -> Any:
     Args:
         dataset: `datasets.Dataset` or `IterableDataset` of the webdataset builder.
     """
+    import datasets
+
     features = dataset.features or {}
     if "label" in features:
         return dataset
     if "cls" in features:
-        return dataset.rename_column("cls", "label")
+        return _undecoded(dataset, lambda data: data.rename_column("cls", "label"))
     described = features.get("json")
     key = next((key for key in _JSON_KEYS if isinstance(described, dict) and key in described), None)
     if key is None:
         return dataset
-    import datasets
-
     if isinstance(dataset, datasets.Dataset):
         labels = [entry[key] for entry in dataset.select_columns(["json"])["json"]]
         return dataset.add_column("label", labels, feature=described[key])
-    from .columns import find_image_column
+
+    def labelled(data: Any) -> Any:
+        return data.map(_JsonLabel(key), features=datasets.Features({**data.features, "label": described[key]}))
+
+    return _undecoded(dataset, labelled)
+
+
+def _undecoded(dataset: Any, change: Callable[[Any], Any]) -> Any:
+    """Apply a change for which `datasets` would decode the images of a stream, and encode them again."""
+    import datasets
 
     column = find_image_column(dataset)
-    image = features[column]
-    undecoded = dataset.cast_column(column, datasets.Image(decode=False))
-    labelled = undecoded.map(
-        _JsonLabel(key), features=datasets.Features({**undecoded.features, "label": described[key]})
-    )
-    return labelled.cast_column(column, image)
+    image = dataset.features[column]
+    return change(dataset.cast_column(column, datasets.Image(decode=False))).cast_column(column, image)
 
 
 class _JsonLabel:
