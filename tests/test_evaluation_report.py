@@ -239,3 +239,8 @@ def test_semi_supervised_uses_few_labels_and_learns(resnet, tmp_path):
     assert other.protocol["chosen_learning_rate"] == result.protocol["chosen_learning_rate"]
     assert other.protocol["holdout_accuracy"] == result.protocol["holdout_accuracy"]
     assert other.metrics["fine_tuned"]["accuracy"] < 0.1
+
+
+def test_semi_supervised_does_not_stream(resnet):
+    with pytest.raises(UserError, match="do not stream"):
+        semi_supervised(resnet, labelled(8, 0).to_iterable_dataset(), test_dataset=labelled(4, 1), device="cpu")

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import UserError
+from . import splits as splits_module
 from .classification import ClassificationTask, classification_metrics, open_classification, task_result
 from .features import progress
 from .image_transforms import CenterTransform, RandomCropTransform
 from .linear_probe import stratified_split
 from .options import SemiSupervisedOptions
 from .report import EvaluationResult, check_output
-from .splits import undecoded
 from .tuning import TunedBackbone, fine_tune, make_accelerator, parameter_groups, shared_statistics, training_loader
 
 MOMENTUM = 0.9
@@ -57,6 +58,8 @@ def semi_supervised(
     accelerator = make_accelerator(device)
     task = open_classification(model, dataset, test_dataset, SemiSupervisedOptions, settings, accelerator.device)
     options = task.options
+    if splits_module.is_streaming(task.splits.fit) or splits_module.is_streaming(task.splits.score):
+        raise UserError("semi_supervised needs its data on disk: do not stream it")
     labels = task.index.numbers(task.splits.fit[task.label_column], task.splits.fit_split)
     score_labels = task.index.numbers(task.splits.score[task.label_column], task.splits.score_split)
     used, _ = stratified_split(labels, options.label_fraction, seed, at_least=1)
@@ -115,7 +118,7 @@ class _Images(Dataset):
     """Chosen images as (pixels, class number); unreadable ones stop the run with their reason."""
 
     def __init__(self, task: ClassificationTask, dataset: Any, indices: Tensor, labels: Tensor | None, transform: Any):
-        self.dataset = undecoded(dataset, task.image_column)
+        self.dataset = splits_module.undecoded(dataset, task.image_column)
         self.column, self.indices, self.labels, self.transform = task.image_column, indices.tolist(), labels, transform
 
     def __len__(self) -> int:

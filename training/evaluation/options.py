@@ -185,7 +185,7 @@ class DetectionOptions(_DenseOptions):
     long_side: int = _option(320, "Longest side of images.")
     test_short_side: int | None = _option(None, "Shorter side of test images; default: the last of short_sides.")
     anchor_scale: float = _option(4.0, "Side of the anchors in strides of their level; 8 on COCO, 4 for small images.")
-    pyramid_channels: int = _option(128, "Channels of the feature pyramid; 256 on COCO.")
+    pyramid_channels: int = _option(64, "Channels of the feature pyramid; 256 on COCO.")
     head_channels: int = _option(256, "Width of the box head; 1024 on COCO.")
     proposals: int = _option(300, "Boxes the first stage proposes; 1000 on COCO.")
     box_samples: int = _option(128, "Boxes per image that the box head learns from; 512 on COCO.")
