@@ -11,12 +11,11 @@ from .columns import check_image_column, find_image_column, find_label_column
 from .errors import UserError
 from .held_out_split import split_monitoring
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
-from .stream_source import as_stream, set_stream_size, stream_size
+from .parquet_memory import bound_parquet, by_row_group, parquet_reading
+from .stream_source import as_stream, stream_size
 
 __all__ = ["find_image_column", "find_label_column", "load_image_stream", "split_monitoring", "split_names"]
 
-# Rows that a Parquet reader holds at a time: by default it would hold a whole row group, which may be the whole file.
-_PARQUET_ROWS = 64
 _PACKED = {".parquet": "parquet", ".tar": "webdataset"}
 
 
@@ -124,7 +123,7 @@ class _Packed:
     def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
         import datasets
 
-        options: dict[str, Any] = {"batch_size": _PARQUET_ROWS} if self.kind == "parquet" and streaming else {}
+        options = parquet_reading() if self.kind == "parquet" and streaming else {}
         files = self.splits[split]
         try:
             dataset = datasets.load_dataset(
@@ -142,7 +141,7 @@ class _Packed:
 
             return with_labels(dataset)
         if streaming:
-            set_stream_size(dataset, sum(_parquet_rows(file) for file in files))
+            return by_row_group(dataset, files)
         return dataset
 
 
@@ -224,12 +223,6 @@ def _split_of(file: str) -> str:
     return ""
 
 
-def _parquet_rows(file: str) -> int:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_metadata(file).num_rows
-
-
 def _is_empty(dataset: Any) -> bool:
     if hasattr(dataset, "__len__"):
         return len(dataset) == 0
@@ -254,9 +247,10 @@ def _load_hub(
 
     hub_name, config = _hub_name(name, config)
     try:
-        return datasets.load_dataset(
+        dataset = datasets.load_dataset(
             hub_name, config, split=split, streaming=streaming, revision=revision, cache_dir=cache_dir
         )
+        return bound_parquet(dataset) if streaming else dataset
     except Exception as error:
         raise _hub_error(name, error) from error
 
