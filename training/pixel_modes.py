@@ -1,0 +1,60 @@
+"""From every way of storing pixels to RGB with 8 bits, as a person would expect to see it."""
+
+import numpy as np
+from PIL import Image
+
+_WHITE = (255, 255, 255, 255)
+
+
+def array_to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Turn a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA into contiguous (H, W, 3).
+
+    Raises:
+        ValueError: another shape or another type of number.
+    """
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"an array of {pixels.dtype}, expected uint8")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+        raise ValueError(f"an array of shape {pixels.shape}, expected (height, width, 1, 3 or 4)")
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    elif pixels.shape[2] == 4:
+        alpha = pixels[..., 3:].astype(np.uint16)
+        pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def pil_to_rgb(image: Image.Image) -> np.ndarray:
+    """Turn a PIL image of any mode into uint8 (H, W, 3).
+
+    Transparency (RGBA, LA, PA, a transparent palette entry or colour) is laid on white, as a browser shows it. 16-bit
+    grey is divided by 257, so that white stays white. 32-bit integers and floats have no fixed white: floats within
+    [0, 1] are scaled by 255, numbers within [0, 255] are kept, integers within [0, 65535] are divided by 257, and
+    anything else is stretched from its lowest to its highest value.
+    """
+    mode = image.mode
+    if mode in ("I", "F") or mode.startswith("I;"):
+        return np.repeat(_wide_grey_to_uint8(np.asarray(image), mode)[..., None], 3, axis=2)
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        # a premultiplied picture converts to its plain twin first; Pillow knows no direct way from La to RGBA
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _wide_grey_to_uint8(values: np.ndarray, mode: str) -> np.ndarray:
+    if mode.startswith("I;16"):
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if mode == "F" and low >= 0 and high <= 1:
+        values = values * 255
+    elif low >= 0 and high <= 255:
+        pass
+    elif mode == "I" and low >= 0 and high <= 65535:
+        values = values / 257
+    else:
+        values = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

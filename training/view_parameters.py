@@ -1,0 +1,135 @@
+"""What is random about a view: the crop and the colour operations, all drawn at once from one seed.
+
+The number of draws never depends on what was drawn, on the image or on the mode: a parameter is the same function of
+the seed wherever the view is made.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+CROP_TRIES = 10
+_DRAWS_PER_VIEW = 2 * CROP_TRIES + 16
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+"""Numbers of the four jitter operations in `ColourParameters.order` and `factors`."""
+
+PARAMETER_COUNT = 11
+"""Numbers per view in `view_parameters`: order x 4, factors x 4, grayscale, sigma, solarize."""
+
+
+@dataclass(frozen=True)
+class ColourParameters:
+    """Colour operations of one view.
+
+    Attributes:
+        order: the four jitter operations in the order in which they are applied.
+        factors: brightness, contrast, saturation (1 = unchanged) and hue as a share of the circle (0 = unchanged); a
+            view without jitter has (1, 1, 1, 0).
+        grayscale: whether the view becomes grey after the jitter.
+        sigma: standard deviation of the blur that follows, in pixels of the view; 0 for none.
+        solarize: whether levels from the threshold up are inverted at the end.
+    """
+
+    order: tuple[int, int, int, int] = (BRIGHTNESS, CONTRAST, SATURATION, HUE)
+    factors: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.0)
+    grayscale: bool = False
+    sigma: float = 0.0
+    solarize: bool = False
+
+    def to_row(self) -> list[float]:
+        """As `PARAMETER_COUNT` numbers, for tensors."""
+        return [*self.order, *self.factors, self.grayscale, self.sigma, self.solarize]
+
+
+@dataclass(frozen=True)
+class Chances:
+    """Probabilities and strengths; pairs of `blur` and `solarize` belong to view 1 and view 2."""
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: float
+    jitter: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    grayscale: float
+    blur: tuple[float, float]
+    sigma: tuple[float, float]
+    solarize: tuple[float, float]
+
+
+class Draws:
+    """Everything random about both views of one image.
+
+    Args:
+        chances: the distribution.
+        seed: any whole number; None takes fresh entropy. No global random state is read or changed.
+    """
+
+    def __init__(self, chances: Chances, seed: int | None) -> None:
+        self._chances = chances
+        # SeedSequence takes no negative numbers; two's complement keeps all seeds of 128 bits apart
+        generator = np.random.Generator(np.random.PCG64(None if seed is None else int(seed) % (1 << 128)))
+        self._uniform = generator.random((2, _DRAWS_PER_VIEW)).tolist()
+
+    def crop(self, view: int, width: int, height: int) -> tuple[int, int, int, int]:
+        """Inception's random crop, as torchvision's RandomResizedCrop samples it.
+
+        Args:
+            view: 0 or 1.
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+
+        Returns:
+            x0, y0, x1, y1 in pixels; after ten misses the largest middle crop of an allowed ratio.
+        """
+        uniform, (low, high) = self._uniform[view], self._chances.ratio
+        smallest, largest = self._chances.scale
+        log_low, log_high = math.log(low), math.log(high)
+        across, down = uniform[2 * CROP_TRIES : 2 * CROP_TRIES + 2]
+        for attempt in range(CROP_TRIES):
+            area = width * height * (smallest + (largest - smallest) * uniform[2 * attempt])
+            ratio = math.exp(log_low + (log_high - log_low) * uniform[2 * attempt + 1])
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                x, y = int(across * (width - w + 1)), int(down * (height - h + 1))
+                return x, y, x + w, y + h
+        w, h = width, height
+        if width < height * low:
+            h = max(1, min(height, round(width / low)))
+        elif width > height * high:
+            w = max(1, min(width, round(height * high)))
+        x, y = (width - w) // 2, (height - h) // 2
+        return x, y, x + w, y + h
+
+    def flip(self, view: int) -> bool:
+        """Whether the view is mirrored left to right."""
+        return self._uniform[view][2 * CROP_TRIES + 2] < self._chances.flip
+
+    def colours(self, view: int) -> ColourParameters:
+        """The colour operations of a view."""
+        chances = self._chances
+        jitter, k0, k1, k2, k3, b, c, s, h, gray, blur, sigma, solarize = self._uniform[view][2 * CROP_TRIES + 3 :]
+        keys, (smallest, largest) = (k0, k1, k2, k3), chances.sigma
+        jittered = (
+            _around_one(chances.brightness, b),
+            _around_one(chances.contrast, c),
+            _around_one(chances.saturation, s),
+            chances.hue * (2 * h - 1),
+        )
+        return ColourParameters(
+            order=tuple(sorted(range(4), key=keys.__getitem__)),
+            factors=jittered if jitter < chances.jitter else (1.0, 1.0, 1.0, 0.0),
+            grayscale=gray < chances.grayscale,
+            sigma=smallest + (largest - smallest) * sigma if blur < chances.blur[view] else 0.0,
+            solarize=solarize < chances.solarize[view],
+        )
+
+
+def _around_one(amount: float, uniform: float) -> float:
+    """A factor in [1 - amount, 1 + amount], never below 0."""
+    low = max(0.0, 1 - amount)
+    return low + (1 + amount - low) * uniform
