@@ -14,6 +14,7 @@ from ladder_training.loader import ViewLoader
 from ladder_training.mixing import apportion, mix_streams
 from ladder_training.order import PassOrders, stable_hash, view_seed
 from ladder_training.shards import deal_shards
+from ladder_training.stream_source import StreamPart
 
 
 def take(dataset, count, **options):
@@ -146,6 +147,17 @@ def test_a_stream_is_shuffled_differently_in_each_pass_over_shards_and_in_blocks
     assert len({n // 16 for n in orders[0][:8]}) >= 4
     # In a file sorted by class, neighbours come apart.
     assert np.abs(np.diff(orders[0])).mean() > 15
+
+
+@pytest.mark.parametrize("shards", [64, 65, 70, 129, 130])
+def test_many_shards_are_cut_by_halves_and_are_the_shards_of_datasets(shards):
+    stream = streams(200, shards)
+    part = StreamPart(stream, None, False)
+    for shard in range(shards):
+        reader = part.open(shard, None)
+        found = [example["image"]["path"] for example in iter(reader.read, None)]
+        undecoded = stream.cast_column("image", datasets.Image(decode=False))
+        assert found == [row["image"]["path"] for row in undecoded.shard(num_shards=shards, index=shard)]
 
 
 def test_a_stream_already_shuffled_or_split_is_taken_as_it_was():
@@ -370,9 +382,8 @@ def test_two_real_processes_see_each_image_once(tmp_path):
     import multiprocessing
     import socket
 
-    from stream_data import write_parquet
-
-    write_parquet(tmp_path / "set", numbered(64), 1)
+    (tmp_path / "set").mkdir()
+    numbered(64).to_parquet(tmp_path / "set" / "train.parquet", batch_size=8)  # eight row groups: four each
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,6 +1,6 @@
 """From a resolved recipe to the objects that train: arguments, model, data and views."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .views import TwoViewTransform
 
 _NOT_CONFIG = ("method", "backbone_config", "from_model")
+# Options of the views whose constructor argument has a shorter name.
+_VIEW_ARGUMENTS = {"image_size": "size", "image_mean": "mean", "image_std": "std", "device_views": "device_mode"}
 
 
 @dataclass
@@ -96,7 +98,7 @@ def load_data(recipe: ResolvedRecipe) -> Data:
     names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
     if not names:
         raise UserError("no data set: give --dataset, or `dataset:` in the recipe")
-    settings = {"streaming": options.streaming, "revision": options.revision, "image_column": options.image_column}
+    settings = {"streaming": options.streaming, "revision": options.revision}
     parts = [load_image_stream(name, split=options.split, **settings) for name in names]
     records = [
         {
@@ -115,13 +117,14 @@ def load_data(recipe: ResolvedRecipe) -> Data:
 
         train = mix_streams(parts, options.mix)
     source = options.eval_dataset or names[0]
-    known = split_names(source)
+    revision = options.revision if source == names[0] else None
+    known = split_names(source, revision=revision)
     split = next((name for name in ("validation", "valid", "val", "test") if name in known), None)
     if options.eval_dataset is not None and split is None:
         split = options.split
     monitoring = None
     if split is not None and (source != names[0] or split != options.split):
-        monitoring = load_image_stream(source, split=split, streaming=options.streaming)
+        monitoring = load_image_stream(source, split=split, streaming=options.streaming, revision=revision)
     return Data(train, monitoring, records)
 
 
@@ -133,9 +136,10 @@ def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
     """
     from .views import TwoViewTransform
 
+    settings = {_VIEW_ARGUMENTS.get(name, name): value for name, value in asdict(recipe.views).items()}
     try:
-        return TwoViewTransform(size=recipe.views.image_size)
-    except ValueError as error:
+        return TwoViewTransform(**settings)
+    except (ValueError, TypeError) as error:
         raise UserError(f"the views cannot be made: {error}") from error
 
 

@@ -8,12 +8,13 @@ Each operation gives what torchvision's `transforms.v2.functional` gives for the
   be clipped between them, that is as long as the earlier one has a factor of at most 1. Joined or not, the result is
   the recipe's: clipping happens wherever torchvision clips. Hue commutes with a x + b, so brightness and contrast also
   join across it.
-- Hue goes through OpenCV's float HSV. Its 8-bit HSV is no faster and is wrong by up to 20 levels, because it keeps 256
-  hues and 256 saturations; a rotation in YIQ is not the hue of HSV at all.
+- Hue needs neither HSV nor floats: see `turn_hue`. OpenCV's 8-bit HSV would be wrong by up to 20 levels (it keeps 256
+  hues and 256 saturations), its float HSV takes twice as long, and a rotation in YIQ is not the hue of HSV at all.
 - Once a view is grey it has one channel until it is normalised.
 """
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -64,26 +65,38 @@ def jitter(view: np.ndarray, parameters: ColourParameters) -> np.ndarray:
     return _apply(view, turn, waiting)
 
 
-def turn_hue(view: np.ndarray, turn: float, factor: float = 1.0, offset: float = 0.0) -> np.ndarray:
-    """Turn the hue of every pixel, and multiply and add to the result before it is rounded and clipped.
+def turn_hue(view: np.ndarray, turn: float) -> np.ndarray:
+    """Turn the hue of every pixel, exactly as by way of HSV, on 8 bits and without a division.
+
+    In HSV with chroma c = max - min, a turn by s sixths of the circle, 0 <= s <= 1, moves the channel between the other
+    two by c s towards its predecessor on the ring red, green, blue, and what would pass the largest or the smallest
+    value pushes that one instead. For a channel x with successor n and predecessor p, both cases are
+
+        x' = clamp(p, x - [e - [x - n]], x + [e - [n - x]]),    e = c s,  [.] = negative to 0,
+
+    which only adds, subtracts and compares. Backwards, n and p change places; a third of the circle exchanges channels.
 
     Args:
         view: uint8 (rows, columns, 3).
         turn: share of the full circle, -0.5 ... 0.5.
-        factor: at least 0.
-        offset: at least 0, in levels.
     """
-    forward = np.float32(360 * (turn % 1))  # OpenCV wraps hues above 360 degrees, but gets negative ones wrong
-    result = np.empty_like(view)
-    for top in range(0, len(view), _STRIP):  # large buffers go back to the system when freed, and cost page faults
-        rows = slice(top, top + _STRIP)
-        pixels = view[rows].astype(np.float32)
-        hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
-        hue = hsv[..., 0]
-        hue += forward
-        cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=pixels)
-        cv2.convertScaleAbs(pixels, dst=result[rows], alpha=factor, beta=offset)
-    return result
+    thirds = round(3 * turn)
+    sixths = 6 * turn - 2 * thirds
+    rows, columns = view.shape[:2]
+    planes = cv2.split(view)
+    # five planes, so that x, n and p are three views of one array, each of three planes
+    ring = np.concatenate([planes[(channel - thirds) % 3] for channel in (0, 1, 2, 0, 1)])
+    x, n, p = ring[: 3 * rows], ring[rows : 4 * rows], ring[2 * rows :]
+    if sixths < 0:
+        n, p = p, n
+    chroma = cv2.subtract(cv2.max(cv2.max(*planes[:2]), planes[2]), cv2.min(cv2.min(*planes[:2]), planes[2]))
+    e = cv2.convertScaleAbs(chroma, alpha=abs(sixths))
+    e = np.concatenate([e, e, e])
+    up, down = cv2.subtract(n, x), cv2.subtract(x, n)
+    cv2.add(x, cv2.subtract(e, up, dst=up), dst=up)
+    cv2.subtract(x, cv2.subtract(e, down, dst=down), dst=down)
+    turned = cv2.min(cv2.max(p, down, dst=down), up, dst=up).reshape(3, rows, columns)
+    return cv2.merge(list(turned))
 
 
 def blur(view: np.ndarray, sigma: float) -> np.ndarray:
@@ -93,26 +106,49 @@ def blur(view: np.ndarray, sigma: float) -> np.ndarray:
         view: uint8 (rows, columns) or (rows, columns, 3).
         sigma: standard deviation in pixels; 0 for no blur.
     """
-    weights = blur_weights(sigma, min(view.shape[:2]))
-    if len(weights) == 1:
+    radius = blur_radius(sigma, min(view.shape[:2]))
+    if radius == 0:
         return view
-    kernel = weights.astype(np.float32)
+    kernel = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
     return cv2.sepFilter2D(view, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+
+
+def finish(
+    view: np.ndarray,
+    sigma: float,
+    solarized: np.ndarray | None,
+    normalise: Sequence[tuple[float, float]],
+    out: np.ndarray,
+) -> None:
+    """Blur, solarize and normalise.
+
+    Args:
+        view: uint8 (rows, columns) or (rows, columns, 3).
+        sigma: standard deviation of the blur; 0 for none.
+        solarized: table for solarizing, or None.
+        normalise: for each channel the factor and the offset that turn levels into normalised values.
+        out: float32 (3, rows, columns), written to.
+    """
+    radius = blur_radius(sigma, min(view.shape[:2]))
+    if radius and solarized is None and view.ndim == 3:  # the blur's last pass may as well normalise
+        kernel = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
+        for plane, (factor, offset), target in zip(cv2.split(view), normalise, out, strict=True):
+            across = kernel * np.float32(factor)
+            cv2.sepFilter2D(
+                plane, cv2.CV_32F, across, kernel, dst=target, delta=offset, borderType=cv2.BORDER_REFLECT_101
+            )
+        return
+    view = blur(view, sigma)
+    if solarized is not None:
+        view = cv2.LUT(view, solarized)
+    planes = (view, view, view) if view.ndim == 2 else cv2.split(view)
+    for plane, (factor, offset), target in zip(planes, normalise, out, strict=True):
+        cv2.addWeighted(plane, factor, plane, 0, offset, dst=target, dtype=cv2.CV_32F)
 
 
 def blur_radius(sigma: float, size: int) -> int:
     """Pixels on each side of the centre that a Gaussian needs; at most `size` - 1, all that can be reflected."""
     return max(0, min(math.ceil(BLUR_DEVIATIONS * sigma), size - 1))
-
-
-def blur_weights(sigma: float, size: int) -> np.ndarray:
-    """Weights of a Gaussian that sum to 1, float64 (2 * radius + 1,)."""
-    radius = blur_radius(sigma, size)
-    if radius == 0:
-        return np.ones(1)
-    offsets = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    return weights / weights.sum()
 
 
 def solarize_table(threshold: float) -> np.ndarray:
@@ -123,7 +159,6 @@ def solarize_table(threshold: float) -> np.ndarray:
 
 _IDENTITY = (1.0, 0.0, 0.0)
 _GREY = (0.0, 1.0, 0.0)
-_STRIP = 112
 _Mix = tuple[float, float, float]
 
 
@@ -136,12 +171,7 @@ def _compose(first: _Mix, second: _Mix) -> _Mix:
 
 def _apply(view: np.ndarray, turn: float, mix: _Mix) -> np.ndarray:
     """Turn the hue, then mix."""
-    if turn == 0:
-        return _mix(view, mix)
-    a, g, b = mix
-    if g == 0 and b >= 0:  # `convertScaleAbs` takes absolute values, so nothing below 0 may reach it
-        return turn_hue(view, turn, a, b)
-    return _mix(turn_hue(view, turn), mix)
+    return _mix(view if turn == 0 else turn_hue(view, turn), mix)
 
 
 def _mix(view: np.ndarray, mix: _Mix) -> np.ndarray:
@@ -149,6 +179,8 @@ def _mix(view: np.ndarray, mix: _Mix) -> np.ndarray:
     if mix == _IDENTITY:
         return view
     a, g, b = mix
+    if g == 0 and b >= 0:  # the fastest, but it takes absolute values
+        return cv2.convertScaleAbs(view, alpha=a, beta=b)
     red, green, blue = (g * weight for weight in GREY_WEIGHTS)
     if a == 0:
         matrix = ((red, green, blue, b),)

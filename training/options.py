@@ -61,6 +61,24 @@ class ViewOptions:
     """How the two views of an image are made."""
 
     image_size: int = _option(224, "Height and width of a view, in pixels.")
+    min_scale: float = _option(0.08, "Smallest share of the image's area in a crop.")
+    max_scale: float = _option(1.0, "Largest share of the image's area in a crop.")
+    min_ratio: float = _option(3 / 4, "Smallest width / height of a crop.")
+    max_ratio: float = _option(4 / 3, "Largest width / height of a crop.")
+    flip: float = _option(0.5, "Probability of mirroring left to right.")
+    jitter: float = _option(0.8, "Probability of changing the colours.")
+    brightness: float = _option(0.4, "Largest change of the brightness factor from 1.")
+    contrast: float = _option(0.4, "Largest change of the contrast factor from 1.")
+    saturation: float = _option(0.2, "Largest change of the saturation factor from 1.")
+    hue: float = _option(0.1, "Largest turn of the hue circle, at most 0.5.")
+    grayscale: float = _option(0.2, "Probability of grey.")
+    blur: list[float] = _option([1.0, 0.1], "Probability of a blur, for view 1 and view 2.")
+    min_sigma: float = _option(0.1, "Smallest deviation of the blur, in pixels of the view.")
+    max_sigma: float = _option(2.0, "Largest deviation of the blur.")
+    solarize: list[float] = _option([0.0, 0.2], "Probability of solarizing, for view 1 and view 2.")
+    image_mean: list[float] = _option([0.485, 0.456, 0.406], "Mean per channel, of values in [0, 1].")
+    image_std: list[float] = _option([0.229, 0.224, 0.225], "Standard deviation per channel.")
+    device_views: bool = _option(False, "Change colours, blur and normalise on the device, not in the workers.")
 
 
 @dataclass

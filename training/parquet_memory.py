@@ -9,8 +9,7 @@ from typing import Any
 from .stream_source import set_stream_size
 
 _ROWS = 64
-# Opening a shard takes `datasets` time in proportion to their number.
-_MOST_SHARDS = 10_000
+_MOST_SHARDS = 50_000  # `datasets` keeps and cuts lists of them
 
 
 def parquet_reading(remote: bool = False) -> dict[str, Any]:

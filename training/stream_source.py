@@ -15,6 +15,8 @@ from .mixing import Mixture
 from .order import stable_hash
 from .stream_reader import MixedReader, StreamReader
 
+_FEW_SHARDS = 64
+
 
 class StreamSource:
     """A stream, or a mixture of streams, as readers for workers.
@@ -82,11 +84,24 @@ class StreamPart:
             dataset = without_decoding(dataset, self.column, *keys)
         self._dataset = dataset
         self.shards = dataset.num_shards
+        self._halves: dict[tuple[int, int, int], Any] = {}
 
     def open(self, shard: int, state: dict | None) -> "ShardReader":
         """A reader of one shard, from its start or from a state of an earlier reader."""
         # A new object each time: a state that was loaded once would come back at every later iteration.
-        return _DatasetsReader(self._dataset.shard(num_shards=self.shards, index=shard), state)
+        return _DatasetsReader(self._shard(shard), state)
+
+    def _shard(self, shard: int) -> Any:
+        """One shard. `datasets` cuts all to get one (0.1 s for 12,800): halves are cut first, and kept."""
+        dataset, first, count = self._dataset, 0, self.shards
+        while count > _FEW_SHARDS:
+            longer = count - count // 2  # of two contiguous halves the first is the longer
+            half = int(shard >= first + longer)
+            if (first, count, half) not in self._halves:
+                self._halves[first, count, half] = dataset.shard(num_shards=2, index=half)
+            dataset = self._halves[first, count, half]
+            first, count = (first + longer, count - longer) if half else (first, longer)
+        return dataset.shard(num_shards=count, index=shard - first)
 
     def describe(self, example: Any, shard: int, index: int) -> tuple[Any, str, str]:
         """(image, source, key) of an example."""

@@ -24,7 +24,7 @@ from torch.nn import functional
 from . import colour
 from .images import MAX_PIXELS, OpenedImage, open_image
 from .orientation import Box, box_in_shown, box_in_stored, orient
-from .view_parameters import Chances, ColourParameters, Draws
+from .view_parameters import Chances, Draws
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -163,10 +163,11 @@ class TwoViewTransform:
         flips = [draws.flip(view) for view in range(2)]
         shape = (2, 3, self.size, self.size)
         pixels = np.empty(shape, np.uint8 if self.device_mode else np.float32)
-        shares = np.empty((2, 4), np.float32)
+        shares = []
         for view, box in enumerate(boxes):
             inside, box = _place(box, opened, reduction)
-            shares[view] = [side / whole for side, whole in zip(box, (opened.width, opened.height) * 2, strict=True)]
+            x0, y0, x1, y1 = box
+            shares.append((x0 / opened.width, y0 / opened.height, x1 / opened.width, y1 / opened.height))
             square = self._resize(stored, inside, opened.orientation)
             if flips[view]:
                 square = cv2.flip(square, 1)
@@ -174,10 +175,13 @@ class TwoViewTransform:
                 for channel, plane in enumerate(cv2.split(square)):
                     pixels[view, channel] = plane
             else:
-                self._finish(square, colours[view], pixels[view])
+                parameters = colours[view]
+                square = colour.jitter(square, parameters)
+                solarized = self._solarized if parameters.solarize else None
+                colour.finish(square, parameters.sigma, solarized, self._normalise, pixels[view])
         views = {
             "pixel_values": torch.from_numpy(pixels),
-            "view_boxes": torch.from_numpy(shares),
+            "view_boxes": torch.from_numpy(np.array(shares, np.float32)),
             "view_flips": torch.tensor(flips),
         }
         if self.device_mode:
@@ -202,16 +206,8 @@ class TwoViewTransform:
             mode="bicubic",
             antialias=self.antialias,
         )
-        return np.ascontiguousarray(orient(square[0].permute(1, 2, 0).numpy(), orientation))
-
-    def _finish(self, view: np.ndarray, parameters: ColourParameters, out: np.ndarray) -> None:
-        """Colours, blur and solarizing on uint8, then normalisation into `out`, float32 (3, size, size)."""
-        view = colour.blur(colour.jitter(view, parameters), parameters.sigma)
-        if parameters.solarize:
-            view = cv2.LUT(view, self._solarized)
-        planes = (view, view, view) if view.ndim == 2 else cv2.split(view)
-        for plane, (factor, offset), target in zip(planes, self._normalise, out, strict=True):
-            cv2.addWeighted(plane, factor, plane, 0, offset, dst=target, dtype=cv2.CV_32F)
+        square = square[0].permute(1, 2, 0).numpy()
+        return square if orientation == 1 else np.ascontiguousarray(orient(square, orientation))
 
 
 def _place(box: Box, opened: OpenedImage, reduction: int) -> tuple[Box, Box]:

@@ -1,0 +1,236 @@
+"""How fast two views of an image are made, per core, against the bare decode and three other libraries, in one run.
+
+    python benchmarks/views.py [--rounds 5] [--photos FOLDER] [--imagenette FOLDER] [--json FILE|-]
+
+Everything runs on one thread (OpenCV, torch), as it does in a data worker, and is timed by process time, which other
+programs on the machine disturb least. Input is the encoded bytes of each JPEG in memory; output is a pair of normalised
+float32 views of 224 x 224 with BYOL's probabilities and strengths. A round passes all images through every
+contender, in turns of ten images so that all meet the same disturbances; ratios are taken within a round. The table
+gives medians over rounds, and the lowest and highest rate.
+
+- "decode": the pixels and nothing else; no pipeline that uses the same decoder can be faster.
+- "ladder, device mode": what a data worker does when colours, blur and normalisation run on the training device.
+- lightly's `BYOLTransform` as its documentation shows it, from PIL images; torchvision v2 on tensors from its own
+  decoder, with the 23-pixel blur of the BYOL paper; albumentations on OpenCV images.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import argparse
+import io
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as parquet
+import torch
+from PIL import Image
+
+from ladder_training.views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
+
+SIZE = 224
+CHUNK = 10
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DECODE, REFERENCE = "decode, OpenCV", "lightly BYOLTransform"
+Contender = Callable[[bytes, int], object]
+
+
+def decode_opencv(data: bytes, seed: int) -> np.ndarray:
+    """Bytes to RGB by OpenCV."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def decode_pillow(data: bytes, seed: int) -> np.ndarray:
+    """Bytes to RGB by Pillow."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def ladder(device_mode: bool) -> Contender:
+    """This package."""
+    return TwoViewTransform(SIZE, device_mode=device_mode)
+
+
+def lightly() -> Contender:
+    """lightly as documented."""
+    from lightly.transforms import BYOLTransform
+
+    transform = BYOLTransform()
+    return lambda data, seed: transform(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def torchvision_v2() -> Contender:
+    """torchvision's transforms v2 on uint8 tensors, float at the end."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms import v2
+
+    def view(blur: float, solarize: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop(SIZE, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+                v2.RandomGrayscale(0.2),
+                v2.RandomApply([v2.GaussianBlur(23, (0.1, 2.0))], p=blur),
+                v2.RandomSolarize(128, p=solarize),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            ]
+        )
+
+    first, second = view(1.0, 0.0), view(0.1, 0.2)
+
+    def make(data: bytes, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = decode_jpeg(torch.from_numpy(np.frombuffer(data, np.uint8).copy()), ImageReadMode.RGB)
+        return first(image), second(image)
+
+    return make
+
+
+def albumentations() -> Contender:
+    """albumentations on OpenCV images."""
+    import albumentations as A
+    from albumentations.pytorch import ToTensorV2
+
+    def view(blur: float, solarize: float) -> A.Compose:
+        return A.Compose(
+            [
+                A.RandomResizedCrop((SIZE, SIZE), scale=(0.08, 1.0), interpolation=cv2.INTER_CUBIC),
+                A.HorizontalFlip(p=0.5),
+                A.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), p=0.8),
+                A.ToGray(p=0.2),
+                A.GaussianBlur(blur_limit=(23, 23), sigma_limit=(0.1, 2.0), p=blur),
+                A.Solarize(threshold_range=(0.5, 0.5), p=solarize),
+                A.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+                ToTensorV2(),
+            ]
+        )
+
+    first, second = view(1.0, 0.0), view(0.1, 0.2)
+
+    def make(data: bytes, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = decode_opencv(data, seed)
+        return first(image=image)["image"], second(image=image)["image"]
+
+    return make
+
+
+def contenders() -> dict[str, Contender]:
+    """All of them, by the names of the table."""
+    return {
+        DECODE: decode_opencv,
+        "decode, Pillow": decode_pillow,
+        "ladder, device mode": ladder(device_mode=True),
+        "ladder": ladder(device_mode=False),
+        REFERENCE: lightly(),
+        "albumentations": albumentations(),
+        "torchvision v2": torchvision_v2(),
+    }
+
+
+def load_images(folder: Path, count: int) -> list[bytes]:
+    """Encoded images of a folder with Parquet files (an `image` column) or image files, at most `count`."""
+    images: list[bytes] = []
+    for file in sorted(folder.rglob("*.parquet")):
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=count, columns=["image"]):
+            images.extend(row["bytes"] for row in batch.column("image").to_pylist())
+            if len(images) >= count:
+                return images[:count]
+    for file in sorted(folder.rglob("*.jp*g"))[: count - len(images)]:
+        images.append(file.read_bytes())
+    return images
+
+
+def measure(images: list[bytes], rounds: int) -> dict[str, list[float]]:
+    """Images per second of process time, per contender and round."""
+    rates: dict[str, list[float]] = {}
+    makers = contenders()
+    for make in makers.values():
+        for data in images[:4]:
+            make(data, 0)
+    for number in range(rounds):
+        seconds = dict.fromkeys(makers, 0.0)
+        for first in range(0, len(images), CHUNK):
+            for name, make in makers.items():
+                start = time.process_time()
+                for index, data in enumerate(images[first : first + CHUNK], number * len(images) + first):
+                    make(data, index)
+                seconds[name] += time.process_time() - start
+        for name, spent in seconds.items():
+            rates.setdefault(name, []).append(len(images) / spent)
+    return rates
+
+
+def summary(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median and range of the rates, and medians of the ratios within a round."""
+    rows = {}
+    for name, values in rates.items():
+        rows[name] = {
+            "images_per_second": statistics.median(values),
+            "lowest": min(values),
+            "highest": max(values),
+            "of_decode": statistics.median(a / b for a, b in zip(values, rates[DECODE], strict=True)),
+            "times_lightly": statistics.median(a / b for a, b in zip(values, rates[REFERENCE], strict=True)),
+        }
+    return rows
+
+
+def describe_machine() -> str:
+    """Processor and versions."""
+    processor = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        names = [
+            line.split(":")[1].strip() for line in cpu_info.read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = names[0] if names else processor
+    packages = ("opencv-python-headless", "torch", "torchvision", "pillow", "lightly", "albumentations")
+    return f"{processor}, 1 thread; " + ", ".join(f"{name} {version(name)}" for name in packages)
+
+
+def main() -> None:
+    """Measure, print a table for each data set, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=DATA / "photos", help="photographs of about 500 x 375")
+    parser.add_argument(
+        "--imagenette", type=Path, default=DATA / "imagenette128", help="photographs of about 128 x 128"
+    )
+    parser.add_argument("--count", type=int, default=240, help="most images of a data set")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", help="write the figures here; - for standard output, instead of the tables")
+    options = parser.parse_args()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    machine, results = describe_machine(), {}
+    lines = [machine]
+    for name, folder in (("photos", options.photos), ("imagenette128", options.imagenette)):
+        images = load_images(folder, options.count) if folder.is_dir() else []
+        if not images:
+            lines.append(f"\n{name}: no images in {folder}; give --{name.removesuffix('128')} FOLDER")
+            continue
+        rows = summary(measure(images, options.rounds))
+        results[name] = {"images": len(images), "contenders": rows}
+        lines.append(f"\n{name}: {len(images)} images, {options.rounds} rounds, images/s per core")
+        lines.append(f"{'':24}{'median':>8}{'range':>14}{'of decode':>12}{'x lightly':>12}")
+        for contender, row in rows.items():
+            spread = f"{row['lowest']:.0f}-{row['highest']:.0f}"
+            lines.append(
+                f"{contender:24}{row['images_per_second']:8.0f}{spread:>14}{row['of_decode']:12.2f}"
+                f"{row['times_lightly']:12.2f}"
+            )
+    text = json.dumps({"machine": machine, "size": SIZE, "rounds": options.rounds, "datasets": results}, indent=1)
+    print(text if options.json == "-" else "\n".join(lines))
+    if options.json and options.json != "-":
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""`ladder inspect`: what is in a data set, what of it cannot be read, and whether it can be read fast enough."""
+
+import io
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bad_images import is_bad_image, one_line
+from .chunks import fetch_remote
+from .columns import check_image_column, find_label_column, without_decoding
+from .errors import TrainingStopped, UserError
+from .files import write_json
+from .loader import ViewLoader
+from .stream_source import stream_size
+
+REPORT_FILE = "inspect.json"
+SHEET_FILE = "views.png"
+_EXAMPLES = 5
+_STREAM_SHARDS = 8
+
+
+def inspect_data(
+    datasets: Sequence[Any],
+    *,
+    output: str | os.PathLike | None = None,
+    split: str = "train",
+    streaming: bool = False,
+    revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    transform: Callable[..., dict] | None = None,
+    limit: int = 1000,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    seconds: float = 5.0,
+    model: Any = None,
+    step_seconds: float | None = None,
+    seed: int = 0,
+) -> dict:
+    """Look at data sets as training would see them.
+
+    Args:
+        datasets: Names, as `load_image_stream` takes them, or `datasets` objects.
+        output: Folder for `inspect.json` and the contact sheet `views.png`; None writes nothing.
+        split: Split to look at.
+        streaming: Read names as streams.
+        revision: Branch, tag or commit of Hub data sets.
+        image_column: Column of the images; None finds it.
+        label_column: Column of the labels; None finds it.
+        transform: The views; default `TwoViewTransform()`.
+        limit: Images to decode per data set, spread over it; 0 for all.
+        batch_size: Images per batch, for the speed.
+        num_workers: Worker processes, for the speed.
+        seconds: How long to measure the speed.
+        model: A `LadderSiameseForPreTraining` whose step is timed on its device.
+        step_seconds: Time of a step on `batch_size` images, where it is known; instead of `model`.
+        seed: Seed of the views shown.
+
+    Returns:
+        {"datasets": [one dict each, see `inspect_one`], "sheet": path or None, "report": path or None}.
+
+    Raises:
+        UserError: A data set that is not there, or without images.
+    """
+    if transform is None:
+        from .views import TwoViewTransform
+
+        transform = TwoViewTransform()
+    loaded = [_load(dataset, split, streaming, revision, image_column) for dataset in datasets]
+    reports, shown = [], []
+    if model is not None and step_seconds is None:
+        step_seconds = measure_step(model, transform, batch_size)
+    for name, dataset in loaded:
+        report, images = inspect_one(dataset, image_column, label_column, limit)
+        report["name"] = name
+        report["input"] = measure_input(
+            dataset, transform, image_column, batch_size=batch_size, num_workers=num_workers, seconds=seconds
+        )
+        report["step"] = None if step_seconds is None else compare_with_step(report["input"], step_seconds, batch_size)
+        reports.append(report)
+        shown.extend(images[: max(1, 8 // len(loaded))])
+    result: dict[str, Any] = {"datasets": reports, "sheet": None, "report": None}
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        if shown:
+            from .contact_sheet import save_contact_sheet
+
+            save_contact_sheet(shown, transform, folder / SHEET_FILE, seed=seed)
+            result["sheet"] = str(folder / SHEET_FILE)
+        result["report"] = str(folder / REPORT_FILE)
+        write_json(folder / REPORT_FILE, result)
+    return result
+
+
+def inspect_one(
+    dataset: Any, image_column: str | None = None, label_column: str | None = None, limit: int = 1000
+) -> tuple[dict, list[Any]]:
+    """Decode a sample of one data set.
+
+    Args:
+        dataset: A `datasets` object.
+        image_column: Column of the images; None finds it.
+        label_column: Column of the labels; None finds it.
+        limit: Images to decode; 0 for all.
+
+    Returns:
+        The report: images (number of them, None if not known), columns, image_column, label_column, classes (number),
+        labels (label -> count in the sample), looked_at, unreadable (count), unreadable_share, unreadable_examples
+        [{"key", "reason"}], width and height ({"smallest", "median", "largest"} in pixels), modes and formats (name ->
+        count), bytes (median size of an image's file); and up to eight readable images, undecoded.
+    """
+    column = check_image_column(dataset, image_column)
+    label = label_column or find_label_column(dataset)
+    feature = (dataset.features or {}).get(label) if label else None
+    sizes, file_sizes, good = [], [], []
+    modes: Counter = Counter()
+    formats: Counter = Counter()
+    labels: Counter = Counter()
+    bad: list[dict] = []
+    looked_at = unreadable = 0
+    for key, row in _sample(without_decoding(dataset, column, *([label] if label else [])), limit):
+        looked_at += 1
+        image = row[column]
+        try:
+            data = _encoded(image)
+            mode, kind, size = _decode(data)
+        except Exception as error:
+            if not is_bad_image(error):
+                raise
+            unreadable += 1
+            if len(bad) < _EXAMPLES:
+                bad.append(
+                    {
+                        "key": str(image.get("path") or key) if isinstance(image, dict) else key,
+                        "reason": one_line(error),
+                    }
+                )
+            continue
+        modes[mode] += 1
+        formats[kind] += 1
+        sizes.append(size)
+        file_sizes.append(len(data))
+        if label is not None:
+            labels[str(row[label])] += 1
+        if len(good) < 8:
+            good.append(data)
+    report = {
+        "images": len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset),
+        "columns": list(dataset.column_names or []),
+        "image_column": column,
+        "label_column": label,
+        "classes": getattr(feature, "num_classes", None) or (len(labels) if label else None),
+        "labels": dict(labels.most_common()),
+        "looked_at": looked_at,
+        "unreadable": unreadable,
+        "unreadable_share": unreadable / looked_at if looked_at else 0.0,
+        "unreadable_examples": bad,
+        "width": _range([width for width, _ in sizes]),
+        "height": _range([height for _, height in sizes]),
+        "modes": dict(modes.most_common()),
+        "formats": dict(formats.most_common()),
+        "bytes": int(np.median(file_sizes)) if file_sizes else None,
+    }
+    return report, good
+
+
+def measure_input(
+    dataset: Any,
+    transform: Callable[..., dict],
+    image_column: str | None = None,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    seconds: float = 5.0,
+) -> dict | None:
+    """Time the whole input side: reading, decoding, making views, handing over.
+
+    Returns:
+        {"images_per_second", "images", "seconds", "workers", "cores"}; None if no batch can be made.
+    """
+    size = len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset)
+    options = {"num_workers": num_workers, "image_column": image_column, "max_bad_fraction": 1.0, "shuffle_buffer": 256}
+    try:
+        loader = ViewLoader(
+            dataset, transform, batch_size=min(batch_size, max(1, (size or batch_size) // 2)), **options
+        )
+        iterator = iter(loader)
+        for _ in range(max(1, 2 * num_workers)):  # starting workers, and what they prefetch meanwhile
+            next(iterator)
+        images, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            images += len(next(iterator)["pixel_values"])
+        elapsed = time.perf_counter() - start
+    except (UserError, TrainingStopped):
+        return None
+    finally:
+        loader.close()
+    return {
+        "images_per_second": images / elapsed,
+        "images": images,
+        "seconds": elapsed,
+        "workers": num_workers,
+        "cores": os.cpu_count(),
+    }
+
+
+def measure_step(model: Any, transform: Any, batch_size: int, steps: int = 3) -> float:
+    """Seconds of a forward and backward pass on `batch_size` random pairs of views: the median of `steps`."""
+    import torch
+
+    device = next(model.parameters()).device
+    size = transform.size
+    batch = {
+        "pixel_values": torch.randn(batch_size, 2, 3, size, size, device=device),
+        "view_boxes": torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(batch_size, 2, 4).contiguous(),
+        "view_flips": torch.zeros(batch_size, 2, dtype=torch.bool, device=device),
+    }
+    model.train()
+    times = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        model(**batch).loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+        model.zero_grad(set_to_none=True)
+    return float(np.median(times[1:]))
+
+
+def compare_with_step(measured: dict | None, step_seconds: float, batch_size: int) -> dict:
+    """What the model's step takes against what the input side gives.
+
+    Returns:
+        {"seconds", "images_per_second", "input_is_faster" (None if not measured), "workers_needed" (estimated from the
+        speed per worker, None if not measured)}.
+    """
+    needed = batch_size / step_seconds
+    given = measured["images_per_second"] if measured else None
+    per_worker = given / max(1, measured["workers"]) if measured else None
+    return {
+        "seconds": step_seconds,
+        "images_per_second": needed,
+        "input_is_faster": None if given is None else given >= needed,
+        "workers_needed": None if not per_worker else int(np.ceil(needed / per_worker)),
+    }
+
+
+def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
+    """Print the result of `inspect_data` for a person."""
+    for report in result["datasets"]:
+        count = report["images"]
+        write(f"{report['name']}: {'an unknown number of' if count is None else f'{count:,}'} images")
+        write(f"  columns     {', '.join(report['columns'])}; images in {report['image_column']}")
+        if report["label_column"]:
+            write(f"  labels      {report['label_column']}, {report['classes']} classes")
+        else:
+            write("  labels      none")
+        write(
+            f"  unreadable  {report['unreadable']} of {report['looked_at']:,} looked at "
+            f"({100 * report['unreadable_share']:.2f} %)"
+        )
+        for example in report["unreadable_examples"]:
+            write(f"              {example['key']}: {example['reason']}")
+        for side in ("width", "height"):
+            if report[side]:
+                sizes = report[side]
+                write(f"  {side:<11} {sizes['smallest']} to {sizes['largest']}, median {sizes['median']:g}")
+        write(f"  modes       {_counts(report['modes'])}; formats {_counts(report['formats'])}")
+        _print_speed(report, write)
+    if result["sheet"]:
+        write(f"views, boxes and matched points: {result['sheet']}")
+
+
+def _print_speed(report: dict, write: Callable[[str], Any]) -> None:
+    measured, step = report["input"], report["step"]
+    if measured is None:
+        write("  input       too few readable images to measure")
+        return
+    where = f"{measured['workers']} workers" if measured["workers"] else "no workers"
+    write(f"  input       {measured['images_per_second']:.0f} images/s with {where} on {measured['cores']} cores")
+    if step is not None:
+        verdict = (
+            "the input side keeps up"
+            if step["input_is_faster"]
+            else f"the input side is the slower: about {step['workers_needed']} workers would keep up"
+        )
+        write(f"  model       {step['images_per_second']:.0f} images/s ({step['seconds']:.3g} s a step): {verdict}")
+
+
+def _load(dataset: Any, split: str, streaming: bool, revision: str | None, image_column: str | None) -> tuple[str, Any]:
+    if not isinstance(dataset, (str, os.PathLike)):
+        return str(dataset.info.dataset_name or "data set"), dataset
+    from .streams import load_image_stream
+
+    loaded = load_image_stream(dataset, split, streaming, revision=revision, image_column=image_column)
+    return os.fspath(dataset), loaded
+
+
+def _sample(dataset: Any, limit: int) -> Any:
+    """(key, row) of rows spread over a data set, or of the beginnings of a stream's shards."""
+    if hasattr(dataset, "__len__"):
+        count = min(limit, len(dataset)) if limit else len(dataset)
+        for row in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
+            yield f"row {row}", dataset[row]
+        return
+    shards = min(_STREAM_SHARDS, dataset.num_shards) if limit else dataset.num_shards
+    each = -(-limit // shards) if limit else None
+    rows = itertools.chain.from_iterable(
+        itertools.islice(dataset.shard(num_shards=dataset.num_shards, index=int(shard)), each)
+        for shard in np.linspace(0, dataset.num_shards - 1, shards).round()
+    )
+    for number, row in enumerate(itertools.islice(rows, limit or None)):
+        yield f"example {number}", row
+
+
+def _encoded(image: Any) -> bytes:
+    """The bytes of an undecoded image."""
+    from .images import BadImageError
+
+    image = fetch_remote(image)
+    if isinstance(image, dict):
+        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
+    if image is None:
+        raise BadImageError("neither bytes nor a path")
+    return Path(image).read_bytes() if isinstance(image, (str, os.PathLike)) else bytes(image)
+
+
+def _decode(data: bytes) -> tuple[str, str, tuple[int, int]]:
+    """(mode as stored, format, (width, height) as shown); the image is decoded in full."""
+    from PIL import Image
+
+    from .images import decode_image
+
+    height, width = decode_image(data).shape[:2]
+    with Image.open(io.BytesIO(data)) as header:
+        return header.mode, header.format or "?", (width, height)
+
+
+def _range(values: list[int]) -> dict | None:
+    if not values:
+        return None
+    return {"smallest": int(min(values)), "median": float(np.median(values)), "largest": int(max(values))}
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
