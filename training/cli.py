@@ -258,18 +258,21 @@ def _demo(words: list[str]) -> int | None:
 
 
 def _inspect(words: list[str]) -> int | None:
-    usage = "ladder inspect RECIPE.yaml [--dataset D] [--output DIR] [--any_field value ...]"
-    description = "Shows the views that training would see, and how fast images are read; trains nothing."
-    parser = _recipe_parser(usage, description, "recipe", words)
-    if _wants_help(words):
-        print(parser.full_help().rstrip())
+    # A recipe may stand first without --recipe, as in the other commands.
+    if words and not words[0].startswith("-"):
+        words = ["--recipe", *words]
+    options = _simple(
+        "ladder inspect --dataset D [--recipe RECIPE.yaml] [--output DIR]",
+        "Says what is in a data set, draws the views that training would see, and measures how fast images are read.",
+        command_options.InspectOptions,
+        (),
+        words,
+    )
+    if options is None:
         return 0
-    positionals, options = parser.parse(words)
-    resolved = resolve(read_recipe(positionals["recipe"]), options)
-
     from .inspect_command import inspect_command
 
-    return inspect_command(resolved)
+    return inspect_command(options)
 
 
 def _compare(words: list[str]) -> int | None:

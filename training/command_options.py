@@ -62,6 +62,25 @@ class PushOptions:
 
 
 @dataclass(kw_only=True)
+class InspectOptions:
+    """Looking at data before training on it."""
+
+    dataset: list[str] | None = _option(None, "Data set name, folder or files, as in pretrain; may be given twice.")
+    recipe: str | None = _option(
+        None, "Recipe whose views and model are used; its data set, unless --dataset is given."
+    )
+    output: str | None = _option(None, "Folder that gets inspect.json and the contact sheet views.png.")
+    split: str = _option("train", "Split to look at.")
+    streaming: bool = _option(False, "Read as a stream.")
+    revision: str | None = _option(None, "Branch, tag or commit of a Hub data set.")
+    image_column: str | None = _option(None, "Column of the images; default: found by its type.")
+    image_size: int | None = _option(None, "Side of the views in pixels.")
+    limit: int = _option(1000, "Images to decode, spread over the data set; 0 for all.")
+    batch_size: int = _option(32, "Images per batch, for the speed.")
+    num_workers: int = _option(0, "Worker processes, for the speed.")
+
+
+@dataclass(kw_only=True)
 class DemoOptions:
     """The tour of the package on handwritten digits."""
 

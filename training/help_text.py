@@ -15,7 +15,7 @@ commands:
   card DIR               write the model card of a run again
   push DIR USER/NAME [--private]
                          publish a run on the Hub
-  inspect RECIPE.yaml    show the two views that training would see, and how fast images are read
+  inspect --dataset D    what is in a data set, the views that training would see, how fast images are read
   demo DIR               pretrain on handwritten digits in a few minutes, evaluate, export, reload
 
 M, CHECKPOINT: a run's folder, its checkpoint-N or pretraining folder, an exported folder, or a Hub name.
