@@ -11,7 +11,7 @@ from .recipe import ResolvedRecipe
 from .run_folder import PRETRAINING
 
 if TYPE_CHECKING:
-    from modeling_ladder import LadderSiameseForPreTraining
+    from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
     from .arguments import LadderTrainingArguments
     from .views import TwoViewTransform
@@ -59,11 +59,43 @@ def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":
     Raises:
         UserError: a field of the network is wrong, or the model to start from cannot be loaded.
     """
-    from transformers import AutoConfig
-
-    from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
+    from modeling_ladder import LadderSiameseForPreTraining
 
     options = recipe.model
+    try:
+        if options.from_model is not None:
+            return _continued(options, _config_settings(options))
+        return LadderSiameseForPreTraining(network_config(recipe))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the network cannot be built: {error}") from error
+
+
+def network_config(recipe: ResolvedRecipe) -> "LadderSiameseConfig":
+    """The config of a new network, every default filled in; what `from_model` names plays no part.
+
+    Raises:
+        UserError: a field of the network is wrong.
+    """
+    from transformers import AutoConfig
+
+    from modeling_ladder import LadderSiameseConfig
+
+    options = recipe.model
+    try:
+        backbone = None
+        if options.backbone_config is not None:
+            backbone = dict(options.backbone_config)
+            backbone = AutoConfig.for_model(backbone.pop("model_type", "resnet"), **backbone)
+        make = LadderSiameseConfig if options.method == "ladder" else LadderSiameseConfig.byol
+        return make(backbone_config=backbone, **_config_settings(options))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the network cannot be built: {error}") from error
+
+
+def _config_settings(options: ModelOptions) -> dict[str, Any]:
+    """The fields of `LadderSiameseConfig` that the options set."""
     settings = {
         item.name: getattr(options, item.name)
         for item in fields(ModelOptions)
@@ -71,19 +103,7 @@ def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":
     }
     if options.method == "simsiam":
         settings["target"] = "stop_gradient"
-    try:
-        if options.from_model is not None:
-            return _continued(options, settings)
-        backbone = None
-        if options.backbone_config is not None:
-            backbone = dict(options.backbone_config)
-            backbone = AutoConfig.for_model(backbone.pop("model_type", "resnet"), **backbone)
-        make = LadderSiameseConfig if options.method == "ladder" else LadderSiameseConfig.byol
-        return LadderSiameseForPreTraining(make(backbone_config=backbone, **settings))
-    except UserError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the network cannot be built: {error}") from error
+    return settings
 
 
 def load_data(recipe: ResolvedRecipe) -> Data:

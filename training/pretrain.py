@@ -1,6 +1,7 @@
 """`ladder pretrain`: one run, from a recipe to a folder that can be published; the same command resumes it."""
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .trainer import LadderTrainer
 
 BAD_IMAGES = "bad_images.jsonl"
+TRAINER_STATE = "trainer_state.json"
 
 
 class RunRecord(TrainerCallback):
@@ -44,6 +46,7 @@ class RunRecord(TrainerCallback):
     def __init__(self, folder: Path, run: dict[str, Any], batch_size: int) -> None:
         self.folder, self.run, self.batch_size = folder, run, batch_size
         self.before, self.started = float(run.get("seconds") or 0), time.monotonic()
+        self.cpu_before, self.cpu_started = float(run.get("cpu_seconds") or 0), _cpu_seconds()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A run that goes on from this checkpoint counts its seconds from here."""
@@ -55,6 +58,7 @@ class RunRecord(TrainerCallback):
             "steps": state.global_step,
             "images_seen": state.global_step * self.batch_size,
             "seconds": round(self.before + time.monotonic() - self.started, 1),
+            "cpu_seconds": round(self.cpu_before + _cpu_seconds() - self.cpu_started, 1),
             **changes,
         }
         if state.is_world_process_zero:
@@ -99,6 +103,8 @@ def pretrain(recipe: ResolvedRecipe) -> int:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except TrainingStopped as error:
+        if trainer.is_world_process_zero():
+            trainer.state.save_to_json(str(folder / TRAINER_STATE))
         record.update(trainer.state, status="stopped", reason=str(error))
         raise
     trainer.accelerator.wait_for_everyone()
@@ -127,7 +133,13 @@ def publish(trainer: "LadderTrainer", folder: Path) -> None:
         processor.save_pretrained(temporary)
         model.save_pretrained(temporary / PRETRAINING)
         processor.save_pretrained(temporary / PRETRAINING)
-        trainer.state.save_to_json(str(temporary / "trainer_state.json"))
+        trainer.state.save_to_json(str(temporary / TRAINER_STATE))
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of those it waited for, in seconds, over all cores."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _trainer(recipe: ResolvedRecipe, folder: Path, arguments: Any, model: Any, data: Data) -> "LadderTrainer":
@@ -167,6 +179,7 @@ def _new_run(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer
         "steps": 0,
         "batch_size": trainer.args.global_batch_size,
         "seconds": 0.0,
+        "cpu_seconds": 0.0,
         "hardware": hardware(),
         "versions": versions(),
         "git_commit": git_commit(),

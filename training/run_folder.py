@@ -5,7 +5,8 @@
     recipe {"name", "text" (as the user wrote it), "values" (every field that was set, resolved)},
     command (one line), seed, datasets [{"name", "split", "revision", "fingerprint", "images"}],
     images_seen, steps, batch_size (images per optimizer step, over all devices), seconds (of training, over all
-    starts), hardware (one line), versions {package: version}, git_commit (of this package's source, or None),
+    starts), cpu_seconds (processor time of that, of this process and its finished workers), hardware (one line),
+    versions {package: version}, git_commit (of this package's source, or None),
     started and finished (ISO 8601, UTC), starts (how often the command was given).
 """
 

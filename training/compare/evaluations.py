@@ -1,0 +1,167 @@
+"""The evaluations of a comparison: what the user listed, or kNN and linear on the recipe's data."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
+from ..evaluation.report import file_name
+from ..recipe import ResolvedRecipe, unknown_name
+from .options import CompareOptions
+
+# How images are read changes no figure.
+FREE_SETTINGS = frozenset({"num_workers"})
+_PLACES = ("task", "dataset", "test_dataset", "recipe", "name")
+_CLASSIFICATION = ("knn", "linear")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One task on one data set, done alike for every method and seed.
+
+    Attributes:
+        key: Name of its cells, TASK-DATASET where the user gave no name.
+        task: A key of `TASK_OPTIONS`.
+        dataset: Fitted on, and scored where there is no `test_dataset`.
+        test_dataset: Scored instead of a split of `dataset`.
+        settings: Fields of the task's options that were set.
+        by_default: Nobody asked for it: where the data has no labels it is left out.
+    """
+
+    key: str
+    task: str
+    dataset: str
+    test_dataset: str | None
+    settings: dict[str, Any]
+    by_default: bool = False
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides the figures, besides the weights."""
+        settings = asdict(read_options(TASK_OPTIONS[self.task], self.settings))
+        return {
+            "task": self.task,
+            "dataset": data_name(self.dataset),
+            "test_dataset": data_name(self.test_dataset),
+            **{name: value for name, value in settings.items() if name not in FREE_SETTINGS},
+        }
+
+    def defaults(self) -> dict[str, Any]:
+        """The settings that nobody set, for cells that are older than a setting."""
+        return asdict(TASK_OPTIONS[self.task]())
+
+
+def data_name(reference: str | list[str] | None) -> Any:
+    """A data set's name as every machine knows it: of a path, the last part."""
+    if reference is None or isinstance(reference, list):
+        return reference and [data_name(entry) for entry in reference]
+    is_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1 or Path(reference).exists()
+    path = Path(reference).expanduser()
+    if not is_path:
+        return reference
+    return (path.resolve() if path.name in ("", ".", "..") else path).stem
+
+
+def planned_evaluations(options: CompareOptions, recipe: ResolvedRecipe) -> list[Evaluation]:
+    """The evaluations that a command asks for, each with a name of its own.
+
+    Raises:
+        UserError: the file is no such list, a task or setting does not exist, or two evaluations have one name.
+    """
+    found: list[Evaluation] = []
+    if options.evaluations:
+        found += _from_file(options.evaluations)
+    else:
+        datasets = recipe.data.dataset
+        for dataset in [datasets] if isinstance(datasets, str) else datasets or []:
+            found += [_make(task, dataset, by_default=True) for task in _CLASSIFICATION]
+    for dataset in options.classification_dataset or []:
+        found += [_make(task, dataset) for task in _CLASSIFICATION]
+    found += [_make("detection", dataset) for dataset in options.detection_dataset or []]
+    found += [_make("segmentation", dataset) for dataset in options.segmentation_dataset or []]
+    asked = {evaluation.key for evaluation in found if not evaluation.by_default}
+    found = [evaluation for evaluation in found if not (evaluation.by_default and evaluation.key in asked)]
+    keys = [evaluation.key for evaluation in found]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UserError(f"two evaluations are called {key}: give one of them a `name:` in --evaluations")
+    return found
+
+
+def missing_labels(evaluation: Evaluation) -> str | None:
+    """Why classification cannot be evaluated on a data set, or None where it can.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    from ..evaluation.splits import FIT_NAMES, SCORE_NAMES
+    from ..streams import find_label_column, load_image_stream, split_names
+
+    splits = split_names(evaluation.dataset)
+    fit = next((name for name in FIT_NAMES if name in splits), None)
+    if fit is None or not any(name in splits for name in SCORE_NAMES):
+        return "it has no train split with a test or validation split"
+    if find_label_column(load_image_stream(evaluation.dataset, split=fit)) is None:
+        return "it has no label column"
+    return None
+
+
+def check_data(evaluation: Evaluation) -> None:
+    """Fail before hours of work where an evaluation's data is not there.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    from ..streams import split_names
+
+    for name in (evaluation.dataset, evaluation.test_dataset):
+        if name is not None:
+            split_names(name)
+
+
+def _from_file(path: str) -> list[Evaluation]:
+    from .plan import read_yaml
+
+    listed = read_yaml(path, "evaluations")
+    if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):
+        raise UserError(f"evaluations {path} must hold a list of `- {{task: ..., dataset: ...}}` entries")
+    found = []
+    for number, entry in enumerate(listed, 1):
+        where = f"evaluations {path}, entry {number}"
+        for name in ("task", "dataset"):
+            if not isinstance(entry.get(name), str):
+                raise UserError(f"{where}: {name} is missing")
+        settings = {name: value for name, value in entry.items() if name not in _PLACES}
+        try:
+            found.append(
+                _make(
+                    entry["task"],
+                    entry["dataset"],
+                    entry.get("test_dataset"),
+                    settings,
+                    entry.get("recipe"),
+                    entry.get("name"),
+                )
+            )
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+    return found
+
+
+def _make(
+    task: str,
+    dataset: str,
+    test_dataset: str | None = None,
+    settings: dict[str, Any] | None = None,
+    recipe: str | None = None,
+    name: str | None = None,
+    by_default: bool = False,
+) -> Evaluation:
+    if task not in TASK_OPTIONS:
+        raise unknown_name(task, TASK_OPTIONS, f"there is no task {task!r}: one of {', '.join(TASK_OPTIONS)}")
+    settings = {**(read_recipe(task, recipe) if recipe else {}), **(settings or {})}
+    read_options(TASK_OPTIONS[task], settings)
+    key = file_name(name or f"{task}-{data_name(dataset)}")
+    if key in ("pretrain", "gradients"):
+        raise UserError(f"an evaluation cannot be called {key}")
+    return Evaluation(key, task, dataset, test_dataset, settings, by_default)

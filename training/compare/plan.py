@@ -1,0 +1,228 @@
+"""What a comparison consists of: methods, seeds, the recipe of every run, and the evaluations."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve, unknown_name
+from ..values import coerce, load_yaml
+from .evaluations import Evaluation, planned_evaluations
+from .options import CompareOptions
+from .stability import Stability, planned_stability
+
+RANDOM = "random"
+_LEVEL = re.compile(r"^(\w+)\.(global|local|both)$")
+_NAME = re.compile(r"^\w[\w.+-]*$")
+# A variant is one method at every seed; who sets these is the comparison itself.
+_NOT_IN_VARIANTS = ("seed", "output")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One column of the table.
+
+    Attributes:
+        name: As the user gave it; also the name of its folder.
+        changes: Fields of the recipe that it changes.
+        trained: False for the untrained network.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    trained: bool = True
+
+
+@dataclass
+class Plan:
+    """Everything that the parts of a comparison need; it can be sent to another process.
+
+    Attributes:
+        name: Of the recipe.
+        base: The recipe with what the command line changed; its method is that of no run.
+        folder: Where cells, runs, table and figures lie.
+        methods: In the order of the table, the baseline first.
+        seeds: In the order of work.
+        evaluations: Tasks, each for every method and seed.
+        stability: The grid of short runs, or None.
+        gradients: Whether the levels' shares in the gradients are measured.
+        keep_weights: Whether checkpoint-N folders stay.
+        redo: Whether cells of other settings are replaced.
+        threads: Of every process; None leaves torch's own number.
+        notes: What a reader of the table must know.
+    """
+
+    name: str
+    base: Recipe
+    folder: Path
+    methods: list[Method]
+    seeds: list[int]
+    evaluations: list[Evaluation]
+    stability: Stability | None = None
+    gradients: bool = True
+    keep_weights: bool = False
+    redo: bool = False
+    threads: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def baseline(self) -> Method:
+        """The method that the others are compared with."""
+        return self.methods[0]
+
+    def method(self, name: str) -> Method:
+        """The method of that name."""
+        return next(method for method in self.methods if method.name == name)
+
+    def run_folder(self, method: str, place: str) -> Path:
+        """Where the weights of a run lie; `place` is "seed-S" or the name of a short run."""
+        return self.folder / "runs" / method / place
+
+    def recipe(self, method: Method, seed: int, place: str | None = None, **changes: Any) -> ResolvedRecipe:
+        """The recipe of one run: the same for all methods but for what the method changes.
+
+        Args:
+            method: Of this plan.
+            seed: Of weights, views and order.
+            place: Name of the run's folder; default: "seed-S".
+            **changes: Further fields, of a short run.
+        """
+        values = {**self.base.values, **method.changes, **changes, "seed": seed, "disable_tqdm": True}
+        values["output"] = str(self.run_folder(method.name, place or f"seed-{seed}"))
+        where = f"method {method.name}"
+        return resolve(Recipe(self.base.name, self.base.text, values, where))
+
+
+def make_plan(options: CompareOptions) -> Plan:
+    """Read what the user asked for and check every name and value of it.
+
+    Raises:
+        UserError: a file, method, field, data set or number does not fit; nothing was run then.
+    """
+    base = _base_recipe(options)
+    output = base.values.pop("output", None)
+    folder = Path(output or f"runs/compare-{base.name}").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output {folder} is a file; choose a folder with --output")
+    variants = read_variants(options.variants) if options.variants else {}
+    methods = [find_method(name, variants) for name in _unique(options.methods or ["byol", "ladder"], "method")]
+    plan = Plan(
+        name=base.name,
+        base=base,
+        folder=folder,
+        methods=_baseline_first(methods, options.baseline),
+        seeds=_unique([0, 1, 2] if options.seeds is None else options.seeds, "seed"),
+        evaluations=[],
+        gradients=options.gradients,
+        keep_weights=options.keep_weights,
+        redo=options.redo,
+    )
+    if not plan.seeds:
+        raise UserError("seeds: give at least one")
+    if options.jobs < 1:
+        raise UserError(f"jobs must be at least 1, got {options.jobs}")
+    from ..build import build_views, network_config, training_arguments
+
+    for method in plan.methods:
+        recipe = plan.recipe(method, plan.seeds[0])
+        network_config(recipe)
+        build_views(recipe)
+    training_arguments(plan.recipe(plan.baseline, plan.seeds[0]), folder)
+    plan.evaluations = planned_evaluations(options, plan.recipe(plan.baseline, plan.seeds[0]))
+    if options.stability:
+        plan.stability = planned_stability(options, plan.recipe(plan.baseline, plan.seeds[0]))
+    return plan
+
+
+def find_method(name: str, variants: Mapping[str, dict[str, Any]]) -> Method:
+    """What a name after --methods means.
+
+    Raises:
+        UserError: nothing has that name; the nearest one that exists is named.
+    """
+    if name in variants:
+        return Method(name, variants[name])
+    if name in METHODS:
+        return Method(name, {"method": name})
+    if name == RANDOM:
+        return Method(name, {"method": "byol"}, trained=False)
+    level = _LEVEL.match(name)
+    if level:
+        stage, kind = level.groups()
+        return Method(
+            name, {"method": "ladder", "level_names": [stage], "level_losses": [kind], "level_weights": [1.0]}
+        )
+    known = [*METHODS, RANDOM, *variants]
+    raise unknown_name(
+        name, known, f"there is no method {name!r}: one of {', '.join(known)}, or STAGE.KIND such as stage4.global"
+    )
+
+
+def read_variants(path: str) -> dict[str, dict[str, Any]]:
+    """Methods of a YAML file: name to the fields of the recipe that it changes, with their types.
+
+    Raises:
+        UserError: the file is no such mapping, a field does not exist, or a name is taken or no file name.
+    """
+    found = read_yaml(path, "variants")
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"variants {path} must hold `name: {{field: value}}` lines")
+    known = all_fields()
+    variants: dict[str, dict[str, Any]] = {}
+    for name, changes in found.items():
+        where = f"variants {path}: {name}"
+        if not isinstance(name, str) or not _NAME.match(name) or name == RANDOM or name in METHODS:
+            raise UserError(f"{where}: a variant needs a name of its own, of letters, digits, _ . + -")
+        if not isinstance(changes, dict):
+            raise UserError(f"{where} must be a mapping of recipe fields")
+        variants[name] = {}
+        for written, value in changes.items():
+            field_name = ALIASES.get(str(written), str(written)).replace("-", "_")
+            if field_name not in known or field_name in _NOT_IN_VARIANTS:
+                raise unknown_name(field_name, known, f"{where}: unknown field {written!r}")
+            variants[name][field_name] = (
+                None if value is None else coerce(value, known[field_name][0], f"{where}: {field_name}")
+            )
+    return variants
+
+
+def read_yaml(path: str, what: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path} cannot be read: {error}") from error
+    return load_yaml(text, f"{what} {path}")
+
+
+def _base_recipe(options: CompareOptions) -> Recipe:
+    """The recipe with the command line's fields, as a recipe again; each method then changes some of it."""
+    recipe = read_recipe(options.recipe)
+    for name in ("seed", "method"):
+        if name in options.fields:
+            raise UserError(f"--{name} has no meaning here: use --{name}s")
+    # Resolved as a Ladder, because the baselines drop the recipe's levels.
+    plain = {name: value for name, value in recipe.values.items() if name not in ("method", "seed")}
+    resolved = resolve(Recipe(recipe.name, recipe.text, plain, recipe.where), options.fields)
+    return Recipe(recipe.name, recipe.text, dict(resolved.values), recipe.where)
+
+
+def _baseline_first(methods: list[Method], asked: str | None) -> list[Method]:
+    names = [method.name for method in methods]
+    baseline = asked or ("byol" if "byol" in names else names[0])
+    if baseline not in names:
+        raise unknown_name(baseline, names, f"baseline {baseline!r} is not among the methods {', '.join(names)}")
+    return sorted(methods, key=lambda method: method.name != baseline)
+
+
+def _unique(values: list[Any], what: str) -> list[Any]:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise UserError(f"{what} {twice[0]} is given twice")
+    return list(values)

@@ -1,0 +1,143 @@
+"""comparison.json and comparison.md: one table of all tasks, and beside it what pretraining cost, and how fast."""
+
+from pathlib import Path
+from typing import Any
+
+from ..files import write_text
+from .cells import plain, write_compact
+
+JSON_FILE, TABLE_FILE = "comparison.json", "comparison.md"
+_MISSING = "-"
+
+
+def write_report(folder: Path, summary: dict[str, Any], figures: list[str]) -> None:
+    """Write both files.
+
+    Args:
+        folder: Of the comparison.
+        summary: From `summarise_comparison`.
+        figures: Names of the pictures in figures/ that the text shows.
+    """
+    write_compact(folder / JSON_FILE, plain(summary))
+    write_text(folder / TABLE_FILE, markdown(summary, figures))
+
+
+def markdown(summary: dict[str, Any], figures: list[str]) -> str:
+    """The whole comparison.md."""
+    seeds = ", ".join(str(seed) for seed in summary["seeds"])
+    parts = [
+        f"# {summary['recipe']}: {', '.join(summary['methods'])}",
+        f"Pretrained on {_joined(summary['dataset'])} with seeds {seeds}; every method sees the same images and views "
+        f"in the same order. Figures in points (%): mean ± standard deviation over seeds; difference to "
+        f"{summary['baseline']}, seed by seed, with its 95 % t-interval. Of tasks with a figure per stage the last "
+        "stage is the headline (bold).",
+        grid(*results_table(summary)),
+        "## Pretraining",
+        grid(*pretraining_table(summary)),
+    ]
+    if summary["steps_to_reach"]:
+        parts += [
+            f"## Steps to reach the final kNN accuracy of {summary['baseline']}",
+            f"As a share of the steps of {summary['baseline']} (in brackets: of its seconds); its own row says when it "
+            "first had what it has at the end.",
+            grid(*reach_table(summary)),
+        ]
+    if summary["notes"]:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in summary["notes"])]
+    if figures:
+        parts += ["## Figures", "\n\n".join(f"![{Path(name).stem}](figures/{name})" for name in figures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def results_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the one table."""
+    baseline, methods = summary["baseline"], summary["methods"]
+    others = [name for name in methods if name != baseline]
+    heads = ["task", "data set", "metric", *methods, *(f"{name} − {baseline}" for name in others)]
+    rows = []
+    for row in summary["rows"]:
+        figures = row["methods"]
+        metric = f"**{row['metric']}**" if row["headline"] else row["metric"]
+        means = [_mean(figures[name], len(summary["seeds"])) for name in methods]
+        differences = [_difference(figures[name]["difference"]) for name in others]
+        rows.append([row["task"], row["dataset"], metric, *means, *differences])
+    return heads, rows
+
+
+def pretraining_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of what the runs cost and how they ended."""
+    rows = []
+    for name in summary["methods"]:
+        runs = summary["pretraining"].get(name, {})
+        states: dict[str, list[str]] = {}
+        for seed, run in runs.items():
+            states.setdefault(run["status"], []).append(seed)
+        state = "; ".join(f"{status} (seeds {', '.join(seeds)})" for status, seeds in states.items())
+        rows.append(
+            [
+                name,
+                "/".join(sorted({str(run["steps"]) for run in runs.values()})) or _MISSING,
+                _average(runs, "seconds"),
+                _average(runs, "cpu_seconds"),
+                state or _MISSING,
+            ]
+        )
+    return ["method", "steps", "seconds", "processor seconds", "state"], rows
+
+
+def reach_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the steps to the baseline's final accuracy: a row per method, a column per stage."""
+    names = list(dict.fromkeys(row["features"] for row in summary["steps_to_reach"]))
+    rows = []
+    for method in summary["methods"]:
+        found = {row["features"]: row for row in summary["steps_to_reach"] if row["method"] == method}
+        if found:
+            rows.append([method, *(_reach(found.get(name)) for name in names)])
+    return ["method", *names], rows
+
+
+def grid(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns line up as plain text too."""
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    lines = [heads, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def _mean(figures: dict[str, Any], seeds: int) -> str:
+    if figures["count"] == 0:
+        return "collapsed" if figures["collapsed"] else _MISSING
+    text = f"{100 * figures['mean']:.1f}"
+    if figures["std"] is not None:
+        text += f" ± {100 * figures['std']:.1f}"
+    notes = [f"n={figures['count']}"] if figures["count"] < seeds else []
+    if figures["collapsed"]:
+        notes.append(f"{len(figures['collapsed'])} collapsed")
+    return text + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _difference(difference: dict[str, Any]) -> str:
+    if difference["mean"] is None:
+        return _MISSING
+    text = f"{100 * difference['mean']:+.1f}"
+    if difference["low"] is not None:
+        text += f" [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+    return text
+
+
+def _reach(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return _MISSING
+    if row["mean"] is None:
+        return f"reached by {row['reached']} of {len(row['ratio'])}"
+    return f"{row['mean']:.2f} ({row['wall_clock_mean']:.2f})"
+
+
+def _average(runs: dict[str, dict[str, Any]], name: str) -> str:
+    known = [run[name] for run in runs.values() if run.get(name) is not None]
+    return f"{sum(known) / len(known):.0f}" if known else _MISSING
+
+
+def _joined(dataset: Any) -> str:
+    return " and ".join(dataset) if isinstance(dataset, list) else str(dataset)

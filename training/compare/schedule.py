@@ -1,0 +1,88 @@
+"""What is run when: one unit after the other in this process, or several at once, each in a process of its own."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from ..errors import UserError
+from .plan import Plan
+from .work import Unit, run_unit
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_WATCH_SECONDS = 2.0
+
+
+def run_all(plan: Plan, units: list[Unit], jobs: int, after: Callable[[], None]) -> None:
+    """Do the work of all units, in their order.
+
+    Args:
+        plan: The comparison.
+        units: Those that have something missing.
+        jobs: Units at the same time; 1 works in this process.
+        after: Called whenever a unit is done.
+
+    Raises:
+        UserError: a unit cannot be done; those that run at the same time are ended too.
+    """
+    if jobs == 1:
+        for unit in units:
+            run_unit(plan, unit)
+            after()
+        return
+    plan.threads = max(1, cores() // jobs)
+    earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    # Read by the maths libraries when the new processes load them.
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(plan.threads)))
+    try:
+        _run_in_processes(plan, units, jobs, after)
+    finally:
+        for name, value in earlier.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_in_processes(plan: Plan, units: list[Unit], jobs: int, after: Callable[[], None]) -> None:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(jobs, len(units)), mp_context=context, initializer=_start_worker, initargs=(plan,))
+    pending: set[Future] = {pool.submit(run_unit, plan, unit) for unit in units}
+    try:
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                after()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process of the comparison was ended from outside (out of memory?); the same command goes on from here"
+        ) from error
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(plan: Plan) -> None:
+    """Take a share of the cores, and end when the process that started this one is gone."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(plan.threads or 1)
+    cv2.setNumThreads(plan.threads or 1)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,219 @@
+"""From cells to the rows of the table: mean and spread of each method, and its paired difference to the baseline."""
+
+from dataclasses import asdict
+from typing import Any
+
+from .cells import DONE
+from .evaluations import data_name
+from .plan import Plan
+from .statistics import paired_difference, steps_to_reach, summarise
+from .work import read_evaluation, read_gradients, read_point, read_pretrain
+
+ALL_STAGES = "all"
+CONSTANT = "constant"
+DETECTION_METRICS = ("AP", "AP50", "AP75")
+
+
+def figures_of(cell: dict[str, Any]) -> dict[str, float | None]:
+    """The figures of an evaluation's cell that the table shows.
+
+    Args:
+        cell: Of a finished evaluation.
+
+    Returns:
+        Name of the metric ("accuracy stage4", "box AP", "mIoU") to a share from 0 to 1.
+    """
+    metrics = cell["metrics"]
+    if cell["task"] == "detection":
+        kinds = [kind for kind in ("box", "mask") if kind in metrics]
+        return {f"{kind} {name}": metrics[kind].get(name) for kind in kinds for name in DETECTION_METRICS}
+    if cell["task"] == "segmentation":
+        head = next(name for name in metrics if name != CONSTANT)
+        return {"mIoU": metrics[head]["mean_iou"], "pixel accuracy": metrics[head]["pixel_accuracy"]}
+    return {f"accuracy {name}": row["accuracy"] for name, row in metrics.items()}
+
+
+def headline_of(metrics: list[str]) -> str:
+    """The metric that stands for an evaluation.
+
+    Of tasks with a figure per stage it is the last stage, whatever stage is best: that could only be chosen on the
+    scored images. Else it is the first one, AP of boxes or mIoU.
+
+    Args:
+        metrics: As `figures_of` names them.
+    """
+    stages = [name for name in metrics if name.startswith("accuracy ") and name != f"accuracy {ALL_STAGES}"]
+    return stages[-1] if stages else metrics[0]
+
+
+def summarise_comparison(plan: Plan) -> dict[str, Any]:
+    """All that the cells say, as comparison.json holds it; what is not there yet is left out.
+
+    Returns:
+        "rows", "pretraining", "steps_to_reach", "gradients", "stability", and what was compared.
+    """
+    pretrain = {
+        (method.name, seed): cell
+        for method in plan.methods
+        for seed in plan.seeds
+        if (cell := read_pretrain(plan, method, seed)) is not None
+    }
+    return {
+        "recipe": plan.name,
+        "dataset": data_name(plan.base.values.get("dataset")),
+        "methods": [method.name for method in plan.methods],
+        "baseline": plan.baseline.name,
+        "seeds": plan.seeds,
+        "confidence": 0.95,
+        "notes": plan.notes,
+        "rows": evaluation_rows(plan, pretrain),
+        "pretraining": {
+            method.name: {
+                str(seed): {name: cell.get(name) for name in ("status", "reason", "steps", "seconds", "cpu_seconds")}
+                for seed in plan.seeds
+                if (cell := pretrain.get((method.name, seed)))
+            }
+            for method in plan.methods
+        },
+        "steps_to_reach": reach_rows(plan, pretrain),
+        "gradients": _gradients(plan),
+        "stability": _stability(plan),
+    }
+
+
+def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per evaluation and metric: task, dataset, metric, headline, and per method values, mean, std, difference.
+
+    A method's "collapsed" lists the seeds without a figure because the run or its evaluation was stopped.
+    """
+    rows = []
+    for evaluation in plan.evaluations:
+        found: dict[str, dict[int, dict[str, float | None]]] = {}
+        failed: dict[str, list[int]] = {}
+        for method in plan.methods:
+            found[method.name], failed[method.name] = {}, []
+            for seed in plan.seeds:
+                cell = read_evaluation(plan, method, seed, evaluation)
+                if cell is not None and cell["status"] == DONE:
+                    found[method.name][seed] = figures_of(cell)
+                elif cell is not None or pretrain.get((method.name, seed), {}).get("status", DONE) != DONE:
+                    failed[method.name].append(seed)
+        metrics = list(dict.fromkeys(name for seeds in found.values() for row in seeds.values() for name in row))
+        for metric in metrics:
+            values = {
+                name: {seed: row[metric] for seed, row in seeds.items() if row.get(metric) is not None}
+                for name, seeds in found.items()
+            }
+            rows.append(
+                {
+                    "evaluation": evaluation.key,
+                    "task": evaluation.task,
+                    "dataset": data_name(evaluation.dataset),
+                    "metric": metric,
+                    "headline": metric == headline_of(metrics),
+                    "methods": {
+                        method.name: _method_figures(plan, values, method.name, failed[method.name])
+                        for method in plan.methods
+                    },
+                }
+            )
+    return rows
+
+
+def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps until a method's monitored kNN reaches the baseline's at its end, divided by the baseline's steps.
+
+    Returns:
+        One row per stage and method: "ratio" (seed to ratio, None where it is not reached), "mean" (None unless every
+        seed reaches it), "reached" (number of seeds), "wall_clock" (the same with seconds in place of steps). The
+        baseline's own row says when it first had what it has at the end.
+    """
+    rows = []
+    reference = {
+        seed: cell
+        for seed in plan.seeds
+        if (cell := pretrain.get((plan.baseline.name, seed))) and cell["status"] == DONE and cell["log"].get("knn")
+    }
+    names = list(dict.fromkeys(name for cell in reference.values() for name in cell["log"]["knn"] if name != "step"))
+    for name in names:
+        for method in plan.methods:
+            ratios: dict[int, float | None] = {}
+            clock: dict[int, float | None] = {}
+            for seed, baseline in reference.items():
+                cell = pretrain.get((method.name, seed))
+                if cell is None or not cell["log"].get("knn", {}).get(name):
+                    continue
+                knn = cell["log"]["knn"]
+                step = steps_to_reach(knn["step"], knn[name], baseline["log"]["knn"][name][-1])
+                ratios[seed] = None if step is None else step / baseline["steps"]
+                seconds = None if step is None else step * cell["seconds"] / max(cell["steps"], 1)
+                clock[seed] = None if seconds is None else seconds / max(baseline["seconds"], 1e-9)
+            if ratios:
+                rows.append(
+                    {
+                        "features": name,
+                        "method": method.name,
+                        "ratio": {str(seed): value for seed, value in ratios.items()},
+                        "mean": _mean_of_all(ratios),
+                        "reached": sum(value is not None for value in ratios.values()),
+                        "wall_clock": {str(seed): value for seed, value in clock.items()},
+                        "wall_clock_mean": _mean_of_all(clock),
+                    }
+                )
+    return rows
+
+
+def _method_figures(plan: Plan, values: dict[str, dict[int, float]], name: str, failed: list[int]) -> dict[str, Any]:
+    summary = summarise([values[name][seed] for seed in plan.seeds if seed in values[name]])
+    figures: dict[str, Any] = {
+        "values": {str(seed): value for seed, value in values[name].items()},
+        **asdict(summary),
+        "collapsed": failed,
+    }
+    if name != plan.baseline.name:
+        difference = asdict(paired_difference(values[name], values[plan.baseline.name]))
+        figures["difference"] = {key: value for key, value in difference.items() if key != "values"}
+    return figures
+
+
+def _gradients(plan: Plan) -> dict[str, Any]:
+    """Per method, the levels' shares in each stage's gradient, meaned over seeds, at start and end."""
+    found: dict[str, Any] = {}
+    for method in plan.methods:
+        cells = [read_gradients(plan, method, seed) for seed in plan.seeds if method.trained and plan.gradients]
+        cells = [cell for cell in cells if cell]
+        if cells:
+            found[method.name] = {
+                when: _mean_shares([cell[when]["share"] for cell in cells]) for when in ("start", "end")
+            }
+            found[method.name]["seeds"] = len(cells)
+    return found
+
+
+def _mean_shares(shares: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    return {
+        stage: {level: sum(share[stage][level] for share in shares) / len(shares) for level in row}
+        for stage, row in shares[0].items()
+    }
+
+
+def _stability(plan: Plan) -> dict[str, Any]:
+    """Per method, the short runs, without their logs."""
+    if plan.stability is None:
+        return {}
+    names = ("learning_rate", "batch_size", "status", "collapsed", "min_std", "knn", "std")
+    runs = {
+        method.name: [
+            {name: cell[name] for name in names}
+            for point in plan.stability.points
+            if (cell := read_point(plan, method, point))
+        ]
+        for method in plan.methods
+        if method.trained
+    }
+    return {"seed": plan.stability.seed, "steps": plan.stability.steps, "runs": runs}
+
+
+def _mean_of_all(values: dict[int, float | None]) -> float | None:
+    known = [value for value in values.values() if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

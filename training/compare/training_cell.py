@@ -1,0 +1,171 @@
+"""Pretraining as a cell: the run itself, and of its log what figures need."""
+
+import contextlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..build import build_model, build_views
+from ..checkpoints import list_checkpoints
+from ..errors import TrainingStopped
+from ..files import folder_written_at_once
+from ..model_reference import image_processor
+from ..recipe import ResolvedRecipe
+from ..run_folder import PRETRAINING, git_commit, hardware, read_run
+from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, run_fingerprint, scrubbed
+
+if TYPE_CHECKING:
+    from .plan import Method, Plan
+
+LOG_POINTS = 100
+GROUPS = ("loss", "batch_std", "knn", "std", "rank")
+
+
+def pretrain_quietly(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+    """Run a recipe to its end, from where it stands; a run that must stop is an outcome like another.
+
+    Args:
+        recipe: Its output is `folder`.
+        folder: Of the run.
+
+    Returns:
+        "status", "reason", "steps", "images_seen", "batch_size", "seconds", "cpu_seconds", "log", "hardware".
+
+    Raises:
+        UserError: as `pretrain`.
+    """
+    from ..pretrain import TRAINER_STATE, pretrain
+
+    with contextlib.suppress(TrainingStopped):  # run.json says why
+        pretrain(recipe)
+    run = read_run(folder)
+    log = _log_history(folder / TRAINER_STATE)
+    reason = run["reason"]
+    status = DONE if run["status"] == "finished" else COLLAPSED if "has collapsed" in (reason or "") else STOPPED
+    names = ("steps", "images_seen", "batch_size", "seconds", "cpu_seconds", "hardware", "git_commit")
+    return {
+        "status": status,
+        "reason": reason and scrubbed(reason, folder, *_data_paths(recipe)),
+        **{name: run.get(name) for name in names},
+        "log": log,
+    }
+
+
+def make_training_cell(plan: "Plan", method: "Method", seed: int) -> dict[str, Any]:
+    """Pretrain one method with one seed and write its cell.
+
+    Returns:
+        The cell's content.
+    """
+    recipe, folder = plan.recipe(method, seed), plan.run_folder(method.name, f"seed-{seed}")
+    fingerprint = run_fingerprint(recipe, method.trained)
+    if plan.redo and _is_another_run(folder, recipe):
+        shutil.rmtree(folder)
+    if method.trained:
+        content = pretrain_quietly(recipe, folder)
+        content["log"] = thinned_log(content["log"])
+    else:
+        write_untrained(recipe, folder)
+        content = {"status": DONE, "reason": None, "steps": 0, "images_seen": 0, "seconds": 0.0, "cpu_seconds": 0.0}
+        content |= {"log": {}, "hardware": hardware(), "git_commit": git_commit()}
+    Cells(plan.folder, plan.redo).write(method.name, seed, PRETRAIN, fingerprint, content)
+    return content
+
+
+def ensure_weights(plan: "Plan", method: "Method", seed: int) -> bool:
+    """Have the weights of a run whose cell is there, pretraining again where they are gone.
+
+    Returns:
+        Whether it had to be pretrained again.
+    """
+    folder = plan.run_folder(method.name, f"seed-{seed}")
+    if has_weights(plan, method, seed):
+        return False
+    recipe = plan.recipe(method, seed)
+    if not method.trained:
+        write_untrained(recipe, folder)
+        return False
+    content = pretrain_quietly(recipe, folder)
+    if content["status"] != DONE:
+        raise TrainingStopped(content["reason"])
+    return True
+
+
+def has_weights(plan: "Plan", method: "Method", seed: int) -> bool:
+    """Whether the weights of a finished run lie in its folder."""
+    folder = plan.run_folder(method.name, f"seed-{seed}")
+    if not (folder / "config.json").is_file():
+        return False
+    return not method.trained or (read_run(folder) or {}).get("status") == "finished"
+
+
+def write_untrained(recipe: ResolvedRecipe, folder: Path) -> None:
+    """The network as a run of this recipe finds it at its start, as evaluations read it."""
+    from transformers import set_seed
+
+    from modeling_ladder import save_native_backbone
+
+    set_seed(int(recipe.values["seed"]))
+    model, transform = build_model(recipe), build_views(recipe)
+    with folder_written_at_once(folder) as temporary:
+        save_native_backbone(model, temporary)
+        image_processor(transform.size, tuple(transform.mean), tuple(transform.std)).save_pretrained(temporary)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove a finished run's checkpoint-N folders; the final weights and `pretraining/` stay."""
+    if (folder / PRETRAINING / "config.json").is_file():
+        for checkpoint in list_checkpoints(folder):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def thinned_log(log: list[dict[str, Any]]) -> dict[str, dict[str, list[float | None]]]:
+    """A log as columns: "loss", "batch_std", "knn", "std", "rank", each {"step": [...], NAME: [...]}.
+
+    Args:
+        log: transformers' `log_history`. Losses are thinned evenly to about `LOG_POINTS` steps, the last one
+            kept; looks at held-out images are all kept.
+    """
+    columns: dict[str, dict[str, list[float | None]]] = {}
+    for group in GROUPS:
+        prefix = f"{group}/"
+        rows = {int(entry["step"]): entry for entry in log if any(str(key).startswith(prefix) for key in entry)}
+        if not rows:
+            continue
+        steps = sorted(rows)
+        if group in ("loss", "batch_std"):
+            stride = -(-len(steps) // LOG_POINTS)
+            steps = steps[::-1][::stride][::-1]
+        names = sorted({key for step in steps for key in rows[step] if str(key).startswith(prefix)}, key=_in_order)
+        columns[group] = {"step": list(steps)}
+        for name in names:
+            columns[group][name.removeprefix(prefix)] = [rows[step].get(name) for step in steps]
+        if group == "loss":
+            columns[group]["total"] = [rows[step].get("loss") for step in steps]
+    return columns
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """Sorts stage2 before stage10, and all stages together after each of them."""
+    parts = re.split(r"(\d+)", name)
+    last = [(1, "")] if name.endswith("/all") else [(0, "")]
+    return last + [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _log_history(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["log_history"] if path.is_file() else []
+
+
+def _is_another_run(folder: Path, recipe: ResolvedRecipe) -> bool:
+    """Whether a folder holds the run of another recipe."""
+    from ..run_folder import differing_fields, recorded_values
+
+    run = read_run(folder)
+    return run is not None and bool(differing_fields(run["recipe"]["values"], recorded_values(recipe.values)))
+
+
+def _data_paths(recipe: ResolvedRecipe) -> list[str]:
+    names = recipe.data.dataset
+    return [name for name in ([names] if isinstance(names, str) else names or []) if "/" in name]
