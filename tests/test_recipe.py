@@ -192,9 +192,3 @@ def test_packaged_recipes_are_read_and_make_arguments_and_a_network(name: str, t
         model = build_model(recipe)
     assert len(model.config.stages) == 4
     assert (arguments.max_steps > 0) != (recipe.arguments.get("num_train_epochs") is not None)
-
-
-def test_the_recipe_of_the_readme_is_the_packaged_one() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    blocks = [block.split("```")[0] for block in readme.split("```yaml\n")[1:]]
-    assert read_recipe("digits").text.strip() in [block.strip() for block in blocks]

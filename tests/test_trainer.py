@@ -15,7 +15,8 @@ from ladder_training.arguments import LadderTrainingArguments
 from ladder_training.errors import TrainingStopped, UserError
 from ladder_training.lars import Lars
 from ladder_training.momentum import target_momentum
-from ladder_training.trainer import LadderTrainer
+from ladder_training.monitor import Figures
+from ladder_training.trainer import BATCH_NORM_SETTLED, LadderTrainer
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 
@@ -263,3 +264,14 @@ def test_errors_a_user_can_cause(tiny_backbone, tmp_path) -> None:
     with pytest.raises(UserError, match="fewer than one"):
         args = make_arguments(tmp_path, per_device_train_batch_size=25)
         LadderTrainer(make_model(tiny_backbone), args, ViewPairs(24)).train()
+
+
+def test_a_look_judges_collapse_only_once_batch_norm_has_settled(tiny_backbone, tmp_path, monkeypatch) -> None:
+    """In the first steps, running statistics are near their start, and held-out projections all alike."""
+    trainer = LadderTrainer(make_model(tiny_backbone), make_arguments(tmp_path), ViewPairs())
+    monkeypatch.setattr(trainer, "look", lambda: Figures(std={"stage4.global": 0.01}))
+    trainer.state.global_step = BATCH_NORM_SETTLED - 1
+    assert trainer.evaluate() == {"eval_std/stage4.global": 0.01}
+    trainer.state.global_step = BATCH_NORM_SETTLED
+    with pytest.raises(TrainingStopped, match=r"stage4\.global has collapsed at step 50"):
+        trainer.evaluate()

@@ -24,6 +24,7 @@ from ladder_training.checkpoints import (
 )
 from ladder_training.errors import TrainingStopped, UserError
 from ladder_training.held_out import held_out_images, is_image_dataset
+from ladder_training.hub_pushes import HubPushes
 from ladder_training.lars import Lars
 from ladder_training.loader import ViewLoader
 from ladder_training.meters import LevelMeters, first_non_finite
@@ -33,15 +34,18 @@ from modeling_ladder import LadderSiameseForPreTraining
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
 TRAINER_STATE = "trainer_state.json"
+BATCH_NORM_SETTLED = 50
+"""Steps after which the running statistics (two updates a step, momentum 0.1) have forgotten their first values. Before,
+held-out projections have the spread of the statistics' start and tell nothing of a collapse; the batches' own do."""
 
 
-class LadderTrainer(Trainer):
+class LadderTrainer(HubPushes, Trainer):
     """Pretrains a `LadderSiameseForPreTraining`.
 
     On top of transformers' Trainer: LARS with the right parameter groups; the target's update after each optimizer
     step, with tau on its cosine; each level's loss in the logs, averaged over the logging window; looks at held-out
     images; a stop that names the stage where a loss is not finite or a level collapses; whole checkpoints that resume
-    exactly.
+    exactly; pushes of the native backbone with this package's card (`HubPushes`).
 
     Args:
         model: The pretraining model.
@@ -268,7 +272,8 @@ class LadderTrainer(Trainer):
         metrics = {}
         if figures is not None:
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.log_entries().items()}
-            self._check_spread(figures.std)
+            if self.state.global_step >= BATCH_NORM_SETTLED:
+                self._check_spread(figures.std)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
