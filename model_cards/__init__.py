@@ -4,7 +4,7 @@ from .card import Card, build_card, write_card
 from .errors import CardError, PushError
 from .feature_figures import feature_figures
 from .publish_plan import PlannedFile, PushPlan, plan_push
-from .push import PushResult, push
+from .push import PushResult, make_repository, push
 from .verify import Verification, verify_checksums
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Verification",
     "build_card",
     "feature_figures",
+    "make_repository",
     "plan_push",
     "push",
     "verify_checksums",

@@ -100,7 +100,7 @@ def plan_push(
     _check_names(repo_id, revision, tag)
     _check_native(folder)
     if include_pretraining and not (folder / PRETRAINING / "config.json").is_file():
-        raise PushError(f"{folder} has no {PRETRAINING}/ to send; leave out --with-pretraining, or give a run's folder")
+        raise PushError(f"{folder} has no {PRETRAINING}/ to send; leave out --pretraining, or give a run's folder")
     files = [PlannedFile("config.json", folder / "config.json"), *_weights(folder, "")]
     if (folder / "preprocessor_config.json").is_file():
         files.append(PlannedFile("preprocessor_config.json", folder / "preprocessor_config.json"))

@@ -1,20 +1,16 @@
 """Publish a run to the Hub: one commit, whole or not at all, tried again as a whole."""
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import PushError
-from .hub_errors import Trouble, clean, explain
+from .hub_errors import Trouble, clean
 from .publish_plan import PlannedFile, PushPlan, plan_push, readable_size
+from .retry import try_again
 from .run_files import FIGURES, PRETRAINING
-
-ATTEMPTS = 5
-FIRST_WAIT = 2.0
-LONGEST_WAIT = 900.0
 
 
 @dataclass(frozen=True)
@@ -95,24 +91,56 @@ def push(
 
     token = token or get_token()
     work = _Push(plan, token, message, report)
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return work.run()
-        except PushError:
-            raise
-        except Exception as error:
-            trouble = explain(error, repo_id, has_token=token is not None)
-            # The chain is cut on purpose: the client's own error may repeat headers or what a server echoed.
-            refusal = PushError(_message(plan, work, trouble, token))
-        wait = trouble.wait if trouble.wait is not None else FIRST_WAIT * 2 ** (attempt - 1)
-        if not trouble.transient or attempt >= ATTEMPTS or wait > LONGEST_WAIT:
-            if wait > LONGEST_WAIT:
-                refusal = PushError(f"{refusal} (the Hub asks to wait {wait:.0f} s)")
-            raise refusal
-        report(f"{clean(trouble.cause, token)}; trying again in {wait:.0f} s ({attempt + 1} of {ATTEMPTS})")
-        time.sleep(wait)
+    return try_again(
+        work.run,
+        lambda trouble: _message(plan, work, trouble, token),
+        repo_id=repo_id,
+        token=token,
+        report=report,
+    )
+
+
+def make_repository(
+    name: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> str:
+    """Make a repository if it does not exist: a token that may not write shows before a training and not after it.
+
+    Args:
+        name: "user/name", or a name alone for the token's own user.
+        private: Make it private. An existing public repository is refused.
+        token: See `push`.
+        report: See `push`.
+
+    Returns:
+        "user/name".
+
+    Raises:
+        PushError: with the cause and the next step.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    token = token or get_token()
+    api = HfApi(token=token, library_name="ladder-siamese")
+
+    def make() -> str:
+        found = api.create_repo(name, private=True if private else None, exist_ok=True).repo_id
+        if private and api.repo_info(found).private is False:
+            raise PushError(
+                f"{found} exists and is public; make it private in its settings on the Hub, or do not ask for private"
+            )
+        return found
+
+    return try_again(
+        make,
+        lambda trouble: clean(f"{name} cannot be made on the Hub: {trouble.cause}. Next: {trouble.step}", token),
+        repo_id=name,
+        token=token,
+        report=report or _print,
+    )
 
 
 class _Push:

@@ -92,7 +92,9 @@ def training(files: RunFiles) -> str:
         rows.append(["Date", plain(one_line(run.get("finished") or run["started"])[:10])])
     status = run.get("status")
     note = ""
-    if status not in (None, "finished"):
+    if status == "running":
+        note = "\n\n**The run is still going:** this is its state after the steps above."
+    elif status not in (None, "finished"):
         reason = f" ({plain(run['reason'])})" if run.get("reason") else ""
         note = f"\n\n**The run did not finish:** its status is {plain(status)}{reason}."
     text = _fact_table(rows) + note

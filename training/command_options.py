@@ -20,7 +20,9 @@ def _needed(help_text: str) -> Any:
 class EvaluateOptions:
     """What every evaluation task needs."""
 
-    model: str = _needed("Run folder, checkpoint, exported folder or Hub name.")
+    model: str = _needed("Run folder, checkpoint, exported folder or Hub name; USER/NAME@REVISION too.")
+    revision: str | None = _option(None, "Branch, tag or commit of a Hub model.")
+    verify: bool = _option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")
     dataset: str = _needed("digits, Hub data set, folder of images, Parquet files or WebDataset shards.")
     recipe: str | None = _option(None, "YAML file with settings of the task, or the name of a packaged one.")
     test_dataset: str | None = _option(None, "Data set to score, where it is not a split of --dataset.")
@@ -33,10 +35,11 @@ class EvaluateOptions:
 class ExportOptions:
     """Writing the backbone for another library."""
 
-    checkpoint: str = _needed("Run folder, checkpoint, exported folder or Hub name.")
+    checkpoint: str = _needed("Run folder, checkpoint, exported folder or Hub name; USER/NAME@REVISION too.")
     format: str = _option("transformers", f"One of {', '.join(FORMATS)}.")
     output: str = _needed("Folder for the files.")
-    revision: str | None = _option(None, "Branch, tag or commit of a Hub repo.")
+    revision: str | None = _option(None, "Branch, tag or commit of a Hub model.")
+    verify: bool = _option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")
     image_size: int | None = _option(None, "Side of the images, for a model without preprocessor_config.json.")
 
 
@@ -55,7 +58,7 @@ class PushOptions:
     repo: str = _needed("USER/NAME on the Hub.")
     private: bool = _option(False, "Make the repo private when it is created.")
     pretraining: bool = _option(False, "Publish the full pretraining checkpoint too, to continue from.")
-    revision: str | None = _option(None, "Branch to push to.")
+    revision: str | None = _option(None, "Branch to push to; made from main if it does not exist.")
     tag: str | None = _option(None, "Tag to put on the pushed commit.")
     message: str | None = _option(None, "Commit message.")
     dry_run: bool = _option(False, "Only show what would be sent, and how large it is.")

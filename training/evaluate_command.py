@@ -5,7 +5,7 @@ from typing import Any
 
 from . import evaluation
 from .command_options import EvaluateOptions
-from .model_reference import model_folder
+from .model_reference import model_folder, verified, with_revision
 
 
 def evaluate_command(task: str, options: EvaluateOptions, settings: dict[str, Any]) -> int:
@@ -21,7 +21,9 @@ def evaluate_command(task: str, options: EvaluateOptions, settings: dict[str, An
     """
     from .evaluation.load import default_output
 
-    folder = model_folder(options.model)
+    folder = with_revision(model_folder(options.model), options.revision)
+    if options.verify:
+        folder = verified(folder)
     output = options.output or default_output(options.model)
     result = getattr(evaluation, task)(
         folder,

@@ -1,6 +1,10 @@
-"""What a command may be given as a model: a run's folder, a checkpoint, an exported folder or a Hub name."""
+"""What a command may be given as a model: a run's folder, a checkpoint, an exported folder or a Hub name.
+
+A Hub name may end in `@REVISION`, a branch, a tag or a commit: `user/name@v1`.
+"""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,7 @@ DEFAULT_IMAGE_SIZE = 224
 # Below this size images are resized to the crop itself: data sets of small images are framed already.
 SMALL_IMAGE_SIZE = 128
 CROP_FRACTION = 0.875
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 
 
 def model_folder(reference: str) -> str:
@@ -27,7 +32,7 @@ def model_folder(reference: str) -> str:
     """
     path = Path(reference).expanduser()
     if not path.exists():
-        if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+        if reference.startswith((".", "/", "~")) or reference.split("@")[0].count("/") > 1:
             raise UserError(f"there is no folder {reference}")
         return reference
     if not path.is_dir():
@@ -42,6 +47,47 @@ def model_folder(reference: str) -> str:
     raise UserError(f"{reference} holds no model: neither config.json nor a whole checkpoint-N")
 
 
+def split_revision(reference: str, revision: str | None = None) -> tuple[str, str | None]:
+    """A reference without its `@REVISION`, and the revision; a path that exists is never split.
+
+    Args:
+        reference: As given by the user.
+        revision: Given apart from the reference.
+
+    Raises:
+        UserError: two different revisions are given, or one for a folder.
+    """
+    if Path(reference).expanduser().exists():
+        if revision is not None:
+            raise UserError(f"{reference} is a folder on disk, which has no revision {revision}; leave that out")
+        return reference, None
+    name, _, behind = reference.rpartition("@")
+    if not behind or not HUB_NAME.fullmatch(name):
+        return reference, revision
+    if revision not in (None, behind):
+        raise UserError(f"{reference} and revision {revision} are two revisions; give one")
+    return name, behind
+
+
+def with_revision(reference: str, revision: str | None) -> str:
+    """A reference with its revision behind an `@`, as `split_revision` reads it."""
+    name, revision = split_revision(reference, revision)
+    return name if revision is None else f"{name}@{revision}"
+
+
+def why_not_loaded(reference: str, error: Exception) -> str:
+    """What a failed load says to somebody who gave a name or a folder to a command."""
+    text = " ".join(str(error).split())
+    if "is not a valid model identifier" in text:
+        text = (
+            "there is no such folder, and no repository on the Hub that your access token shows; check the name, or "
+            "log in with `hf auth login`"
+        )
+    elif "couldn't connect to" in text and "find them in the cached files" in text:
+        text = "the Hub cannot be reached and the cache does not hold it; connect once, then run the same command again"
+    return f"{reference} cannot be loaded as a model: {text}"
+
+
 def load_model(reference: str, revision: str | None = None) -> "LadderSiameseModel":
     """Load the online backbone of any model, in eval mode, in float32 on the CPU.
 
@@ -52,11 +98,49 @@ def load_model(reference: str, revision: str | None = None) -> "LadderSiameseMod
 
     from modeling_ladder import LadderSiameseModel
 
-    folder = model_folder(reference)
+    folder, revision = split_revision(model_folder(reference), revision)
     try:
         return LadderSiameseModel.from_pretrained(folder, dtype=torch.float32, revision=revision).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"{reference} cannot be loaded as a model: {error}") from error
+        raise UserError(why_not_loaded(reference, error)) from error
+
+
+def verified(reference: str, revision: str | None = None, subfolder: str | None = None) -> str:
+    """Compare a model's files with the Hub's checksums before anything of them is loaded.
+
+    Args:
+        reference: Hub name, a downloaded folder or a pushed run; the card or the cache says where it is on the Hub.
+        revision: Branch, tag or commit.
+        subfolder: Part of the repository whose weights will be loaded too.
+
+    Returns:
+        The reference to load from; a Hub name has the commit that was compared, so that nothing else is loaded.
+
+    Raises:
+        UserError: a file is not the Hub's, or the Hub cannot be asked.
+    """
+    from ladder_model_cards import PushError, verify_checksums
+    from modeling_ladder.checking import check_before_loading
+
+    place, revision = split_revision(model_folder(reference), revision)
+    try:
+        if not Path(place).is_dir():
+            for part in dict.fromkeys(("", subfolder or "")):
+                check_before_loading(place, revision=revision, subfolder=part)
+            processor_of(place, revision=revision)
+        found = verify_checksums(place, revision=revision)
+    except PushError as error:
+        raise UserError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise UserError(why_not_loaded(reference, error)) from error
+    if found.differing or not found.checked:
+        what = ", ".join(found.differing) or "no file at all"
+        raise UserError(
+            f"{what} in {found.folder} is not what {found.repo_id} holds on the Hub at {found.revision}: nothing was "
+            f"loaded; get it again with `hf download {found.repo_id} --revision {found.revision} --force-download`"
+        )
+    print(f"{found.checked} files are as {found.repo_id} holds them at {found.revision}")
+    return place if Path(place).is_dir() else f"{place}@{found.revision}"
 
 
 def image_processor(
@@ -96,7 +180,7 @@ def processor_of(reference: str, image_size: int | None = None, revision: str | 
         image_size: Side of the images; replaces what the model says.
         revision: Of a Hub repo.
     """
-    settings = _saved_settings(model_folder(reference), revision)
+    settings = _saved_settings(*split_revision(model_folder(reference), revision))
     mean = tuple(settings.get("image_mean") or IMAGENET_MEAN)
     std = tuple(settings.get("image_std") or IMAGENET_STD)
     crop = settings.get("crop_size") or settings.get("size") or {}
@@ -116,7 +200,10 @@ def _saved_settings(folder: str, revision: str | None) -> dict[str, Any]:
     if not path.is_dir():
         from transformers.utils import cached_file
 
-        found = cached_file(folder, PREPROCESSOR, revision=revision, _raise_exceptions_for_missing_entries=False)
+        try:
+            found = cached_file(folder, PREPROCESSOR, revision=revision, _raise_exceptions_for_missing_entries=False)
+        except OSError as error:
+            raise UserError(why_not_loaded(folder, error)) from error
         file = Path(found) if found else None
     try:
         settings = json.loads(file.read_text(encoding="utf-8")) if file else {}

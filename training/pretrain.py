@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from .build import Data, build_model, build_views, load_data, training_arguments
 from .checkpoints import newest_valid_checkpoint
-from .errors import TrainingStopped
+from .errors import TrainingStopped, UserError
 from .files import folder_written_at_once
 from .model_reference import image_processor
 from .recipe import ResolvedRecipe
@@ -22,6 +22,7 @@ from .run_folder import (
     git_commit,
     hardware,
     now,
+    recorded_text,
     recorded_values,
     versions,
     write_run,
@@ -112,27 +113,33 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         publish(trainer, folder)
         record.update(trainer.state, status="finished", finished=now())
         _write_card(trainer, folder, recipe)
+        if arguments.push_to_hub:
+            _push(trainer, folder)
         print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
     trainer.accelerator.wait_for_everyone()
     return 0
 
 
-def publish(trainer: "LadderTrainer", folder: Path) -> None:
+def publish(trainer: "LadderTrainer", folder: Path, *, pretraining: bool = True) -> None:
     """Write what a finished run's folder holds at its root, and `pretraining/`.
 
     Args:
-        trainer: With the trained model; its transform gives size, mean and deviation of the images.
+        trainer: With the trained model; its transform gives size, mean and deviation of the images. Without a transform
+            (the data set gives views) there is no preprocessor.
         folder: The run's folder.
+        pretraining: Write `pretraining/` too.
     """
     from modeling_ladder import save_native_backbone
 
     model, transform = trainer.pretraining_model, trainer.transform
-    processor = image_processor(transform.size, tuple(transform.mean), tuple(transform.std))
     with folder_written_at_once(folder) as temporary:
         save_native_backbone(model, temporary)
-        processor.save_pretrained(temporary)
-        model.save_pretrained(temporary / PRETRAINING)
-        processor.save_pretrained(temporary / PRETRAINING)
+        if pretraining:
+            model.save_pretrained(temporary / PRETRAINING)
+        if transform is not None:
+            processor = image_processor(transform.size, tuple(transform.mean), tuple(transform.std))
+            for place in (temporary, temporary / PRETRAINING) if pretraining else (temporary,):
+                processor.save_pretrained(place)
         trainer.state.save_to_json(str(temporary / TRAINER_STATE))
 
 
@@ -172,7 +179,7 @@ def _new_run(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer
         "method": recipe.model.method,
         "license": recipe.run.license,
         "title": recipe.run.run_name_for_card,
-        "recipe": {"name": recipe.name, "text": recipe.text, "values": values},
+        "recipe": {"name": recipe.name, "text": recorded_text(recipe.text, recipe.values), "values": values},
         "seed": trainer.args.seed,
         "datasets": data.records,
         "images_seen": 0,
@@ -198,6 +205,16 @@ def _write_card(trainer: "LadderTrainer", folder: Path, recipe: ResolvedRecipe) 
         write_card(folder)
     except (CardError, OSError) as error:
         print(f"the card was not written: {error}; `ladder card {folder}` tries again")
+
+
+def _push(trainer: "LadderTrainer", folder: Path) -> None:
+    """Publish a finished run; a push that fails does not undo the run."""
+    try:
+        trainer.push_to_hub(commit_message=f"Publish {folder.resolve().name}")
+    except UserError as error:
+        raise UserError(
+            f"{folder} is finished and whole, but not published: {error}, as `ladder push {folder} {trainer.hub_model_id}`"
+        ) from None
 
 
 @contextlib.contextmanager

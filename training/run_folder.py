@@ -120,6 +120,14 @@ def recorded_values(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in SECRET_FIELDS}
 
 
+def recorded_text(text: str, values: dict[str, Any]) -> str:
+    """A recipe's text without the secrets that stand in it."""
+    for name in SECRET_FIELDS:
+        if values.get(name):
+            text = text.replace(str(values[name]), "***")
+    return text
+
+
 def command_line(arguments: list[str] | None = None) -> str:
     """The command in one line, as a person would type it again; the value of a secret option is left out."""
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -28,8 +28,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     clock = SimpleNamespace(sleep=waited.append)
     monkeypatch.setattr(client_http, "time", clock)
-    # The package exports the function `push` under the module's name.
-    monkeypatch.setattr(importlib.import_module("ladder_model_cards.push"), "time", clock)
+    monkeypatch.setattr(importlib.import_module("ladder_model_cards.retry"), "time", clock)
     return waited
 
 
