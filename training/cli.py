@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     except TrainingStopped as error:
         return _fail(f"ladder: stopped: {error}", 3)
     except KeyboardInterrupt:
-        hint = "; the same command goes on from the last checkpoint" if words[:1] == ["pretrain"] else ""
+        hint = "; the same command goes on from the last checkpoint" if words[:1] in (["pretrain"], ["compare"]) else ""
         return _fail(f"ladder: interrupted{hint}", 130)
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has had enough: nobody is left to tell.

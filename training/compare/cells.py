@@ -20,7 +20,7 @@ from .evaluations import data_name
 
 PRETRAIN, GRADIENTS = "pretrain", "gradients"
 DONE, COLLAPSED, STOPPED = "finished", "collapsed", "stopped"
-_DATA_FIELDS = ("dataset", "eval_dataset", "from_model")
+DATA_FIELDS = ("dataset", "eval_dataset", "from_model")
 _GLOBAL_FIELDS = ("level_names", "level_losses", "level_weights", "projection_hidden_size", "projection_size", "target")
 _LOCAL_FIELDS = ("local_projection_hidden_size", "local_matching", "local_grid_size")
 _UNTRAINED_FIELDS = ("trained", "seed", "backbone_config", "from_model", "image_size", "image_mean", "image_std")
@@ -110,7 +110,7 @@ def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, A
             fields.pop(name, None)
         names += ("base_momentum",) if config.target == "ema" else ()
         fields |= {name: getattr(config, name) for name in names}
-    for name in _DATA_FIELDS:
+    for name in DATA_FIELDS:
         fields[name] = data_name(fields.get(name))
     fields["trained"] = trained
     if not trained:

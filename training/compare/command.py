@@ -3,15 +3,17 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
-from .evaluations import check_data, missing_labels
+from ..files import write_text
+from .evaluations import Evaluation, check_data, missing_labels
 from .options import CompareOptions
 from .plan import Plan, make_plan
 from .report import JSON_FILE, TABLE_FILE, grid, results_table, write_report
 from .schedule import run_all
 from .summary import summarise_comparison
-from .work import missing_work, read_evaluation, say_with_time, units_of
+from .work import LOGS, missing_work, read_evaluation, say_with_time, units_of
 
 
 def compare_command(options: CompareOptions) -> int:
@@ -44,8 +46,17 @@ def compare_command(options: CompareOptions) -> int:
     return 0
 
 
-def _draw(plan: Plan, summary: dict) -> list[str]:
-    return []
+def _draw(plan: Plan, summary: dict[str, Any]) -> list[str]:
+    """Draw all figures anew; their names. Pictures of an earlier comparison that this one does not have go."""
+    from .figures import comparison_figures
+
+    folder, pictures = plan.folder / "figures", comparison_figures(summary)
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for name, picture in pictures.items():
+        (folder / name).write_bytes(picture)
+    return list(pictures)
 
 
 def _leave_out_unlabelled(plan: Plan) -> None:
@@ -61,7 +72,8 @@ def _leave_out_unlabelled(plan: Plan) -> None:
             plan.notes.append(f"{evaluation.key} is left out: {reasons[evaluation.dataset]}")
 
 
-def _has_cell(plan: Plan, evaluation) -> bool:
+def _has_cell(plan: Plan, evaluation: Evaluation) -> bool:
+    """Whether the evaluation was made before, so that the data need not be there to know that it can be."""
     return any(
         read_evaluation(plan, method, seed, evaluation) is not None for method in plan.methods for seed in plan.seeds
     )
@@ -81,13 +93,16 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another one is at work.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOGS).mkdir(parents=True, exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        # Cells, table and figures are for git; weights and logs are not.
+        write_text(folder / ".gitignore", f"{LOGS}/\nruns/\n")
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOGS / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -74,7 +74,7 @@ def planned_evaluations(options: CompareOptions, recipe: ResolvedRecipe) -> list
     else:
         datasets = recipe.data.dataset
         for dataset in [datasets] if isinstance(datasets, str) else datasets or []:
-            found += [_make(task, dataset, by_default=True) for task in _CLASSIFICATION]
+            found += [_make(task, dataset, settings=_read_alike(recipe), by_default=True) for task in _CLASSIFICATION]
     for dataset in options.classification_dataset or []:
         found += [_make(task, dataset) for task in _CLASSIFICATION]
     found += [_make("detection", dataset) for dataset in options.detection_dataset or []]
@@ -101,7 +101,9 @@ def missing_labels(evaluation: Evaluation) -> str | None:
     fit = next((name for name in FIT_NAMES if name in splits), None)
     if fit is None or not any(name in splits for name in SCORE_NAMES):
         return "it has no train split with a test or validation split"
-    if find_label_column(load_image_stream(evaluation.dataset, split=fit)) is None:
+    known = evaluation.settings.get("label_column")
+    streaming = bool(evaluation.settings.get("streaming"))
+    if not known and find_label_column(load_image_stream(evaluation.dataset, split=fit, streaming=streaming)) is None:
         return "it has no label column"
     return None
 
@@ -117,6 +119,13 @@ def check_data(evaluation: Evaluation) -> None:
     for name in (evaluation.dataset, evaluation.test_dataset):
         if name is not None:
             split_names(name)
+
+
+def _read_alike(recipe: ResolvedRecipe) -> dict[str, Any]:
+    """How the recipe reads its images, as settings of an evaluation."""
+    data = recipe.data
+    settings = {"image_column": data.image_column, "label_column": data.label_column, "streaming": data.streaming}
+    return {name: value for name, value in settings.items() if value}
 
 
 def _from_file(path: str) -> list[Evaluation]:

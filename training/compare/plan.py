@@ -129,7 +129,7 @@ def make_plan(options: CompareOptions) -> Plan:
         recipe = plan.recipe(method, plan.seeds[0])
         network_config(recipe)
         build_views(recipe)
-    training_arguments(plan.recipe(plan.baseline, plan.seeds[0]), folder)
+        training_arguments(recipe, Path(recipe.run.output))
     plan.evaluations = planned_evaluations(options, plan.recipe(plan.baseline, plan.seeds[0]))
     if options.stability:
         plan.stability = planned_stability(options, plan.recipe(plan.baseline, plan.seeds[0]))

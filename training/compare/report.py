@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.report import file_name
 from ..files import write_text
 from .cells import plain, write_compact
 
@@ -60,7 +61,7 @@ def results_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         metric = f"**{row['metric']}**" if row["headline"] else row["metric"]
         means = [_mean(figures[name], len(summary["seeds"])) for name in methods]
         differences = [_difference(figures[name]["difference"]) for name in others]
-        rows.append([row["task"], row["dataset"], metric, *means, *differences])
+        rows.append([_task(row), row["dataset"], metric, *means, *differences])
     return heads, rows
 
 
@@ -103,6 +104,12 @@ def grid(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
+
+
+def _task(row: dict[str, Any]) -> str:
+    """The task, with the evaluation's name where it was given one."""
+    default = f"{row['task']}-{file_name(row['dataset'])}"
+    return row["task"] if row["evaluation"] == default else f"{row['task']} ({row['evaluation']})"
 
 
 def _mean(figures: dict[str, Any], seeds: int) -> str:

@@ -64,7 +64,7 @@ def _run_in_processes(plan: Plan, units: list[Unit], jobs: int, after: Callable[
             "a process of the comparison was ended from outside (out of memory?); the same command goes on from here"
         ) from error
     except BaseException:
-        for process in list(pool._processes.values()):
+        for process in multiprocessing.active_children():
             process.terminate()
         raise
     finally:

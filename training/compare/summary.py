@@ -50,7 +50,7 @@ def summarise_comparison(plan: Plan) -> dict[str, Any]:
     """All that the cells say, as comparison.json holds it; what is not there yet is left out.
 
     Returns:
-        "rows", "pretraining", "steps_to_reach", "gradients", "stability", and what was compared.
+        "rows", "pretraining", "steps_to_reach", "curves", "gradients", "stability", and what was compared.
     """
     pretrain = {
         (method.name, seed): cell
@@ -76,6 +76,14 @@ def summarise_comparison(plan: Plan) -> dict[str, Any]:
             for method in plan.methods
         },
         "steps_to_reach": reach_rows(plan, pretrain),
+        "curves": {
+            group: {
+                method.name: curves
+                for method in plan.methods
+                if (curves := mean_curves([pretrain.get((method.name, seed)) for seed in plan.seeds], group))
+            }
+            for group in ("knn", "loss", "std")
+        },
         "gradients": _gradients(plan),
         "stability": _stability(plan),
     }
@@ -161,6 +169,31 @@ def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> l
                     }
                 )
     return rows
+
+
+def mean_curves(cells: list[dict[str, Any] | None], group: str) -> dict[str, dict[str, list[float | None]]]:
+    """A method's curves over the steps that all its finished runs have.
+
+    Args:
+        cells: Of its pretraining, one per seed; those that are missing or were stopped do not count.
+        group: "knn", "loss" or "std".
+
+    Returns:
+        Stage or level to {"step", "mean", "std"}; std is None with one seed.
+    """
+    logs = [cell["log"][group] for cell in cells if cell and cell["status"] == DONE and cell["log"].get(group)]
+    if not logs:
+        return {}
+    steps = [step for step in logs[0]["step"] if all(step in log["step"] for log in logs)]
+    found = {}
+    for name in logs[0]:
+        if name == "step" or any(name not in log for log in logs):
+            continue
+        at = [dict(zip(log["step"], log[name], strict=True)) for log in logs]
+        known = [step for step in steps if all(values[step] is not None for values in at)]
+        points = [summarise([values[step] for values in at]) for step in known]
+        found[name] = {"step": known, "mean": [p.mean for p in points], "std": [p.std for p in points]}
+    return found
 
 
 def _method_figures(plan: Plan, values: dict[str, dict[int, float]], name: str, failed: list[int]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from ..errors import TrainingStopped
 from ..files import folder_written_at_once
 from ..model_reference import image_processor
 from ..recipe import ResolvedRecipe
-from ..run_folder import PRETRAINING, git_commit, hardware, read_run
-from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, run_fingerprint, scrubbed
+from ..run_folder import PRETRAINING, differing_fields, git_commit, hardware, read_run, recorded_values
+from .cells import COLLAPSED, DATA_FIELDS, DONE, PRETRAIN, STOPPED, Cells, run_fingerprint, scrubbed
+from .evaluations import data_name
 
 if TYPE_CHECKING:
     from .plan import Method, Plan
@@ -98,7 +99,8 @@ def has_weights(plan: "Plan", method: "Method", seed: int) -> bool:
     folder = plan.run_folder(method.name, f"seed-{seed}")
     if not (folder / "config.json").is_file():
         return False
-    return not method.trained or (read_run(folder) or {}).get("status") == "finished"
+    finished = (read_run(folder) or {}).get("status") == "finished"
+    return not method.trained or (finished and not _is_another_run(folder, plan.recipe(method, seed)))
 
 
 def write_untrained(recipe: ResolvedRecipe, folder: Path) -> None:
@@ -159,11 +161,14 @@ def _log_history(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_another_run(folder: Path, recipe: ResolvedRecipe) -> bool:
-    """Whether a folder holds the run of another recipe."""
-    from ..run_folder import differing_fields, recorded_values
-
+    """Whether a folder holds the run of another recipe; how a path to the same data is written is no difference."""
     run = read_run(folder)
-    return run is not None and bool(differing_fields(run["recipe"]["values"], recorded_values(recipe.values)))
+    if run is None:
+        return False
+    saved, wanted = ({**values} for values in (run["recipe"]["values"], recorded_values(recipe.values)))
+    for values in (saved, wanted):
+        values |= {name: data_name(values[name]) for name in DATA_FIELDS if name in values}
+    return bool(differing_fields(saved, wanted))
 
 
 def _data_paths(recipe: ResolvedRecipe) -> list[str]:

@@ -16,6 +16,7 @@ from .plan import Method, Plan
 from .stability import Point, run_point
 from .training_cell import ensure_weights, has_weights, make_training_cell, remove_checkpoints
 
+LOGS = "logs"
 Say = Callable[[str], None]
 
 
@@ -212,7 +213,7 @@ def say_with_time(text: str) -> None:
 @contextlib.contextmanager
 def output_to_log(plan: Plan, unit: Unit) -> Iterator[None]:
     """Send what the work prints (steps, progress bars) to DIR/logs: the comparison's own lines stay readable."""
-    path = plan.folder / "logs" / f"{unit.method}-seed-{unit.seed}.log"
+    path = plan.folder / LOGS / f"{unit.method}-seed-{unit.seed}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
