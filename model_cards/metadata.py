@@ -65,7 +65,7 @@ def card_data(files: RunFiles) -> ModelCardData:
     license_id = one_line(files.run.get("license") or "other", 60).lower()
     fields: dict[str, Any] = {"license": license_id if SLUG.fullmatch(license_id) else "other"}
     datasets = [one_line(row["name"]) for row in files.datasets]
-    base = one_line(recipe_values(files).get("from_model") or "")
+    base = one_line(recipe_values(files).get("from_model") or "").split("@")[0]
     results = measured_results(files.evaluations)
     fields["datasets"] = [name for name in dict.fromkeys(datasets) if SLUG.fullmatch(name)] or None
     fields["base_model"] = base if SLUG.fullmatch(base) and base.count("/") == 1 else None

@@ -67,6 +67,8 @@ def training(files: RunFiles) -> str:
         parts += [f"{key} {code(row[key])}" for key in ("config", "split", "revision", "fingerprint") if row.get(key)]
         parts += [f"{quantity(row['images'])} images"] if _number(row.get("images")) else []
         rows.append(["Data", ", ".join(parts)])
+    if values.get("from_model"):
+        rows.append(["Started from", code(shown_dataset(values["from_model"]))])
     for key, title in (("images_seen", "Images seen"), ("steps", "Optimizer steps"), ("batch_size", "Batch size")):
         if _number(run.get(key)):
             rows.append([title, quantity(run[key])])

@@ -89,6 +89,7 @@ def hide_paths(text: str) -> str:
 
 
 def shown_dataset(name: object) -> str:
-    """A data set's name without the local folders it lies in."""
+    """A data set's or model's name without the local folders it lies in; a Hub name may have an `@REVISION`."""
     text = one_line(name)
-    return text if SLUG.fullmatch(text) else re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "a local folder"
+    on_hub = SLUG.fullmatch(text.split("@")[0])
+    return text if on_hub else re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "a local folder"

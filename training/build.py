@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .model_reference import model_folder
+from .model_reference import hub_file, model_folder, split_revision, verified, why_not_loaded
 from .options import ModelOptions
 from .recipe import ResolvedRecipe
 from .run_folder import PRETRAINING
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .arguments import LadderTrainingArguments
     from .views import TwoViewTransform
 
-_NOT_CONFIG = ("method", "backbone_config", "from_model")
+_HEAD_SIZES = ("projection_hidden_size", "projection_size", "local_projection_hidden_size")
+_NOT_CONFIG = ("method", "backbone_config", "from_model", "verify")
 # Options of the views whose constructor argument has a shorter name.
 _VIEW_ARGUMENTS = {"image_size": "size", "image_mean": "mean", "image_std": "std", "device_views": "device_mode"}
 
@@ -170,11 +171,13 @@ def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiames
     from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
     from modeling_ladder.conversion import is_ladder_config, read_config_dict
 
-    reference, where = _pretraining_place(str(options.from_model))
     try:
+        reference, where = _pretraining_place(str(options.from_model), options.verify)
         saved = read_config_dict(reference, where)
         if options.backbone_config is not None:
             _check_same_backbone(options, saved.get("backbone_config", saved) if is_ladder_config(saved) else saved)
+        if is_ladder_config(saved):
+            _check_same_heads(options, saved)
         if options.method != "ladder":
             backbone = saved["backbone_config"] if is_ladder_config(saved) else saved
             backbone = AutoConfig.for_model(**{key: value for key, value in backbone.items() if key != "dtype"})
@@ -182,20 +185,35 @@ def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiames
             settings = {**settings, "level_names": [last], "level_losses": ["global"], "level_weights": [1.0]}
         return LadderSiameseForPreTraining.from_pretrained(reference, **where, **settings)
     except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"--from {options.from_model} cannot be loaded: {error}") from error
+        raise UserError(f"--from {why_not_loaded(str(options.from_model), error)}") from error
 
 
-def _pretraining_place(reference: str) -> tuple[str, dict[str, str]]:
-    """Where the heads and the target lie too, if anywhere: (folder or Hub name, subfolder argument)."""
+def _pretraining_place(reference: str, verify: bool = False) -> tuple[str, dict[str, str]]:
+    """Where the heads and the target lie too, if anywhere: (folder or Hub name, arguments of `from_pretrained`)."""
     folder = model_folder(reference)
     path = Path(folder)
     if path.is_dir():
+        folder = verified(folder) if verify else folder
         inner = path / PRETRAINING
         return (str(inner) if (inner / "config.json").is_file() else folder), {}
-    from transformers.utils import cached_file
+    name, revision = split_revision(folder)
+    where = {} if revision is None else {"revision": revision}
+    if hub_file(name, f"{PRETRAINING}/config.json", revision):
+        where["subfolder"] = PRETRAINING
+    if verify:
+        where["revision"] = split_revision(verified(folder, subfolder=where.get("subfolder")))[1]
+    return name, where
 
-    found = cached_file(folder, f"{PRETRAINING}/config.json", _raise_exceptions_for_missing_entries=False)
-    return folder, {"subfolder": PRETRAINING} if found else {}
+
+def _check_same_heads(options: ModelOptions, saved: dict[str, Any]) -> None:
+    """The recipe's heads must be as large as those of the checkpoint to start from, whose weights they take."""
+    for name in _HEAD_SIZES:
+        value = getattr(options, name)
+        if value is not None and saved.get(name) not in (None, value):
+            raise UserError(
+                f"--from {options.from_model} has {name} {saved[name]}, but the recipe says {value}; use the recipe "
+                f"that it was trained with, or take the field out (--{name} null)"
+            )
 
 
 def _check_same_backbone(options: ModelOptions, saved: dict[str, Any]) -> None:
@@ -204,5 +222,5 @@ def _check_same_backbone(options: ModelOptions, saved: dict[str, Any]) -> None:
         if name in saved and saved[name] != value:
             raise UserError(
                 f"--from {options.from_model} has {name} {saved[name]}, but the recipe's backbone_config has {value}; "
-                "use the recipe that it was trained with, or take backbone_config out"
+                "use the recipe that it was trained with, or take the field out (--backbone_config null)"
             )

@@ -71,7 +71,7 @@ class HubPushes:
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        """Write what is published to `output_dir`: native backbone, preprocessor, pretraining/, and this package's card.
+        """Write what is published to `output_dir`: native backbone, preprocessor, pretraining/, this package's card.
 
         A run.json that is there already (of `ladder pretrain`) is left as it is; without one, one is written.
 

@@ -88,6 +88,28 @@ def why_not_loaded(reference: str, error: Exception) -> str:
     return f"{reference} cannot be loaded as a model: {text}"
 
 
+def hub_file(name: str, path: str, revision: str | None = None) -> Path | None:
+    """A file of a Hub repository, through the cache; None where the repository does not have it.
+
+    Raises:
+        UserError: there is no such repository or revision, or nobody can say whether it has the file: a model without
+            the file must not be taken for it while the Hub cannot be asked.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(name, path, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise UserError(why_not_loaded(name, error)) from error
+    if found is None and try_to_load_from_cache(name, path, revision=revision) is None:
+        raise UserError(
+            f"{name}: the Hub cannot be reached and the cache does not hold {path}; connect once, then run the same "
+            "command again"
+        )
+    return None if found is None else Path(found)
+
+
 def load_model(reference: str, revision: str | None = None) -> "LadderSiameseModel":
     """Load the online backbone of any model, in eval mode, in float32 on the CPU.
 
@@ -111,7 +133,7 @@ def verified(reference: str, revision: str | None = None, subfolder: str | None 
     Args:
         reference: Hub name, a downloaded folder or a pushed run; the card or the cache says where it is on the Hub.
         revision: Branch, tag or commit.
-        subfolder: Part of the repository whose weights will be loaded too.
+        subfolder: Part of the repository whose weights will be loaded; None is its root.
 
     Returns:
         The reference to load from; a Hub name has the commit that was compared, so that nothing else is loaded.
@@ -125,8 +147,7 @@ def verified(reference: str, revision: str | None = None, subfolder: str | None 
     place, revision = split_revision(model_folder(reference), revision)
     try:
         if not Path(place).is_dir():
-            for part in dict.fromkeys(("", subfolder or "")):
-                check_before_loading(place, revision=revision, subfolder=part)
+            check_before_loading(place, revision=revision, subfolder=subfolder or "")
             processor_of(place, revision=revision)
         found = verify_checksums(place, revision=revision)
     except PushError as error:
@@ -198,13 +219,7 @@ def _saved_settings(folder: str, revision: str | None) -> dict[str, Any]:
     candidates = [path / PREPROCESSOR, path.resolve().parent / PREPROCESSOR] if path.is_dir() else []
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if not path.is_dir():
-        from transformers.utils import cached_file
-
-        try:
-            found = cached_file(folder, PREPROCESSOR, revision=revision, _raise_exceptions_for_missing_entries=False)
-        except OSError as error:
-            raise UserError(why_not_loaded(folder, error)) from error
-        file = Path(found) if found else None
+        file = hub_file(folder, PREPROCESSOR, revision)
     try:
         settings = json.loads(file.read_text(encoding="utf-8")) if file else {}
     except (OSError, ValueError) as error:

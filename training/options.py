@@ -53,7 +53,10 @@ class ModelOptions:
     local_matching: str | None = _option(None, "location or feature.")
     local_grid_size: int | None = _option(None, "Points per side of the matched grid.")
     base_momentum: float | None = _option(None, "tau at step 0; it rises to 1 on a cosine.")
-    from_model: str | None = _option(None, "Start from this backbone or pretraining checkpoint.")
+    from_model: str | None = _option(
+        None, "Start from this backbone or pretraining checkpoint: a folder or USER/NAME, also USER/NAME@REVISION."
+    )
+    verify: bool = _option(False, "Compare the files of --from with the Hub's checksums before anything is loaded.")
 
 
 @dataclass

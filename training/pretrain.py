@@ -212,9 +212,8 @@ def _push(trainer: "LadderTrainer", folder: Path) -> None:
     try:
         trainer.push_to_hub(commit_message=f"Publish {folder.resolve().name}")
     except UserError as error:
-        raise UserError(
-            f"{folder} is finished and whole, but not published: {error}, as `ladder push {folder} {trainer.hub_model_id}`"
-        ) from None
+        again = f"`ladder push {folder} {trainer.hub_model_id}`"
+        raise UserError(f"{folder} is finished and whole, but not published ({again} tries again): {error}") from None
 
 
 @contextlib.contextmanager

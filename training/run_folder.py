@@ -30,9 +30,9 @@ PRETRAINING = "pretraining"
 # Fields that change where or how fast a run goes, not what it computes: they may differ when a run goes on.
 FREE_FIELDS = frozenset(
     """output output_dir logging_dir logging_steps logging_strategy logging_first_step log_level log_level_replica
-    log_on_each_node disable_tqdm report_to run_name project run_name_for_card card_images license trackio_space_id
-    trackio_bucket_id trackio_static_space_id save_total_limit save_steps save_strategy dataloader_num_workers
-    dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory
+    log_on_each_node disable_tqdm report_to run_name project verify run_name_for_card card_images license
+    trackio_space_id trackio_bucket_id trackio_static_space_id save_total_limit save_steps save_strategy
+    dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory
     dataloader_multiprocessing_context resume_from_checkpoint push_to_hub hub_token hub_model_id hub_strategy
     hub_private_repo hub_always_push hub_revision ddp_timeout ddp_backend ddp_bucket_cap_mb
     local_rank skip_memory_metrics debug""".split()  # noqa: SIM905

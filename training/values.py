@@ -74,9 +74,11 @@ def from_text(texts: list[str], annotation: Any, name: str) -> Any:
     if len(texts) > 1:
         return coerce([_parsed(text, annotation, name) for text in texts], annotation, name)
     text = texts[0]
+    if type(None) in choices and text.lower() in ("null", "none"):
+        return None
     if str in choices and not any(_is_sequence(choice) or _is_mapping(choice) for choice in choices):
         # Text stays as it was typed: 007 is no number when a name is wanted.
-        return None if type(None) in choices and text.lower() in ("null", "none") else coerce(text, annotation, name)
+        return coerce(text, annotation, name)
     return coerce(_parsed(text, annotation, name), annotation, name)
 
 

@@ -48,6 +48,8 @@ def client(hub: HubServer, sleeps: list[float], monkeypatch: pytest.MonkeyPatch,
     }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
+    # transformers keeps a client of its own, with the address it was made with.
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
