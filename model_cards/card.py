@@ -6,6 +6,7 @@ from pathlib import Path
 from string import Template
 
 from . import sections
+from .comparison import comparison
 from .errors import CardError
 from .figures import training_figures
 from .files import write_whole
@@ -169,7 +170,7 @@ def _use(files: RunFiles, name: str, pretraining: bool, remote_code: bool) -> st
 def _sections(files: RunFiles, figures: list[str]) -> str:
     shown = {
         "Results": sections.results(files),
-        "Compared with the same budget": sections.comparison(files),
+        "Compared with the same budget": comparison(files.comparison),
         "How it was trained": _joined(sections.levels(files), sections.training(files), _pictures(figures)),
         "What the stages see": _pictures(files.figures),
         "What is the paper's and what is not": _template("method.md"),

@@ -20,7 +20,7 @@ TASK_TITLES = {
     "detection": "Object detection",
     "segmentation": "Semantic segmentation",
 }
-METHOD_TITLES = {"ladder": "Ladder Siamese", "byol": "BYOL", "simsiam": "SimSiam"}
+METHOD_TITLES = {"ladder": "Ladder Siamese", "byol": "BYOL", "simsiam": "SimSiam", "random": "untrained"}
 
 
 def model_title(files: RunFiles) -> str:
@@ -64,7 +64,7 @@ def card_data(files: RunFiles) -> ModelCardData:
     """The metadata of a run's card."""
     license_id = one_line(files.run.get("license") or "other", 60).lower()
     fields: dict[str, Any] = {"license": license_id if SLUG.fullmatch(license_id) else "other"}
-    datasets = [one_line(row["name"]) for row in files.datasets]
+    datasets = [one_line(row.get("hub") or "") for row in files.datasets]
     base = one_line(recipe_values(files).get("from_model") or "").split("@")[0]
     results = measured_results(files.evaluations)
     fields["datasets"] = [name for name in dict.fromkeys(datasets) if SLUG.fullmatch(name)] or None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CardError
+from .values import is_number
 
 MAX_JSON = 200 * 2**20
 FIGURES = "figures"
@@ -40,7 +41,7 @@ class Evaluation:
         for run in self.runs:
             for stage, values in _by_stage(run.get("metrics")).items():
                 for name, value in values.items():
-                    if _is_number(value):
+                    if is_number(value):
                         found.setdefault(stage, {}).setdefault(name, []).append(float(value))
         return found
 
@@ -60,7 +61,7 @@ class RunFiles:
 
     @property
     def datasets(self) -> list[dict[str, Any]]:
-        """The data sets that the run read, at least with a "name"."""
+        """The data sets that the run read, at least with a "name"; "hub" is the name of one that lies on the Hub."""
         found = self.run.get("datasets") or self.run.get("dataset") or []
         rows = found if isinstance(found, list) else [found]
         rows = [row if isinstance(row, dict) else {"name": str(row)} for row in rows]
@@ -129,7 +130,7 @@ def read_run_files(folder: str | Path) -> RunFiles:
         run=_dictionary(path / "run.json"),
         log=[entry for entry in log if isinstance(entry, dict)] if isinstance(log, list) else [],
         evaluations=list(evaluations.values()),
-        comparison=_dictionary(path / "comparison.json"),
+        comparison=_dictionary(_comparison_file(path)),
     )
 
 
@@ -166,19 +167,23 @@ def _by_stage(metrics: Any) -> dict[str, dict[str, Any]]:
     for key, value in metrics.items():
         if isinstance(value, dict):
             found.setdefault(str(key), {}).update({str(name): number for name, number in value.items()})
-        elif _is_number(value):
+        elif is_number(value):
             found.setdefault("all", {})[str(key)] = value
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _last_checkpoint(path: Path) -> Path:
     """The newest checkpoint-N of a run that has not finished; the folder itself where there is none."""
     found = [(int(p.name.split("-")[1]), p) for p in path.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
     return max(found)[1] if found else path
+
+
+def _comparison_file(path: Path) -> Path:
+    """comparison.json of the run's own folder, or of the comparison that the run is part of (runs/METHOD/seed-N)."""
+    own, place = path / "comparison.json", path.resolve()
+    if not own.is_file() and place.parent.parent.name == "runs" and place.name.startswith("seed-"):
+        return place.parent.parent.parent / "comparison.json"
+    return own
 
 
 def _dictionary(path: Path) -> dict[str, Any]:

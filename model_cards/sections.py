@@ -7,6 +7,7 @@ from typing import Any
 from .metadata import METHOD_TITLES, TASK_TITLES, architecture, recipe_values
 from .run_files import Evaluation, RunFiles, count_weights
 from .text import code, duration, fence, hide_paths, one_line, plain, quantity, shown_dataset, table
+from .values import is_number, numbers
 
 MAX_CLASSES = 100
 
@@ -29,9 +30,10 @@ def facts(files: RunFiles) -> str:
         rows.append(["Input", f"RGB, {plain(edge)} pixels, prepared by `AutoImageProcessor`"])
     rows.append(["Training", f"{plain(METHOD_TITLES.get(files.method, files.method))}, self-supervised, no labels"])
     if files.datasets:
-        rows.append(["Images", ", ".join(plain(shown_dataset(row["name"])) for row in files.datasets)])
-    rows.append(["Licence", plain(files.run.get("license") or "other: ask whoever published the weights")])
-    return _fact_table(rows)
+        rows.append(["Images", ", ".join(_dataset(row["name"]) for row in files.datasets)])
+    license_id = files.run.get("license") or "other"
+    rows.append(["Licence", "other: ask whoever published it" if license_id == "other" else plain(license_id)])
+    return _fact_table("The model", rows)
 
 
 def levels(files: RunFiles) -> str:
@@ -52,8 +54,18 @@ def levels(files: RunFiles) -> str:
     target = "the online network itself, without gradient"
     if config.get("target") != "stop_gradient":
         target = f"a moving average of it (momentum {plain(config.get('base_momentum'))}, rising to 1)"
-    head = table(["Stage", "Loss", "Weight"], rows)
-    return f"{head}{matching}\n\nThe online network predicts the projections of the target network, {target}."
+    heads = ", ".join(
+        f"{plain(config[key])} {what}"
+        for key, what in (
+            ("projection_hidden_size", "hidden units (global levels)"),
+            ("local_projection_hidden_size", "hidden units (local levels)"),
+            ("projection_size", "outputs"),
+        )
+        if is_number(config.get(key))
+    )
+    heads = f" Projector and predictor of a level are MLPs of {heads}." if heads else ""
+    head = table(["Stage", "Loss", "Weight"], rows, numbers_from=2)
+    return f"{head}{matching}\n\nThe online network predicts the projections of the target network, {target}.{heads}"
 
 
 def training(files: RunFiles) -> str:
@@ -65,12 +77,12 @@ def training(files: RunFiles) -> str:
     for row in files.datasets:
         parts = [code(shown_dataset(row["name"]))]
         parts += [f"{key} {code(row[key])}" for key in ("config", "split", "revision", "fingerprint") if row.get(key)]
-        parts += [f"{quantity(row['images'])} images"] if _number(row.get("images")) else []
+        parts += [f"{quantity(row['images'])} images"] if is_number(row.get("images")) else []
         rows.append(["Data", ", ".join(parts)])
     if values.get("from_model"):
         rows.append(["Started from", code(shown_dataset(values["from_model"]))])
     for key, title in (("images_seen", "Images seen"), ("steps", "Optimizer steps"), ("batch_size", "Batch size")):
-        if _number(run.get(key)):
+        if is_number(run.get(key)):
             rows.append([title, quantity(run[key])])
     if values.get("image_size"):
         rows.append(["View size", f"{plain(values['image_size'])} pixels"])
@@ -81,13 +93,15 @@ def training(files: RunFiles) -> str:
     ):
         if values.get(key) is not None:
             rows.append([title, plain(values[key])])
-    if _number(run.get("seconds")):
+    if is_number(run.get("seconds")):
         rows.append(["Wall time", duration(run["seconds"])])
     for key, title in (("hardware", "Hardware"), ("seed", "Seed")):
         if run.get(key) is not None:
             rows.append([title, plain(run[key])])
     if run.get("git_commit"):
-        rows.append(["Code", f"commit {code(run['git_commit'])} of ladder-siamese"])
+        commit = one_line(run["git_commit"])
+        changed = ", with local changes" if commit.endswith("+") else ""
+        rows.append(["Code", f"ladder-siamese at commit {code(commit.removesuffix('+'))}{changed}"])
     if isinstance(run.get("versions"), dict):
         rows.append(["Versions", ", ".join(f"{plain(k)} {plain(v)}" for k, v in run["versions"].items())])
     if run.get("finished") or run.get("started"):
@@ -99,7 +113,7 @@ def training(files: RunFiles) -> str:
     elif status not in (None, "finished"):
         reason = f" ({plain(run['reason'])})" if run.get("reason") else ""
         note = f"\n\n**The run did not finish:** its status is {plain(status)}{reason}."
-    text = _fact_table(rows) + note
+    text = _fact_table("The run", rows) + note
     recipe = run.get("recipe")
     source = recipe.get("text") if isinstance(recipe, dict) else None
     if isinstance(source, str) and source.strip():
@@ -114,45 +128,12 @@ def results(files: RunFiles) -> str:
     return "\n\n".join(_result(evaluation) for evaluation in files.evaluations if evaluation.metrics)
 
 
-def comparison(files: RunFiles) -> str:
-    """The same budget with another method, from comparison.json; empty where there is none.
-
-    comparison.json: {"task", "dataset", "split", "budget" (one line), "methods": {method: {stage: {metric: [one value
-    per seed]}}}} or {"runs": [an evaluation's JSON with "method", ...]}.
-    """
-    data = files.comparison
-    methods = data.get("methods")
-    if not isinstance(methods, dict):
-        methods = {}
-        for run in data.get("runs") or []:
-            for stage, metrics in Evaluation("", "", [run]).metrics.items():
-                for name, found in metrics.items():
-                    stages = methods.setdefault(str(run.get("method")), {}).setdefault(stage, {})
-                    stages.setdefault(name, []).extend(found)
-    rows, names = [], [name for name, stages in methods.items() if isinstance(stages, dict)]
-    stages = {s: None for name in names for s in methods[name]}
-    for stage in stages:
-        metrics = {m: None for name in names for m in _metrics(methods[name], stage)}
-        for metric in metrics:
-            cells = [_values(_metrics(methods[name], stage).get(metric)) for name in names]
-            rows.append([f"{plain(stage)}, {plain(metric)}", *(_mean(cell, metric) for cell in cells)])
-    if not rows:
-        return ""
-    where = [plain(TASK_TITLES.get(data.get("task"), data.get("task") or "")), plain(data.get("dataset") or "")]
-    seeds = max(len(_values(v)) for name in names for s in methods[name].values() for v in s.values())
-    about = " on ".join(part for part in where if part)
-    about = f"{about}: mean ± standard deviation over {seeds} seeds." if seeds > 1 else f"{about}: one seed, no spread."
-    budget = f" {plain(data['budget'], 400)}" if data.get("budget") else ""
-    head = ["Stage", *(plain(METHOD_TITLES.get(name, name)) for name in names)]
-    return f"{about.lstrip(': ')}{budget}\n\n{table(head, rows)}"
-
-
 def _result(evaluation: Evaluation) -> str:
     first, seeds = evaluation.runs[0], len(evaluation.runs)
     metrics = evaluation.metrics
     columns = list(dict.fromkeys(name for values in metrics.values() for name in values))
     count = first.get("count") if isinstance(first.get("count"), dict) else {}
-    scored = count.get("score") if _number(count.get("score")) else None
+    scored = count.get("score") if is_number(count.get("score")) else None
     rows = []
     for stage, values in metrics.items():
         cells = [_mean(values.get(c, []), c, scored if seeds == 1 else None) for c in columns]
@@ -187,17 +168,21 @@ def _per_class(run: dict[str, Any]) -> str:
     if not columns:
         return ""
     rows = [
-        [plain(label, 60), *(_mean(_values(row[index]), name) for name, row in columns.items())]
+        [plain(label, 60), *(_mean(numbers(row[index]), name) for name, row in columns.items())]
         for index, label in enumerate(classes[:MAX_CLASSES])
     ]
     more = f"\n\nand {len(classes) - MAX_CLASSES} more classes" if len(classes) > MAX_CLASSES else ""
     return "\n\n" + _folded("Each class", table(["Class", *(plain(c) for c in columns)], rows) + more)
 
 
-def _fact_table(rows: list[list[str]]) -> str:
-    """Names and values; the first row is the head, since Markdown has no table without one."""
-    lines = [f"| {name} | {value} |" for name, value in rows]
-    return "\n".join([*lines[:1], "| --- | --- |", *lines[1:]]) if lines else ""
+def _fact_table(title: str, rows: list[list[str]]) -> str:
+    """Names and values below a title, since Markdown has no table without a head; names do not wrap."""
+    lines = [f"| {name.replace(' ', '&nbsp;')} | {value} |" for name, value in rows]
+    return "\n".join([f"| {title.replace(' ', '&nbsp;')} | |", "| --- | --- |", *lines]) if lines else ""
+
+
+def _dataset(name: Any) -> str:
+    return "digits (the handwritten digits of scikit-learn)" if name == "digits" else plain(shown_dataset(name))
 
 
 def _folded(title: str, body: str) -> str:
@@ -205,7 +190,7 @@ def _folded(title: str, body: str) -> str:
 
 
 def _split(images: Any, split: Any) -> str:
-    return f"{quantity(images)} images ({plain(split)})" if _number(images) else f"the {plain(split)} split"
+    return f"{quantity(images)} images ({plain(split)})" if is_number(images) else f"the {plain(split)} split"
 
 
 def _mean(values: list[float], metric: str, scored: float | None = None) -> str:
@@ -221,19 +206,6 @@ def _mean(values: list[float], metric: str, scored: float | None = None) -> str:
         spread = 1.96 * math.sqrt(mean * (1 - mean) / scored)
     shown = f"{scale * mean:.{digits}f}"
     return f"{shown} ± {scale * spread:.{digits}f}{unit}" if spread is not None else f"{shown}{unit}"
-
-
-def _metrics(stages: dict[str, Any], stage: str) -> dict[str, Any]:
-    found = stages.get(stage)
-    return found if isinstance(found, dict) else {}
-
-
-def _values(value: Any) -> list[float]:
-    return [float(v) for v in (value if isinstance(value, list) else [value]) if _number(v)]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _plain_resnet(config: dict[str, Any]) -> bool:

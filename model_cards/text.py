@@ -63,9 +63,10 @@ def fence(text: str, language: str = "") -> str:
     return f"{ticks}{language}\n{body}\n{ticks}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of cells that already are Markdown; columns after the first are right-aligned."""
-    lines = [list(header), ["---", *["---:"] * (len(header) - 1)], *[list(row) for row in rows]]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
+    """A Markdown table of cells that already are Markdown; columns from `numbers_from` on are right-aligned."""
+    marks = ["---"] * numbers_from + ["---:"] * (len(header) - numbers_from)
+    lines = [list(header), marks, *[list(row) for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -54,7 +54,8 @@ def test_metadata_says_what_is_known_and_measured(full_run: Path) -> None:
     text = write_card(full_run).read_text()
     data = metadata(text)
     assert data["library_name"] == "transformers" and data["pipeline_tag"] == "image-feature-extraction"
-    assert data["license"] == "apache-2.0" and data["datasets"] == ["digits"]
+    assert data["license"] == "apache-2.0"
+    assert "datasets" not in data, "the embedded digits are no data set of the Hub"
     assert {"arxiv:2211.13844", "ladder-siamese", "self-supervised-learning", "resnet"} <= set(data["tags"])
     assert "base_model" not in data
     index = data["model-index"][0]
@@ -80,6 +81,19 @@ def test_base_model_only_from_the_hub(run: Path) -> None:
     assert metadata(build_card(run).text)["base_model"] == "microsoft/resnet-50"
     write_json(run / "run.json", run_facts(recipe={"text": "", "values": {"from_model": "/data/old/run"}}))
     assert "base_model" not in metadata(build_card(run).text)
+
+
+def test_datasets_are_those_of_the_hub(run: Path) -> None:
+    datasets = [
+        {"name": "user/pets:small", "hub": "user/pets", "revision": "ab" * 20, "split": "train", "images": 5},
+        {"name": "photos", "hub": None, "split": "train"},
+        {"name": "pets2", "hub": "user/pets", "split": "train"},
+        {"name": "evil", "hub": "user/x\n---\nlicense: mit"},
+    ]
+    write_json(run / "run.json", run_facts(datasets=datasets))
+    text = build_card(run).text
+    assert metadata(text)["datasets"] == ["user/pets"] and metadata(text)["license"] == "apache-2.0"
+    assert f"revision `{'ab' * 20}`, 5 images" in text
 
 
 def test_every_local_link_exists_and_every_figure_is_shown(full_run: Path) -> None:
@@ -149,7 +163,7 @@ def test_training_facts_are_the_runs(full_run: Path) -> None:
         "`digits`",
         "1,437 images",
         "2,560",
-        "| Optimizer steps | 40 |",
+        "| Optimizer&nbsp;steps | 40 |",
         "1 min 13 s",
         "a test, 2 cores, no GPU",
     ):
@@ -205,21 +219,70 @@ def test_other_tasks_classes_and_undefined_values(run: Path) -> None:
     assert "object-detection" in tasks
 
 
-def test_comparison_with_the_twin(run: Path) -> None:
-    methods = {
-        "byol": {"stage4": {"accuracy": [0.50, 0.52]}},
-        "ladder": {"stage4": {"accuracy": [0.60, 0.62]}},
+def compared() -> dict[str, Any]:
+    """comparison.json as `ladder compare` writes it (tests/test_compare.py checks the writer)."""
+    figures = {
+        "byol": {"values": {"0": 0.5, "1": 0.52}, "mean": 0.51, "std": 0.0141, "count": 2, "collapsed": []},
+        "ladder": {
+            "values": {"0": 0.6, "1": 0.63},
+            "mean": 0.615,
+            "std": 0.0212,
+            "count": 2,
+            "collapsed": [],
+            "difference": {"mean": 0.105, "low": 0.0415, "high": 0.1685, "count": 2},
+        },
+        "byol_wide": {
+            "values": {},
+            "mean": None,
+            "std": None,
+            "count": 0,
+            "collapsed": [0, 1],
+            "difference": {"mean": None, "low": None, "high": None, "count": 0},
+        },
     }
-    write_json(
-        run / "comparison.json", {"task": "knn", "dataset": "digits", "budget": "40 steps each", "methods": methods}
-    )
+    row = {"evaluation": "knn-digits", "task": "knn", "dataset": "digits", "methods": figures}
+    cost = {"byol": {"0": {"steps": 40, "seconds": 60}, "1": {"steps": 40, "seconds": 62}}}
+    cost["ladder"] = {"0": {"steps": 40, "seconds": 80}, "1": {"steps": 40, "seconds": 80}}
+    return {
+        "recipe": "digits",
+        "dataset": "digits",
+        "methods": ["byol", "ladder", "byol_wide"],
+        "baseline": "byol",
+        "seeds": [0, 1],
+        "rows": [
+            {**row, "metric": "accuracy stage4", "headline": True},
+            {**row, "metric": "accuracy all", "headline": False},
+        ],
+        "pretraining": cost,
+        "notes": ["detection is left out: no boxes"],
+    }
+
+
+def test_comparison_with_the_twin(run: Path, tmp_path: Path) -> None:
+    write_json(run / "comparison.json", compared())
     text = sections(build_card(run).text)["Compared with the same budget"]
-    assert "| Stage | BYOL | Ladder Siamese |" in text
-    assert "| stage4, accuracy | 51.0 ± 1.4 % | 61.0 ± 1.4 % |" in text
-    assert "over 2 seeds" in text and "40 steps each" in text
-    runs = [evaluation(method=name, seed=seed) for name in ("byol", "ladder") for seed in (0, 1)]
-    write_json(run / "comparison.json", {"runs": runs, "task": "knn", "dataset": "digits"})
-    assert "| stage1, accuracy | 50.0 ± 0.0 % |" in build_card(run).text
+    head = "| Task | Data | Metric | BYOL | Ladder Siamese | byol&#95;wide | Ladder Siamese − BYOL | byol&#95;wide − BYOL |"
+    assert head.replace("&#95;", "_") in text
+    shown = "51.0 ± 1.4 % | 61.5 ± 2.1 % | collapsed | +10.5 (+4.2 to +16.9) | — |"
+    assert f"| k nearest neighbours | digits | **accuracy stage4** | {shown}" in text
+    assert f"| k nearest neighbours | digits | accuracy all | {shown}" in text
+    assert "over 2 seeds (0, 1)" in text and "Note: detection is left out&#58; no boxes" in text
+    assert "BYOL 40 steps in 1 min 1 s; Ladder Siamese 40 steps in 1 min 20 s" in text
+    # A run inside the folder of a comparison needs no copy; its own evaluations alone make the model-index.
+    inner = tmp_path / "study" / "runs" / "ladder" / "seed-0"
+    shutil.copytree(run, inner)
+    (inner / "comparison.json").rename(tmp_path / "study" / "comparison.json")
+    assert sections(build_card(inner).text)["Compared with the same budget"] == text
+    values = [m["value"] for r in metadata(build_card(inner).text)["model-index"][0]["results"] for m in r["metrics"]]
+    assert 0.615 not in values and 0.51 not in values
+    alone = {**compared(), "methods": ["byol"]}
+    write_json(run / "comparison.json", alone)
+    assert "Compared" not in build_card(run).text, "one method is no comparison"
+    write_json(run / "comparison.json", {**compared(), "seeds": [0]})
+    assert "one seed, no spread" in build_card(run).text
+    for broken in ({}, {"rows": 3}, {"methods": 7, "rows": [1]}, {"methods": ["a", "b"], "rows": [{"methods": [2]}]}):
+        write_json(run / "comparison.json", broken)
+        assert "Compared" not in build_card(run).text
 
 
 def test_the_paper_is_cited_and_none_of_its_numbers(full_run: Path) -> None:

@@ -241,7 +241,7 @@ def test_pretraining_goes_on_from_a_name_with_its_target(
     moved = [key for key in saved if key.startswith("target.") and not torch.equal(saved[key], trained[key])]
     assert moved, "the target follows from there"
     card = build_card(tmp_path / "on").text
-    assert "base_model: user/digits" in card and "| Started from | `user/digits@moved` |" in card
+    assert "base_model: user/digits" in card and "| Started&nbsp;from | `user/digits@moved` |" in card
 
 
 def test_other_heads_and_backbones_than_the_checkpoint_are_named(

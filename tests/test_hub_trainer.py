@@ -88,7 +88,7 @@ def test_every_save_is_a_whole_native_revision(client: HubServer, make: Any, tmp
         card = files["README.md"].decode()
         assert "Ladder Siamese Network" in card and f'from_pretrained("{NAME}")' in card
         assert "More Information Needed" not in card and "generated automatically" not in card
-        assert f"| Optimizer steps | {step} |" in card and f"| Images seen | {4 * step} |" in card
+        assert f"| Optimizer&nbsp;steps | {step} |" in card and f"| Images&nbsp;seen | {4 * step} |" in card
     assert "still going" in found[0][1]["README.md"].decode()
     last = metadata(found[2][1]["README.md"])
     assert (last["license"], last["datasets"]) == ("mit", ["user/pets"])

@@ -113,7 +113,7 @@ def load_data(recipe: ResolvedRecipe) -> Data:
     Raises:
         UserError: there is no such data set or split, or it holds no images.
     """
-    from .streams import load_image_stream, split_names
+    from .streams import hub_dataset, load_image_stream, split_names
 
     options = recipe.data
     names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
@@ -121,16 +121,13 @@ def load_data(recipe: ResolvedRecipe) -> Data:
         raise UserError("no data set: give --dataset, or `dataset:` in the recipe")
     settings = {"streaming": options.streaming, "revision": options.revision}
     parts = [load_image_stream(name, split=options.split, **settings) for name in names]
-    records = [
-        {
-            "name": name,
-            "split": options.split,
-            "revision": options.revision,
-            "fingerprint": getattr(part, "_fingerprint", None),
-            "images": len(part) if hasattr(part, "__len__") else None,
-        }
-        for name, part in zip(names, parts, strict=True)
-    ]
+    records = []
+    for name, part in zip(names, parts, strict=True):
+        hub, commit = hub_dataset(name, options.revision)
+        record = {"name": name, "hub": hub, "split": options.split, "revision": commit or options.revision}
+        record["fingerprint"] = getattr(part, "_fingerprint", None)
+        record["images"] = len(part) if hasattr(part, "__len__") else None
+        records.append(record)
     if len(parts) == 1:
         train = parts[0]
     else:

@@ -27,7 +27,8 @@ def demo(options: DemoOptions) -> int:
     """
     started = time.monotonic()
     folder = Path(options.directory).expanduser()
-    overrides = {"output": str(folder)}
+    # The digits are public, so that the card may show some of them.
+    overrides: dict[str, object] = {"output": str(folder), "card_images": True}
     if options.steps is not None:
         overrides["max_steps"] = options.steps
     recipe = resolve(read_recipe(RECIPE), overrides)

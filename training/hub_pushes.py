@@ -256,7 +256,7 @@ class HubPushes:
             "title": title,
             "recipe": {"name": None, "text": "", "values": {k: v for k, v in values.items() if v is not None}},
             "seed": args.seed,
-            "datasets": [{"name": name} for name in names],
+            "datasets": [{"name": name, "hub": name} for name in names],
             "batch_size": args.global_batch_size,
             "seconds": sum(seconds) if seconds else None,
             "hardware": hardware(),

@@ -3,7 +3,8 @@
 `run.json` holds:
     status ("running" | "finished" | "stopped"), reason (why it stopped, or None), method, license,
     recipe {"name", "text" (as the user wrote it), "values" (every field that was set, resolved)},
-    command (one line), seed, datasets [{"name", "split", "revision", "fingerprint", "images"}],
+    command (one line), seed, datasets [{"name", "hub" (name on the Hub, or None), "split", "revision"
+    (the full commit, where the Hub could be asked), "fingerprint", "images"}],
     images_seen, steps, batch_size (images per optimizer step, over all devices), seconds (of training, over all
     starts), cpu_seconds (processor time of that, of this process and its finished workers), hardware (one line),
     versions {package: version}, git_commit (of this package's source, or None),

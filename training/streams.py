@@ -97,6 +97,25 @@ def split_names(
         raise _hub_error(name, error) from error
 
 
+def hub_dataset(name_or_path: str | os.PathLike, revision: str | None = None) -> tuple[str | None, str | None]:
+    """Where a data set lies on the Hub.
+
+    Returns:
+        "user/name" and the full commit of the revision; no name for a local or the embedded data set, no commit where
+        the Hub cannot be asked.
+    """
+    name = os.fspath(name_or_path)
+    if (name == "digits" and not Path(name).exists()) or _locate(name) is not None:
+        return None, None
+    from huggingface_hub import HfApi
+
+    hub_name = _hub_name(name, None)[0]
+    try:
+        return hub_name, HfApi().dataset_info(hub_name, revision=revision, timeout=10).sha
+    except Exception:  # a card without the commit is worth more than a run that failed for it
+        return hub_name, None
+
+
 class _Folder:
     """Images in a folder; one subfolder per split, or all of them "train"."""
 

@@ -1,0 +1,95 @@
+"""The comparison with other methods at the same budget, as `ladder compare` measured it."""
+
+from typing import Any
+
+from .metadata import METHOD_TITLES, TASK_TITLES
+from .text import duration, plain, quantity, shown_dataset, table
+from .values import dictionaries, dictionary, is_number, numbers, percent
+
+MAX_ROWS = 60
+
+
+def comparison(data: dict[str, Any]) -> str:
+    """The comparison as Markdown; empty where nothing was measured of at least two methods.
+
+    Args:
+        data: What `ladder compare` writes as comparison.json: "methods", "baseline", "seeds", "dataset", "rows" (task,
+            dataset, metric, headline, and per method mean, std, count, collapsed and the difference to the baseline
+            with the ends of its interval), "pretraining" (per method and seed steps and seconds), "notes".
+    """
+    names = [str(name) for name in data.get("methods") or []] if isinstance(data.get("methods"), list) else []
+    rows = [row for row in dictionaries(data.get("rows")) if any(_mean(row, name) for name in names)]
+    if len(names) < 2 or not rows:
+        return ""
+    baseline = str(data.get("baseline") or names[0])
+    others = [name for name in names if name != baseline]
+    seeds = data.get("seeds") if isinstance(data.get("seeds"), list) else []
+    on = f" on {plain(shown_dataset(data['dataset']))}" if data.get("dataset") else ""
+    several = len(seeds) > 1
+    spread = (
+        f"mean ± standard deviation over {len(seeds)} seeds ({', '.join(plain(seed) for seed in seeds)}); differences "
+        "are taken seed by seed, in points, with their 95 % t-interval"
+        if several
+        else "one seed, no spread; differences in points"
+    )
+    text = (
+        f"Trained{on} by `ladder compare`: every method sees the same images and views in the same order. In per cent: "
+        f"{spread}. Bold: the headline of a task."
+    )
+    head = [
+        "Task",
+        "Data",
+        "Metric",
+        *(_title(n) for n in names),
+        *(f"{_title(n)} − {_title(baseline)}" for n in others),
+    ]
+    lines = []
+    for row in rows[:MAX_ROWS]:
+        metric = plain(row.get("metric"), 60)
+        task = TASK_TITLES.get(row.get("task"), row.get("task") or "")
+        line = [plain(task, 60), plain(shown_dataset(row.get("dataset") or ""), 60)]
+        line.append(f"**{metric}**" if row.get("headline") is True else metric)
+        line += [_mean(row, name) or "—" for name in names]
+        line += [_difference(dictionary(row.get("methods")).get(name)) for name in others]
+        lines.append(line)
+    parts = [text, table(head, lines, numbers_from=3), _cost(data, names)]
+    notes = data.get("notes") if isinstance(data.get("notes"), list) else []
+    parts += [f"Note: {plain(note, 400)}" for note in notes[:20]]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _title(name: str) -> str:
+    return plain(METHOD_TITLES.get(name, name), 60)
+
+
+def _mean(row: dict[str, Any], name: str) -> str:
+    """A method's figure in a row; empty where there is none."""
+    found = dictionary(dictionary(row.get("methods")).get(name))
+    collapsed = found.get("collapsed") if isinstance(found.get("collapsed"), list) else []
+    if not is_number(found.get("mean")):
+        return "collapsed" if collapsed else ""
+    more = f" ({len(collapsed)} collapsed)" if collapsed else ""
+    return percent(found["mean"], found.get("std")) + more
+
+
+def _difference(figures: Any) -> str:
+    found = dictionary(dictionary(figures).get("difference"))
+    if not is_number(found.get("mean")):
+        return "—"
+    text = f"{100 * found['mean']:+.1f}"
+    if is_number(found.get("low")) and is_number(found.get("high")):
+        text += f" ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
+    return text
+
+
+def _cost(data: dict[str, Any], names: list[str]) -> str:
+    """Steps and mean time of each method's runs: equal steps need not be equal time."""
+    parts = []
+    for name in names:
+        runs = [dictionary(run) for run in dictionary(dictionary(data.get("pretraining")).get(name)).values()]
+        steps = sorted({int(step) for step in numbers([run.get("steps") for run in runs])})
+        seconds = numbers([run.get("seconds") for run in runs])
+        if steps and seconds:
+            shown = " to ".join(quantity(step) for step in dict.fromkeys((steps[0], steps[-1])))
+            parts.append(f"{_title(name)} {shown} steps in {duration(sum(seconds) / len(seconds))}")
+    return f"Pretraining took, on average over the seeds: {'; '.join(parts)}." if parts else ""
