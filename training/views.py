@@ -2,7 +2,8 @@
 
 The crops are drawn from the size in the file's header, so the image is decoded once, at the smallest scale that both
 crops allow; each crop is resized in one step; colours change on uint8 in fused passes (`colour`); normalisation writes
-straight into the result.
+straight into the result. A JPEG decoded at 1/2, 1/4 or 1/8 gives views that differ from those of the whole picture by
+one or two levels of 255 on average, because libjpeg averages pixels in another way than the resizing does.
 
 Resizing is torch's antialiased bicubic on uint8, the very operation of torchvision's RandomResizedCrop, and vectorised.
 BYOL's own code does not antialias, which on large photographs shows the network the noise of skipped pixels;
@@ -13,6 +14,7 @@ and `torch.set_num_threads(1)` when they start; nothing here changes such a sett
 """
 
 import inspect
+import math
 from typing import Any
 
 import cv2
@@ -117,7 +119,7 @@ class TwoViewTransform:
             solarize=self._settings["solarize"],
         )
         _keep_freed_memory()
-        self._solarized = colour.solarize_table(solarize_threshold)
+        self._solarize_from = math.ceil(solarize_threshold * 255)
         # level / 255 minus mean, by std, as one multiplication and one addition
         self._normalise = [(1 / (255 * s), -m / s) for m, s in zip(self.mean, self.std, strict=True)]
 
@@ -158,34 +160,32 @@ class TwoViewTransform:
         opened, draws = open_image(image, self.max_pixels), Draws(self.chances, seed)
         boxes = [draws.crop(view, opened.width, opened.height) for view in range(2)]
         reduction = self._reduction(opened, boxes)
+        places = [_place(box, opened, reduction) for box in boxes]
         stored = opened.stored_pixels(reduction)
         colours = [draws.colours(view) for view in range(2)]
         flips = [draws.flip(view) for view in range(2)]
-        shape = (2, 3, self.size, self.size)
-        pixels = np.empty(shape, np.uint8 if self.device_mode else np.float32)
-        shares = []
-        for view, box in enumerate(boxes):
-            inside, box = _place(box, opened, reduction)
-            x0, y0, x1, y1 = box
+        squares, shares = [], []
+        # Both crops before any colour, while the image is in the processor's cache.
+        for (inside, (x0, y0, x1, y1)), flip in zip(places, flips, strict=True):
             shares.append((x0 / opened.width, y0 / opened.height, x1 / opened.width, y1 / opened.height))
             square = self._resize(stored, inside, opened.orientation)
-            if flips[view]:
-                square = cv2.flip(square, 1)
+            squares.append(cv2.flip(square, 1) if flip else square)
+        pixels = np.empty((2, 3, self.size, self.size), np.uint8 if self.device_mode else np.float32)
+        for square, parameters, planes in zip(squares, colours, pixels, strict=True):
             if self.device_mode:
-                for channel, plane in enumerate(cv2.split(square)):
-                    pixels[view, channel] = plane
+                colour.split(square, planes)
             else:
-                parameters = colours[view]
-                square = colour.jitter(square, parameters)
-                solarized = self._solarized if parameters.solarize else None
-                colour.finish(square, parameters.sigma, solarized, self._normalise, pixels[view])
+                solarize_from = self._solarize_from if parameters.solarize else None
+                jittered = colour.jitter(square, parameters)
+                colour.finish(jittered, parameters.sigma, solarize_from, self._normalise, planes)
         views = {
             "pixel_values": torch.from_numpy(pixels),
             "view_boxes": torch.from_numpy(np.array(shares, np.float32)),
-            "view_flips": torch.tensor(flips),
+            "view_flips": torch.from_numpy(np.array(flips)),
         }
         if self.device_mode:
-            views["view_parameters"] = torch.tensor([row.to_row() for row in colours], dtype=torch.float32)
+            rows = np.array([parameters.to_row() for parameters in colours], np.float32)
+            views["view_parameters"] = torch.from_numpy(rows)
         return views
 
     def _reduction(self, opened: OpenedImage, boxes: list[Box]) -> int:
@@ -196,18 +196,18 @@ class TwoViewTransform:
     def _resize(self, stored: np.ndarray, box: Box, orientation: int) -> np.ndarray:
         """Crop, resize to uint8 (size, size, 3) and turn as EXIF says."""
         x0, y0, x1, y1 = box
-        piece = stored[y0:y1, x0:x1]
+        piece = np.ascontiguousarray(stored[y0:y1, x0:x1])  # torch would copy it too, but more slowly
         if not piece.flags.writeable:  # torch does not wrap what it may not write
             piece = piece.copy()
-        # channels-last to torch, which is what its vectorised kernel wants
+        # channels-last to torch, which is what its vectorised kernel wants; numpy changes a view's axes faster
         square = functional.interpolate(
-            torch.from_numpy(piece)[None].permute(0, 3, 1, 2),
+            torch.from_numpy(piece.reshape(1, *piece.shape).transpose(0, 3, 1, 2)),
             (self.size, self.size),
             mode="bicubic",
             antialias=self.antialias,
         )
-        square = square[0].permute(1, 2, 0).numpy()
-        return square if orientation == 1 else np.ascontiguousarray(orient(square, orientation))
+        square = square.numpy()[0].transpose(1, 2, 0)
+        return np.ascontiguousarray(square if orientation == 1 else orient(square, orientation))
 
 
 def _place(box: Box, opened: OpenedImage, reduction: int) -> tuple[Box, Box]:
