@@ -2,6 +2,7 @@
 
 from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
 
+from .composites import load_backbone_into
 from .configuration_ladder import LadderSiameseConfig
 from .conversion import load_native_backbone, native_backbone, save_native_backbone
 from .losses import effective_rank, normalised_std, pair_loss, symmetric_loss
@@ -30,6 +31,7 @@ __all__ = [
     "LadderSiameseModel",
     "LadderSiamesePreTrainedModel",
     "effective_rank",
+    "load_backbone_into",
     "load_native_backbone",
     "native_backbone",
     "normalised_std",

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto import CONFIG_MAPPING
 
 LOSS_KINDS = ("global", "local", "both")
 MATCHINGS = ("location", "feature")
@@ -87,6 +88,13 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
                 "backbone_config must be a transformers config, a dict or None, "
                 f"got {type(self.backbone_config).__name__}"
             )
+        if isinstance(self.backbone_config, dict):
+            model_type = self.backbone_config.get("model_type")
+            if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+                raise ValueError(
+                    f"backbone_config: model_type is {model_type!r}, which transformers does not know; give one of its "
+                    "backbones: resnet, convnext, swin, dinov2, ..."
+                )
         self.backbone_config = copy.deepcopy(self.backbone_config)
         super().__post_init__(**kwargs)
         self.stage_names = list(getattr(self.backbone_config, "stage_names", None) or [])

@@ -106,6 +106,9 @@ def test_byol_is_one_global_level_on_the_last_stage(tiny_backbone) -> None:
         ("classifier_stages", ["stage7"]),
         ("backbone_config", "microsoft/resnet-50"),
         ("backbone_config", ViTConfig()),
+        ("backbone_config", {}),
+        ("backbone_config", {"model_type": "resnet9000"}),
+        ("backbone_config", {"model_type": 3}),
     ],
 )
 def test_wrong_values_raise_and_name_the_field(field, value, tiny_backbone) -> None:
