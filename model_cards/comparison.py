@@ -45,7 +45,7 @@ def comparison(data: dict[str, Any]) -> str:
     ]
     lines = []
     for row in rows[:MAX_ROWS]:
-        metric = plain(row.get("metric"), 60)
+        metric = plain(str(row.get("metric")).replace("_", " "), 60)
         task = TASK_TITLES.get(row.get("task"), row.get("task") or "")
         line = [plain(task, 60), plain(shown_dataset(row.get("dataset") or ""), 60)]
         line.append(f"**{metric}**" if row.get("headline") is True else metric)

@@ -17,6 +17,7 @@ def feature_figures(
     images: Sequence[Any],
     out: str | Path,
     *,
+    labels: Sequence[int] | None = None,
     queries: int = 4,
     neighbours: int = 6,
     view_size: int | None = None,
@@ -29,7 +30,8 @@ def feature_figures(
         model_dir: Folder of a published native backbone, with or without preprocessor_config.json.
         images: PIL images or uint8 arrays (height, width, 3), held out of training; at most 1,000 are used.
         out: Folder for the PNG files, usually DIR/figures.
-        queries: How many images are looked up, spread evenly over `images`.
+        labels: Class of each image; the images that are looked up are then of different classes.
+        queries: How many images are looked up, spread evenly over `images` or their classes.
         neighbours: How many neighbours each of them gets.
         view_size: Height and width in pixels that the images are resized to; None takes the preprocessor's.
 
@@ -39,7 +41,6 @@ def feature_figures(
     Raises:
         CardError: fewer than two images.
     """
-    import numpy as np
     import torch
 
     from modeling_ladder import load_native_backbone
@@ -49,7 +50,7 @@ def feature_figures(
         raise CardError(f"figures of nearest neighbours need at least two images, {len(pictures)} given")
     model = load_native_backbone(model_dir).eval()
     inputs = _prepare(model_dir, pictures, view_size)
-    shown = np.unique(np.linspace(0, len(pictures) - 1, min(queries, len(pictures))).round().astype(int)).tolist()
+    shown = _spread(len(pictures), queries, None if labels is None else list(labels)[: len(pictures)])
     pooled: list[list[Any]] = []
     maps: list[list[Any]] = []
     with torch.no_grad():
@@ -73,6 +74,18 @@ def feature_figures(
         write_whole(out / "pca.png", _components([pictures[index] for index in shown], stage_maps))
         written.append(out / "pca.png")
     return written
+
+
+def _spread(count: int, wanted: int, labels: list[int] | None) -> list[int]:
+    """Numbers of `wanted` images, spread evenly over all or, with labels, over the classes' first images."""
+    import numpy as np
+
+    classes: dict[int, int] = {}
+    for place, name in enumerate(labels or []):
+        classes.setdefault(int(name), place)
+    pool = sorted(classes.values()) if len(classes) >= wanted else list(range(count))
+    places = np.linspace(0, len(pool) - 1, min(wanted, len(pool))).round().astype(int)
+    return [pool[place] for place in dict.fromkeys(places.tolist())]
 
 
 def principal_colours(maps: Any) -> Any:
@@ -147,7 +160,7 @@ def _neighbours(
                 axes = grid[row][column]
                 axes.imshow(pictures[index], interpolation="nearest" if pictures[index].shape[0] < 64 else None)
                 axes.axis("off")
-                title = "image" if column == 0 else f"{similarity[row][column - 1]:.2f}"
+                title = "image" if column == 0 else f"{similarity[row][column - 1]:.3f}"
                 axes.set_title(title, fontsize=7, pad=2)
         figure.suptitle(f"{label(stage)}: nearest by cosine of the mean feature", fontsize=9)
         return png()

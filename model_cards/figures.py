@@ -86,13 +86,14 @@ def label(text: str) -> str:
 
 
 def _lines(panels: list[tuple[Curves, str, float | None]]) -> bytes:
-    """Line plots beside each other, a colour per stage that is the same in every picture."""
+    """Line plots below each other, a colour per stage that is the same in every picture."""
     import matplotlib
 
-    figure, png, style = canvas(4.4 * len(panels) + 1.8, 3.2)
+    # All pictures are equally wide, so that a page that scales them keeps one size of letters.
+    figure, png, style = canvas(6.2, 3.2 if len(panels) == 1 else 2.6 * len(panels))
     with style:
         for place, (lines, title, bottom) in enumerate(panels):
-            axes = figure.add_subplot(1, len(panels), place + 1)
+            axes = figure.add_subplot(len(panels), 1, place + 1)
             stages = sorted({_stage(name) for name in lines}, key=_natural)
             stage_only = [stage for stage in stages if stage not in ("all", "total")]
             shades = matplotlib.colormaps["viridis"]
@@ -107,12 +108,12 @@ def _lines(panels: list[tuple[Curves, str, float | None]]) -> bytes:
                     marker="o" if len(points) < 25 else None,
                     markersize=3,
                 )
-            axes.set_xlabel("optimizer step")
+            last = place == len(panels) - 1
+            axes.set_xlabel("optimizer step" if last else "")
             axes.set_title(title, fontsize=10)
             if bottom is not None:
                 axes.set_ylim(bottom=bottom)
-            last = place == len(panels) - 1
-            if last or {*lines} != {*panels[-1][0]}:
+            if place == 0 or {*lines} != {*panels[0][0]}:
                 axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return png()
 

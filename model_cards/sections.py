@@ -148,12 +148,13 @@ def _result(evaluation: Evaluation) -> str:
         about += f" Mean ± standard deviation over {seeds} seeds ({', '.join(plain(s) for s in evaluation.seeds)})."
     else:
         about += f" One seed ({plain(first.get('seed', 'unknown'))})"
-        shares = any("acc" in c.lower() for c in columns)
-        about += "; ± is the 95 % range from the number of scored images alone." if scored and shares else "."
+        shares = any(c.startswith("accuracy") for c in columns)
+        about += "; ± is the 95 % range from the number of scored images alone (Wilson)." if scored and shares else "."
+    text = f"{title}\n\n{about}\n\n{table(['Stage', *map(_words, columns)], rows)}"
     protocol = first.get("protocol")
-    text = f"{title}\n\n{about}\n\n{table(['Stage', *(plain(c) for c in columns)], rows)}"
-    if isinstance(protocol, dict) and protocol:
-        text += "\n\nProtocol: " + ", ".join(f"{plain(k)} {plain(v, 80)}" for k, v in protocol.items()) + "."
+    told = [_setting(key, value) for key, value in (protocol if isinstance(protocol, dict) else {}).items()]
+    if any(told):
+        text += "\n\nProtocol: " + ", ".join(part for part in told if part) + "."
     for note in first.get("notes") or []:
         text += f"\n\nNote: {plain(note, 400)}"
     return text + _per_class(first)
@@ -172,7 +173,7 @@ def _per_class(run: dict[str, Any]) -> str:
         for index, label in enumerate(classes[:MAX_CLASSES])
     ]
     more = f"\n\nand {len(classes) - MAX_CLASSES} more classes" if len(classes) > MAX_CLASSES else ""
-    return "\n\n" + _folded("Each class", table(["Class", *(plain(c) for c in columns)], rows) + more)
+    return "\n\n" + _folded("Each class", table(["Class", *map(_words, columns)], rows) + more)
 
 
 def _fact_table(title: str, rows: list[list[str]]) -> str:
@@ -202,10 +203,31 @@ def _mean(values: list[float], metric: str, scored: float | None = None) -> str:
     scale, unit = (100, " %") if share else (1, "")
     digits = 1 if share else 3
     spread = statistics.stdev(values) if len(values) > 1 else None
-    if spread is None and scored and share and "acc" in metric.lower():
-        spread = 1.96 * math.sqrt(mean * (1 - mean) / scored)
+    if spread is None and scored and share and metric.startswith("accuracy"):
+        spread = _wilson(mean, scored)
     shown = f"{scale * mean:.{digits}f}"
     return f"{shown} ± {scale * spread:.{digits}f}{unit}" if spread is not None else f"{shown}{unit}"
+
+
+def _wilson(share: float, count: float) -> float:
+    """Half the width of Wilson's 95 % interval of a share of `count` images; not 0 where all were right."""
+    square = 1.96**2 / count
+    return 1.96 / (1 + square) * math.sqrt((share * (1 - share) + square / 4) / count)
+
+
+def _words(name: str) -> str:
+    """A name of JSON as words."""
+    return plain(name.replace("_", " "))
+
+
+def _setting(name: Any, value: Any) -> str:
+    """A setting of a protocol as words; empty for one that is not set, and for those that only make it faster."""
+    if value is None or value == [] or name in ("num_workers", "streaming"):
+        return ""
+    if isinstance(value, bool):
+        return f"{'' if value else 'no '}{_words(str(name))}"
+    items = value if isinstance(value, list) else [value]
+    return f"{_words(str(name))} {' '.join(plain(item, 80) for item in items[:12])}"
 
 
 def _plain_resnet(config: dict[str, Any]) -> bool:

@@ -185,10 +185,21 @@ def test_training_facts_are_the_runs(full_run: Path) -> None:
 def test_one_seed_shows_the_sampling_error(run: Path) -> None:
     text = sections(build_card(run).text)["Results"]
     share, images = 0.7, 360
-    error = 196 * math.sqrt(share * (1 - share) / images)
+    square = 1.96**2 / images
+    error = 196 / (1 + square) * math.sqrt((share * (1 - share) + square / 4) / images)
     assert f"| stage3 | 70.0 ± {error:.1f} % |" in text
     assert "Fitted on 1,437 images (train), scored on 360 images (test). One seed (0)" in text
-    assert "neighbours 20, temperature 0.1, image_size 64" in text
+    assert "Protocol: neighbours 20, temperature 0.1, image size 64." in text
+
+
+def test_protocols_and_metrics_are_words(run: Path) -> None:
+    protocol = {"split": None, "num_workers": 4, "flip": True, "frozen": False, "image_mean": [0.5, 0.4], "k": 20}
+    metrics = {"stage1": {"accuracy": 1.0, "mean_class_accuracy": 0.5, "accuracy_top5": 0.0}}
+    write_json(run / "evaluation" / "knn-digits.json", evaluation(protocol=protocol, metrics=metrics))
+    text = sections(build_card(run).text)["Results"]
+    assert "Protocol: flip, no frozen, image mean 0.5 0.4, k 20." in text
+    assert "| Stage | accuracy | mean class accuracy | accuracy top5 |" in text
+    assert "| stage1 | 100.0 ± 0.5 % | 50.0 % | 0.0 ± 0.5 % |" in text, "the error of 360 right images is not 0"
 
 
 def test_several_seeds_show_mean_and_deviation(run: Path) -> None:
@@ -441,6 +452,11 @@ def test_neighbours_are_the_nearest(full_run: Path, tmp_path: Path, monkeypatch:
             cosine[query] = -2
             assert told == pytest.approx(cosine.sort(descending=True).values[:4].tolist(), abs=1e-5)
             assert query not in found and cosine[found].tolist() == pytest.approx(told, abs=1e-5)
+    labels = [3] * 20 + [1] * 10 + [5] * 10
+    function(full_run, images, tmp_path / "out", labels=labels, queries=3, neighbours=4, view_size=64)
+    assert drawn["stage1"][0] == [0, 20, 30], "one image of each class"
+    function(full_run, images, tmp_path / "out", labels=[1] * 40, queries=3, neighbours=4, view_size=64)
+    assert len(drawn["stage1"][0]) == 3, "too few classes: spread over all"
     with pytest.raises(CardError, match="at least two images"):
         feature_figures(full_run, images[:1], tmp_path)
 

@@ -201,7 +201,9 @@ def _write_card(trainer: "LadderTrainer", folder: Path, recipe: ResolvedRecipe) 
 
     try:
         if recipe.run.card_images and trainer.held_out is not None:
-            feature_figures(folder, list(trainer.held_out.pixels), folder / "figures")
+            held_out = trainer.held_out
+            labels = None if held_out.labels is None else held_out.labels.tolist()
+            feature_figures(folder, list(held_out.pixels), folder / "figures", labels=labels)
         write_card(folder)
     except (CardError, OSError) as error:
         print(f"the card was not written: {error}; `ladder card {folder}` tries again")
