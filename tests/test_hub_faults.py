@@ -155,6 +155,38 @@ def test_every_fault_at_every_request(
         assert not path.is_file() or WRITE.encode() not in path.read_bytes()
 
 
+def test_every_fault_when_a_branch_is_made(
+    client: HubServer, sleeps: list[float], plain_run: Path, new_run: Path, tmp_path: Path
+) -> None:
+    """With --revision there is one request more; main is never touched, the branch starts as main and ends whole."""
+    push(shutil.copytree(plain_run, tmp_path / "old"), NAME, token=WRITE, report=lambda line: None)
+    start, old = copy.deepcopy(client.store), whole_revisions(client)[-1]
+    weights = (new_run / "model.safetensors").read_bytes()
+    for step, (method, pattern) in {"branch": ("POST", "/branch/trial$"), "commit": ("POST", "/commit/")}.items():
+        for fault, times in [(name, times) for name in FAULTS for times in ("once", "always")]:
+            client.clear()
+            client.store = copy.deepcopy(start)
+            client.faults.append(FAULTS[fault](method=method, pattern=pattern, times=1 if times == "once" else None))
+            case, repo, message = f"{fault} ({times}) at {step}", client.store.repos[NAME], ""
+            try:
+                push(new_run, NAME, token=WRITE, revision="trial", report=lambda line: None)
+            except PushError as error:
+                message = str(error)
+                assert "user/digits (trial)" in message and "Next: " in message and WRITE not in message, case
+            assert whole_revisions(client)[-1] == old, case
+            if "trial" in repo.branches:
+                held = repo.resolve("trial").files
+                assert held == old or held["model.safetensors"] == weights, case
+            if times == "once" and fault in TRANSIENT:
+                assert not message, case
+            elif times == "always":
+                assert message or fault == "answer lost", case
+            client.clear()
+            push(new_run, NAME, token=WRITE, revision="trial", report=lambda line: None)
+            assert repo.resolve("trial").files["model.safetensors"] == weights, case
+            assert repo.resolve("trial").parent == repo.branches["main"], case
+
+
 @pytest.mark.parametrize(
     ("token", "name", "cause"),
     [
