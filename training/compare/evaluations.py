@@ -1,5 +1,6 @@
 """The evaluations of a comparison: what the user listed, or kNN and linear on the recipe's data."""
 
+import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,27 +95,39 @@ def missing_labels(evaluation: Evaluation) -> str | None:
     Raises:
         UserError: there is no such data set.
     """
+    settings = evaluation.settings
+    return _missing_labels(
+        evaluation.dataset, settings.get("split"), settings.get("label_column"), bool(settings.get("streaming"))
+    )
+
+
+@functools.cache
+def _missing_labels(dataset: str, split: str | None, label_column: str | None, streaming: bool) -> str | None:
+    """As `missing_labels`; several tasks ask about the same data."""
     from ..evaluation.splits import FIT_NAMES, SCORE_NAMES
     from ..streams import find_label_column, load_image_stream, split_names
 
-    splits = split_names(evaluation.dataset)
+    splits = split_names(dataset)
     fit = next((name for name in FIT_NAMES if name in splits), None)
-    if fit is None or not any(name in splits for name in SCORE_NAMES):
+    if fit is None or not any(name in splits for name in ([split] if split else SCORE_NAMES)):
         return "it has no train split with a test or validation split"
-    known = evaluation.settings.get("label_column")
-    streaming = bool(evaluation.settings.get("streaming"))
-    if not known and find_label_column(load_image_stream(evaluation.dataset, split=fit, streaming=streaming)) is None:
+    if label_column is None and find_label_column(load_image_stream(dataset, split=fit, streaming=streaming)) is None:
         return "it has no label column"
     return None
 
 
 def check_data(evaluation: Evaluation) -> None:
-    """Fail before hours of work where an evaluation's data is not there.
+    """Fail before hours of work where an evaluation's data is not there, or has no labels to classify.
 
     Raises:
-        UserError: there is no such data set.
+        UserError: there is no such data set, or it cannot be classified.
     """
     from ..streams import split_names
+
+    if evaluation.task in (*_CLASSIFICATION, "semi_supervised") and evaluation.test_dataset is None:
+        reason = missing_labels(evaluation)
+        if reason is not None:
+            raise UserError(f"{evaluation.task} cannot be evaluated on {evaluation.dataset}: {reason}")
 
     for name in (evaluation.dataset, evaluation.test_dataset):
         if name is not None:

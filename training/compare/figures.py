@@ -1,6 +1,7 @@
 """Pictures of a comparison, all drawn from what comparison.json holds."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 _ALL = "all"
@@ -88,8 +89,7 @@ def _knn(summary: dict[str, Any], per_step: dict[str, float] | None) -> bytes:
     from ladder_model_cards.figures import canvas, label
 
     curves, colours = summary["curves"]["knn"], method_colours(summary)
-    stages = list(dict.fromkeys(name for method in curves.values() for name in method))
-    stages = [name for name in stages if name != _ALL] + [name for name in stages if name == _ALL]
+    stages = _all_last(name for method in curves.values() for name in method)
     columns = min(3, len(stages))
     lines = math.ceil(len(stages) / columns)
     figure, png, style = canvas(3.2 * columns + 1.2, 2.6 * lines)
@@ -122,7 +122,7 @@ def _steps_to_reach(summary: dict[str, Any]) -> bytes:
     from ladder_model_cards.figures import canvas, label
 
     rows, colours = summary["steps_to_reach"], method_colours(summary)
-    names = list(dict.fromkeys(row["features"] for row in rows))
+    names = _all_last(row["features"] for row in rows)
     methods = [name for name in summary["methods"] if any(row["method"] == name for row in rows)]
     width = 0.8 / len(methods)
     figure, png, style = canvas(1.5 + 1.1 * len(names) + 1.2, 3.0)
@@ -249,7 +249,12 @@ def _seconds_per_step(summary: dict[str, Any], method: str) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(runs) else None
 
 
-def _levels(names: Any) -> list[str]:
+def _all_last(names: Iterable[str]) -> list[str]:
+    """Each name once, all stages together after the stages."""
+    return sorted(dict.fromkeys(names), key=lambda name: name == _ALL)
+
+
+def _levels(names: Iterable[str]) -> list[str]:
     """Levels in the order of their stages, without the total."""
     return sorted({name for name in names if name not in ("total", "step")})
 

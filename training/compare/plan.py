@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError
 from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve, unknown_name
 from ..values import coerce, load_yaml
+from .cells import run_fingerprint
 from .evaluations import Evaluation, planned_evaluations
 from .options import CompareOptions
 from .stability import Stability, planned_stability
@@ -52,6 +53,7 @@ class Plan:
         redo: Whether cells of other settings are replaced.
         threads: Of every process; None leaves torch's own number.
         notes: What a reader of the table must know.
+        fingerprints: Of the runs, once they were asked for: each is read for every cell that comes of it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Plan:
     redo: bool = False
     threads: int | None = None
     notes: list[str] = field(default_factory=list)
+    fingerprints: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def baseline(self) -> Method:
@@ -93,6 +96,12 @@ class Plan:
         values["output"] = str(self.run_folder(method.name, place or f"seed-{seed}"))
         where = f"method {method.name}"
         return resolve(Recipe(self.base.name, self.base.text, values, where))
+
+    def fingerprint(self, method: Method, seed: int) -> dict[str, Any]:
+        """All that decides the weights of a run."""
+        if (method.name, seed) not in self.fingerprints:
+            self.fingerprints[method.name, seed] = run_fingerprint(self.recipe(method, seed), method.trained)
+        return self.fingerprints[method.name, seed]
 
 
 def make_plan(options: CompareOptions) -> Plan:

@@ -14,7 +14,7 @@ from ..files import folder_written_at_once
 from ..model_reference import image_processor
 from ..recipe import ResolvedRecipe
 from ..run_folder import PRETRAINING, differing_fields, git_commit, hardware, read_run, recorded_values
-from .cells import COLLAPSED, DATA_FIELDS, DONE, PRETRAIN, STOPPED, Cells, run_fingerprint, scrubbed
+from .cells import COLLAPSED, DATA_FIELDS, DONE, PRETRAIN, STOPPED, Cells, scrubbed
 from .evaluations import data_name
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def make_training_cell(plan: "Plan", method: "Method", seed: int) -> dict[str, A
         The cell's content.
     """
     recipe, folder = plan.recipe(method, seed), plan.run_folder(method.name, f"seed-{seed}")
-    fingerprint = run_fingerprint(recipe, method.trained)
+    fingerprint = plan.fingerprint(method, seed)
     if plan.redo and _is_another_run(folder, recipe):
         shutil.rmtree(folder)
     if method.trained:

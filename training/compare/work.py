@@ -51,7 +51,7 @@ def units_of(plan: Plan) -> list[Unit]:
 
 def read_pretrain(plan: Plan, method: Method, seed: int) -> dict[str, Any] | None:
     """The cell of a pretraining, or None."""
-    fingerprint = run_fingerprint(plan.recipe(method, seed), method.trained)
+    fingerprint = plan.fingerprint(method, seed)
     return Cells(plan.folder, plan.redo).read(method.name, seed, PRETRAIN, fingerprint, run_defaults())
 
 
@@ -201,8 +201,17 @@ def make_evaluation_cell(
 def _weights(plan: Plan, method: Method, seed: int) -> str:
     """A short hash of what decides a run's weights, by its cell where that is there."""
     cell = read_pretrain(plan, method, seed)
-    fields = cell["fingerprint"] if cell else run_fingerprint(plan.recipe(method, seed), method.trained)
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+    fields = cell["fingerprint"] if cell else plan.fingerprint(method, seed)
+    return hashlib.sha256(json.dumps(_as_floats(fields), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_floats(value: Any) -> Any:
+    """A weight written 1 is the weight 1.0."""
+    if isinstance(value, dict):
+        return {name: _as_floats(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_as_floats(entry) for entry in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def say_with_time(text: str) -> None:

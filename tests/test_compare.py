@@ -1,0 +1,458 @@
+"""`ladder compare`: what is run, what is not run again, what is refused, and what the table says."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ladder_training import evaluation
+from ladder_training.cli import main
+from ladder_training.compare import figures, schedule, training_cell, work
+from ladder_training.errors import TrainingStopped, UserError
+from ladder_training.files import write_json
+
+RECIPE = """
+dataset: digits
+image_size: 32
+backbone_config: {model_type: resnet, layer_type: basic, embedding_size: 16, hidden_sizes: [16, 16, 24, 32],
+  depths: [1, 1, 1, 1]}
+projection_hidden_size: 16
+projection_size: 8
+optimizer: adamw
+learning_rate: 1e-3
+per_device_train_batch_size: 16
+max_steps: 6
+warmup_steps: 2
+logging_steps: 2
+monitor_steps: 3
+"""
+# kNN of the last stage at steps 0, 3, 6, by method: the fake ladder reaches byol's end at half its steps.
+CURVES = {"byol": [0.1, 0.2, 0.4], "ladder": [0.1, 0.4, 0.6]}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Everything costly is replaced by a note of it; pretraining leaves a folder that looks finished."""
+    found: list[str] = []
+
+    def pretrain(recipe: Any, folder: Path) -> dict[str, Any]:
+        method, place = folder.parent.name, folder.name
+        found.append(f"pretrain {method} {place}")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", {})
+        write_json(folder / "run.json", {"status": "finished", "recipe": {"values": recipe.values}})
+        log = [
+            {"step": 3 * place, "knn/stage4": value, "knn/all": value, "std/stage4.global": 0.5}
+            for place, value in enumerate(CURVES.get(method, [0.0, 0.0, 0.0]))
+        ]
+        log += [{"step": 6, "loss": 1.0, "loss/stage4.global": 1.0}]
+        outcome = {"status": "finished", "reason": None, "steps": 6, "images_seen": 96, "batch_size": 16}
+        return outcome | {"seconds": 60.0, "cpu_seconds": 30.0, "hardware": "test", "git_commit": None, "log": log}
+
+    def task(name: str) -> Callable[..., SimpleNamespace]:
+        def evaluate(model: str, dataset: str, *, test_dataset: Any, seed: int, **settings: Any) -> SimpleNamespace:
+            method = Path(model).parent.name
+            found.append(f"{name} {method} seed-{seed}")
+            value = {"byol": 0.40, "ladder": 0.43}.get(method, 0.1) + 0.01 * seed * (seed if method == "byol" else 1)
+            metrics = {"stage1": {"accuracy": 0.9}, "stage4": {"accuracy": value}, "all": {"accuracy": 0.95}}
+            return SimpleNamespace(
+                metrics=metrics,
+                split="test",
+                fit_split="train",
+                count={"fit": 2, "score": 1},
+                seconds=1.0,
+                notes=[f"looked into {model}"],
+            )
+
+        return evaluate
+
+    monkeypatch.setattr(training_cell, "pretrain_quietly", pretrain)
+    for name in ("knn", "linear"):
+        monkeypatch.setattr(evaluation, name, task(name), raising=False)
+    monkeypatch.setattr(figures, "comparison_figures", lambda summary: {"knn.png": b"drawn"})
+    return found
+
+
+def compare(recipe: str, folder: Path, *words: str, methods: str = "byol ladder", seeds: str = "0 1 2") -> int:
+    command = ["compare", recipe, "--output", str(folder), "--gradients", "false"]
+    return main([*command, "--methods", *methods.split(), "--seeds", *seeds.split(), *words])
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+
+
+def test_work_goes_seed_by_seed_and_a_second_call_does_nothing(recipe: str, tmp_path: Path, calls: list[str]) -> None:
+    folder = tmp_path / "out"
+    assert compare(recipe, folder, seeds="0 1") == 0
+    expected = [
+        entry
+        for seed, method in itertools.product((0, 1), ("byol", "ladder"))
+        for entry in (f"pretrain {method} seed-{seed}", f"knn {method} seed-{seed}", f"linear {method} seed-{seed}")
+    ]
+    assert calls == expected
+    before = {path: path.read_bytes() for path in (folder / "cells").rglob("*.json")}
+    assert len(before) == 2 * 2 * 3
+    (folder / "comparison.md").unlink()
+    shutil.rmtree(folder / "figures")
+    assert compare(recipe, folder, seeds="0 1") == 0
+    assert calls == expected
+    assert (folder / "comparison.md").exists()
+    assert (folder / "figures" / "knn.png").read_bytes() == b"drawn"
+    assert {path: path.read_bytes() for path in (folder / "cells").rglob("*.json")} == before
+
+
+def test_cells_and_results_hold_no_path_of_this_machine(recipe: str, tmp_path: Path, calls: list[str]) -> None:
+    folder = tmp_path / "out"
+    compare(recipe, folder, seeds="0")
+    for path in [*(folder / "cells").rglob("*.json"), folder / "comparison.json", folder / "comparison.md"]:
+        assert str(tmp_path) not in path.read_text(encoding="utf-8"), path
+    cell = json.loads((folder / "cells/byol/seed-0/knn-digits.json").read_text(encoding="utf-8"))
+    assert cell["notes"] == ["looked into seed-0"]
+
+
+def test_what_was_cut_off_goes_on_where_it_stopped(
+    recipe: str, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knn = evaluation.knn
+
+    def interrupted(model: str, *args: Any, **kwargs: Any) -> Any:
+        if "ladder" in model:
+            raise KeyboardInterrupt
+        return knn(model, *args, **kwargs)
+
+    folder = tmp_path / "out"
+    monkeypatch.setattr(evaluation, "knn", interrupted)
+    assert compare(recipe, folder, seeds="0") == 130
+    assert calls[-1] == "pretrain ladder seed-0"
+    calls.clear()
+    monkeypatch.setattr(evaluation, "knn", knn)
+    assert compare(recipe, folder, seeds="0") == 0
+    assert calls == ["knn ladder seed-0", "linear ladder seed-0"]
+
+
+def test_a_missing_cell_without_weights_pretrains_again_and_says_so(
+    recipe: str, tmp_path: Path, calls: list[str]
+) -> None:
+    folder = tmp_path / "out"
+    compare(recipe, folder, seeds="0")
+    pretrain_cell = folder / "cells/ladder/seed-0/pretrain.json"
+    before = pretrain_cell.read_bytes()
+    shutil.rmtree(folder / "runs")
+    (folder / "cells/ladder/seed-0/linear-digits.json").unlink()
+    calls.clear()
+    assert compare(recipe, folder, seeds="0") == 0
+    assert calls == ["pretrain ladder seed-0", "linear ladder seed-0"]
+    assert pretrain_cell.read_bytes() == before
+    cell = json.loads((folder / "cells/ladder/seed-0/linear-digits.json").read_text(encoding="utf-8"))
+    assert cell["notes"][0] == "the network was pretrained again for this cell"
+
+
+def test_cells_of_other_settings_are_refused_or_redone(
+    recipe: str, tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "out"
+    compare(recipe, folder, seeds="0")
+    calls.clear()
+    for words, field in (
+        (["--learning_rate", "2e-3"], "learning_rate 0.001, now it is 0.002"),
+        (["--min_scale", "0.2"], "min_scale 0.08, now it is 0.2"),
+        (["--level_weights", "1", "1", "1", "1"], "level_weights [0.25, 0.25, 0.5, 1.0], now it is [1, 1, 1, 1]"),
+    ):
+        methods = "ladder" if "level" in field else "byol ladder"
+        assert compare(recipe, folder, *words, seeds="0", methods=methods) == 2
+        message = capsys.readouterr().err
+        assert field in message
+        assert "--output" in message and "--redo" in message
+    # What changes no weight is no difference.
+    assert compare(recipe, folder, "--logging_steps", "1", "--dataloader_num_workers", "1", seeds="0") == 0
+    assert calls == []
+    assert compare(recipe, folder, "--learning_rate", "2e-3", "--redo", seeds="0") == 0
+    assert calls == [
+        f"{work} {method} seed-0" for method in ("byol", "ladder") for work in ("pretrain", "knn", "linear")
+    ]
+    assert compare(recipe, folder, "--learning_rate", "2e-3", seeds="0") == 0
+
+
+def test_other_evaluation_settings_redo_the_evaluation_only(recipe: str, tmp_path: Path, calls: list[str]) -> None:
+    folder, listed = tmp_path / "out", tmp_path / "evaluations.yaml"
+    listed.write_text("- {task: knn, dataset: digits, k: 20, num_workers: 1}\n", encoding="utf-8")
+    compare(recipe, folder, seeds="0", methods="byol")
+    calls.clear()
+    assert compare(recipe, folder, "--evaluations", str(listed), seeds="0", methods="byol") == 0
+    assert calls == []
+    listed.write_text("- {task: knn, dataset: digits, k: 5}\n", encoding="utf-8")
+    assert compare(recipe, folder, "--evaluations", str(listed), seeds="0", methods="byol") == 2
+    assert compare(recipe, folder, "--evaluations", str(listed), "--redo", seeds="0", methods="byol") == 0
+    assert calls == ["knn byol seed-0"]
+
+
+def test_a_collapsed_run_is_recorded_and_the_others_go_on(
+    recipe: str, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain = training_cell.pretrain_quietly
+
+    def collapsing(resolved: Any, folder: Path) -> dict[str, Any]:
+        found = pretrain(resolved, folder)
+        if "ladder" in str(folder) and folder.name == "seed-1":
+            found |= {"status": "collapsed", "reason": "stage4.global has collapsed at step 3", "steps": 3}
+        return found
+
+    monkeypatch.setattr(training_cell, "pretrain_quietly", collapsing)
+    folder = tmp_path / "out"
+    assert compare(recipe, folder) == 0
+    assert "knn ladder seed-1" not in calls
+    assert calls[-1] == "linear ladder seed-2"
+    row = next(row for row in summary_of(folder)["rows"] if row["task"] == "knn" and row["headline"])
+    assert row["methods"]["ladder"]["collapsed"] == [1]
+    assert row["methods"]["ladder"]["count"] == 2
+    assert row["methods"]["ladder"]["difference"]["count"] == 2
+    text = (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "(n=2, 1 collapsed)" in text
+    assert "finished (seeds 0, 2); collapsed (seeds 1)" in text
+    calls.clear()
+    assert compare(recipe, folder) == 0
+    assert calls == []
+
+
+def test_an_evaluation_that_must_stop_does_not_end_the_comparison(
+    recipe: str, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(model: str, *args: Any, **kwargs: Any) -> Any:
+        raise TrainingStopped(f"the loss of {model} is nan")
+
+    monkeypatch.setattr(evaluation, "linear", diverging)
+    folder = tmp_path / "out"
+    assert compare(recipe, folder, seeds="0", methods="byol") == 0
+    cell = json.loads((folder / "cells/byol/seed-0/linear-digits.json").read_text(encoding="utf-8"))
+    assert (cell["status"], cell["reason"]) == ("stopped", "the loss of seed-0 is nan")
+    assert [row["task"] for row in summary_of(folder)["rows"]] == ["knn"] * 3
+
+
+def test_the_table_holds_means_spread_and_paired_differences(
+    recipe: str, tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "out"
+    assert compare(recipe, folder, methods="ladder byol") == 0
+    summary = summary_of(folder)
+    assert summary["methods"] == ["byol", "ladder"]  # the baseline first
+    row = next(row for row in summary["rows"] if row["task"] == "linear" and row["headline"])
+    assert row["metric"] == "accuracy stage4"
+    # byol .40 .41 .44, ladder .43 .44 .45: differences .03 .03 .01
+    byol, ladder = row["methods"]["byol"], row["methods"]["ladder"]
+    assert byol["mean"] == pytest.approx(1.25 / 3, abs=1e-5)
+    assert byol["std"] == pytest.approx(0.0208167, abs=1e-6)
+    assert "difference" not in byol
+    assert ladder["difference"]["mean"] == pytest.approx(0.07 / 3, abs=1e-5)
+    half = 4.30265 * 0.011547 / 3**0.5
+    assert ladder["difference"]["low"] == pytest.approx(0.07 / 3 - half, abs=1e-5)
+    line = "| linear | digits   | **accuracy stage4** | 41.7 ± 2.1 | 44.0 ± 1.0 | +2.3 [-0.5, +5.2] |"
+    assert line in (folder / "comparison.md").read_text(encoding="utf-8")
+    assert line in capsys.readouterr().out
+    reach = {(row["features"], row["method"]): row for row in summary["steps_to_reach"]}
+    assert reach["stage4", "ladder"]["ratio"] == {"0": 0.5, "1": 0.5, "2": 0.5}
+    assert reach["stage4", "ladder"]["mean"] == 0.5
+    assert reach["stage4", "ladder"]["wall_clock_mean"] == 0.5
+    assert reach["stage4", "byol"]["mean"] == 1.0
+    assert summary["curves"]["knn"]["ladder"]["stage4"]["mean"] == [0.1, 0.4, 0.6]
+
+
+def test_variants_single_levels_and_the_untrained_network(
+    recipe: str, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    pretrain = training_cell.pretrain_quietly
+    monkeypatch.setattr(
+        training_cell,
+        "pretrain_quietly",
+        lambda resolved, folder: seen.update({folder.parent.name: resolved}) or pretrain(resolved, folder),
+    )
+    monkeypatch.setattr(training_cell, "write_untrained", lambda resolved, folder: calls.append(f"untrained {folder}"))
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("equal: {level_weights: [1, 1, 1, 1]}\nshort: {method: byol, max-steps: 3}\n", encoding="utf-8")
+    folder = tmp_path / "out"
+    methods = "equal short stage3.local simsiam random"
+    words = ["--variants", str(variants), "--baseline", "short", "--max_steps", "5"]
+    assert compare(recipe, folder, *words, seeds="4", methods=methods) == 0
+    assert summary_of(folder)["methods"] == ["short", "equal", "stage3.local", "simsiam", "random"]
+    assert seen["equal"].model.level_weights == [1, 1, 1, 1]
+    assert (seen["equal"].arguments["max_steps"], seen["short"].arguments["max_steps"]) == (5, 3)
+    assert seen["short"].model.method == "byol"
+    level = seen["stage3.local"].model
+    assert (level.level_names, level.level_losses, level.level_weights) == (["stage3"], ["local"], [1.0])
+    assert seen["simsiam"].model.method == "simsiam"
+    assert "random" not in seen
+    assert all(resolved.arguments["seed"] == 4 for resolved in seen.values())
+    assert f"untrained {folder / 'runs' / 'random' / 'seed-4'}" in calls
+    assert "knn random seed-4" in calls
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "bylo"], "there is no method 'bylo'"),
+        (["--methods", "bylo"], "did you mean byol?"),
+        (["--methods", "stage9.global"], "'stage9', which is no stage"),
+        (["--methods", "byol", "byol"], "method byol is given twice"),
+        (["--seeds", "1", "1"], "seed 1 is given twice"),
+        (["--baseline", "lader"], "did you mean ladder?"),
+        (["--method", "byol"], "use --methods"),
+        (["--seed", "3"], "use --seeds"),
+        (["--max_setps", "3"], "did you mean --max_steps?"),
+        (["--jobs", "0"], "jobs must be at least 1"),
+        (["--optimizer", "adam"], "optimizer must be one of"),
+        (["--detection_dataset", "./nowhere"], "./nowhere"),
+        (["--stability", "--stability_steps", "0"], "stability_steps must be greater than 0"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_run(
+    words: list[str], message: str, recipe: str, tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["compare", recipe, "--output", str(tmp_path / "out"), *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert calls == []
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("variants", "byol: {max_steps: 3}", "a variant needs a name of its own"),
+        ("variants", "fast: {max_step: 3}", "did you mean max_steps?"),
+        ("variants", "fast: {seed: 3}", "unknown field 'seed'"),
+        ("variants", "fast: {max_steps: many}", "max_steps must be a whole number"),
+        ("evaluations", "- {task: knn}", "entry 1: dataset is missing"),
+        ("evaluations", "- {task: detect, dataset: digits}", "did you mean detection?"),
+        ("evaluations", "- {task: knn, dataset: digits, kk: 3}", "entry 1: unknown setting 'kk'"),
+        ("evaluations", "- {task: knn, dataset: digits}\n- {task: knn, dataset: digits, k: 5}", "give one of them a"),
+        ("evaluations", "task: knn", "must hold a list"),
+    ],
+)
+def test_mistakes_in_files_name_the_place(
+    option: str, text: str, message: str, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "listed.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert main(["compare", recipe, "--output", str(tmp_path / "out"), f"--{option}", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "listed.yaml" in error or message.startswith("give one")
+
+
+def test_a_second_comparison_in_the_same_folder_is_kept_out(
+    recipe: str, tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    from ladder_training.compare.command import _alone_in
+
+    with _alone_in(tmp_path / "out"):
+        assert compare(recipe, tmp_path / "out", seeds="0") == 2
+    assert "another `ladder compare` is at work" in capsys.readouterr().err
+    assert calls == []
+    assert compare(recipe, tmp_path / "out", seeds="0", methods="byol") == 0
+
+
+def test_images_without_labels_are_compared_with_a_note(recipe: str, tmp_path: Path, calls: list[str]) -> None:
+    from PIL import Image
+
+    for split in ("train", "test"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(tmp_path / "images" / split / f"{number}.png")
+    folder = tmp_path / "out"
+    assert compare(recipe, folder, "--dataset", str(tmp_path / "images"), seeds="0", methods="byol") == 0
+    assert calls == ["pretrain byol seed-0"]
+    summary = summary_of(folder)
+    assert summary["dataset"] == "images"
+    assert summary["notes"] == [f"{task}-images is left out: it has no label column" for task in ("knn", "linear")]
+
+
+def test_short_runs_have_cells_and_pictures_of_their_own(recipe: str, tmp_path: Path, calls: list[str]) -> None:
+    folder = tmp_path / "out"
+    words = ["--stability", "--stability_batch_sizes", "4", "8", "--stability_learning_rates", "0.5", "0.001"]
+    assert compare(recipe, folder, *words, "--stability_steps", "3", seeds="7 8") == 0
+    points = [f"stability-lr{rate}-batch{batch}" for rate in ("0.001", "0.5") for batch in (4, 8)]
+    assert calls[-8:] == [f"pretrain {method} {point}" for point in points for method in ("byol", "ladder")]
+    assert not list((folder / "runs" / "byol").glob("stability*"))
+    cell = json.loads((folder / "cells/ladder/seed-7" / f"{points[3]}.json").read_text(encoding="utf-8"))
+    assert (cell["learning_rate"], cell["batch_size"], cell["collapsed"]) == (0.5, 8, False)
+    assert cell["knn"] == {"stage4": 0.6, "all": 0.6}
+    assert cell["fingerprint"]["per_device_train_batch_size"] == 8
+    assert cell["fingerprint"]["warmup_steps"] == 1  # 2 of 6, as in the recipe
+    runs = summary_of(folder)["stability"]["runs"]
+    assert [(run["learning_rate"], run["batch_size"]) for run in runs["byol"]] == [
+        (0.001, 4),
+        (0.001, 8),
+        (0.5, 4),
+        (0.5, 8),
+    ]
+    calls.clear()
+    assert compare(recipe, folder, *words, "--stability_steps", "3", seeds="7 8") == 0
+    assert calls == []
+
+
+def test_help_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from ladder_training.cli import main; code = main(['compare', '--help']); "
+        "print([n for n in ('torch', 'transformers', 'datasets', 'matplotlib', 'scipy') if n in sys.modules]);"
+        "sys.exit(code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().splitlines()[-1] == "[]"
+    for option in ("--methods", "--seeds", "--evaluations", "--variants", "--jobs", "--redo", "--max_steps"):
+        assert option in result.stdout or option == "--max_steps"
+
+
+def test_a_process_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, units = SimpleNamespace(threads=None), [work.Unit("byol", 0), work.Unit("byol", 1)]
+    seen: dict[str, Any] = {}
+
+    def run(plan: Any, units: Any, jobs: int, after: Any) -> None:
+        import os
+
+        seen.update(threads=plan.threads, variable=os.environ["OMP_NUM_THREADS"], jobs=jobs)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(schedule, "_run_in_processes", run)
+    monkeypatch.setattr(schedule, "cores", lambda: 9)
+    schedule.run_all(plan, units, 2, lambda: None)
+    assert seen == {"threads": 4, "variable": "4", "jobs": 2}
+    import os
+
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_the_error_of_a_mismatch_is_the_users(tmp_path: Path) -> None:
+    from ladder_training.compare.cells import Cells
+
+    cells = Cells(tmp_path)
+    cells.write("byol", 0, "x", {"a": (1, 2), "b": 0.1}, {"status": "finished"})
+    assert cells.read("byol", 0, "x", {"a": [1, 2], "b": 0.1})["status"] == "finished"
+    # A field that is younger than the cell is no difference at its default, and one at another value.
+    assert cells.read("byol", 0, "x", {"a": [1, 2], "b": 0.1, "new": 3}, {"new": 3})
+    with pytest.raises(UserError, match="new not set, now it is 4"):
+        cells.read("byol", 0, "x", {"a": [1, 2], "b": 0.1, "new": 4}, {"new": 3})
+    with pytest.raises(UserError, match=r"b 0\.1, now it is not set"):
+        cells.read("byol", 0, "x", {"a": [1, 2]})
+    assert Cells(tmp_path, redo=True).read("byol", 0, "x", {"a": [1, 2]}) is None
+    assert cells.read("byol", 1, "x", {}) is None
+    cells.path("byol", 0, "x").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read as a cell"):
+        cells.read("byol", 0, "x", {})
