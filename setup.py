@@ -64,7 +64,7 @@ setup(
         "evaluate>=0.4.6",
         "safetensors",
         "numpy",
-        "opencv-python-headless",
+        "opencv-python-headless>=4.11",
         "pillow",
         "pyyaml",
         "scikit-learn",

@@ -37,6 +37,15 @@ _REDUCED_FLAGS = {
 # Pillow would start Ghostscript for EPS and has decoders that nobody stores data sets in: only these are tried.
 _PIL_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
 _PIL_ORIENTATION = 0x0112
+_BEGINNINGS = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG\r\n": "PNG",
+    b"GIF8": "GIF",
+    b"RIFF": "WEBP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"BM": "BMP",
+}
 
 
 class BadImageError(ValueError):
@@ -246,8 +255,7 @@ class _quiet:
 def _reason(error: Exception, data: bytes | None = None) -> str:
     """One line for what went wrong; for unknown content also how it begins."""
     if data is not None and isinstance(error, Image.UnidentifiedImageError):
-        if read_jpeg_header(data) is not None or data[:2] == b"\xff\xd8":
-            return "a damaged JPEG"
-        return f"not an image: begins with {data[:16]!r}"
+        kind = next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)
+        return f"not an image: begins with {data[:16]!r}" if kind is None else f"a damaged {kind}"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
