@@ -42,6 +42,12 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
             raise UserError(f"momentum must be from 0 to below 1, got {self.momentum}")
         if self.monitor_images < 2:
             raise UserError(f"monitor_images must be at least 2, got {self.monitor_images}")
+        if self.activation_checkpointing:
+            # The second forward would move every running mean and variance twice (pytorch issue 62471).
+            raise UserError(
+                "activation_checkpointing (gradient_checkpointing) repeats each forward, so batch norm would count "
+                "every view twice: leave it off; gradient_accumulation_steps or bf16 save memory"
+            )
 
     @property
     def global_batch_size(self) -> int:
