@@ -152,7 +152,7 @@ def _use(files: RunFiles, name: str, pretraining: bool, remote_code: bool) -> st
         "name": name,
         "architecture": _class_name(files),
         "size": str(max(edge, 64) if isinstance(edge, int) and 0 < edge <= 1024 else 224),
-        "channels": str(channels if isinstance(channels, int) else 3),
+        "channels": str(channels if isinstance(channels, int) and 0 < channels <= 64 else 3),
     }
     parts = []
     if name == HERE:

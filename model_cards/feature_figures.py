@@ -138,7 +138,8 @@ def _prepare(model_dir: str | Path, pictures: list[Any], view_size: int | None) 
     from transformers import AutoImageProcessor
 
     if view_size is None and (Path(model_dir) / "preprocessor_config.json").is_file():
-        return AutoImageProcessor.from_pretrained(model_dir)(pictures, return_tensors="pt")["pixel_values"]
+        processor = AutoImageProcessor.from_pretrained(model_dir, trust_remote_code=False)
+        return processor(pictures, return_tensors="pt")["pixel_values"]
     size = view_size or 224
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     rows = []

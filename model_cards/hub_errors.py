@@ -51,7 +51,7 @@ def explain(error: BaseException, repo_id: str, *, has_token: bool) -> Trouble:
         return Trouble(f"a file cannot be read ({_short(error)})", f"see that it is there and {again}")
     if isinstance(error, ValueError):
         refused = "the Hub refused " if "metadata in README" in str(error) else ""
-        return Trouble(f"{refused}{' '.join(str(error).split())[:300]}", f"correct that and {again}")
+        return Trouble(f"{refused}{' '.join(str(error).split())[:300].rstrip('.')}", f"correct that and {again}")
     return Trouble(_short(error), f"see what that says and {again}")
 
 

@@ -12,6 +12,7 @@ from .remote_code import AUTO_MAP, remote_code_files
 from .run_files import FIGURES, PRETRAINING
 from .text import holds_secret
 
+PNG = b"\x89PNG\r\n\x1a\n"
 SHARDS = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 SHOWN = re.compile(rf"\]\(({FIGURES}/[\w.-]+\.png)\)")
 REPO_ID = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?/[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?")
@@ -107,6 +108,7 @@ def plan_push(
     files += _card_files(folder, repo_id, include_pretraining, write)
     if include_pretraining:
         files += _pretraining_files(folder / PRETRAINING)
+    _refuse_links_out(folder, files)
     plan = PushPlan(folder, repo_id, revision or "main", private, tag, include_pretraining, sorted(files, key=_order))
     _refuse_secrets(plan)
     return plan
@@ -202,6 +204,23 @@ def _pretraining_files(folder: Path) -> list[PlannedFile]:
     for name, source in code.items():
         files += [PlannedFile(name, source), PlannedFile(f"{PRETRAINING}/{name}", source)]
     return files
+
+
+def _refuse_links_out(folder: Path, files: list[PlannedFile]) -> None:
+    """Stop at a link to a file elsewhere, which somebody else's folder could have publish anything of this machine.
+
+    A snapshot of the Hub's cache links to the files in its own blobs/.
+    """
+    places = [folder.resolve()]
+    if places[0].parent.name == "snapshots":
+        places.append(places[0].parent.parent / "blobs")
+    for file in files:
+        if isinstance(file.source, Path) and file.source.is_relative_to(folder):
+            real = file.source.resolve()
+            if not any(place in real.parents for place in places):
+                raise PushError(f"{file.source} is a link to {real}, outside the folder: nothing was sent; copy it in")
+            if file.path.endswith(".png") and real.read_bytes()[:8] != PNG:
+                raise PushError(f"{file.source} is no PNG picture: nothing was sent; remove it, then push again")
 
 
 def _refuse_secrets(plan: PushPlan) -> None:

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+CONFIG = "config.json"
 MAX_NUMBER = 1_000_000
 MAX_ENTRIES = 100_000
 MAX_DEPTH = 2_000
 MAX_PARAMETERS = 4_000_000_000
-MAX_HEADER = 100 * 2**20
+MAX_HEADER = 16 * 2**20
+MAX_JSON = 64 * 2**20
+# Fields by which transformers fetches code (kernels) or another model: no published backbone needs them.
+IMPLEMENTATIONS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+DTYPES = ("dtype", "torch_dtype")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
 BYTES |= {"F64": 8, "I64": 8, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
@@ -44,7 +49,7 @@ def check_before_loading(
     Raises:
         ValueError: the first thing that is wrong, with the file, the tensor or the field by name; or no safetensors.
     """
-    config_file = _fetch(name_or_path, "config.json", hub_kwargs)
+    config_file = _fetch(name_or_path, CONFIG, hub_kwargs)
     if config_file is None:
         return None
     config = _read_json(config_file)
@@ -62,15 +67,36 @@ def check_before_loading(
             "not opened, since opening one can run any code"
         )
     folder = (weights or index).parent
-    expected, required = _expected(config, model_class)
-    check_weights(folder, expected=expected, required=required)
+    expected, required, all_known = _expected(config, model_class, config_file)
+    found = check_weights(folder, expected=expected, required=required)
+    unknown = sorted(found.keys() - expected.keys()) if all_known else []
+    if unknown:
+        raise ValueError(
+            f"{folder}: the weights hold the tensor {_short(unknown[0])}, which config.json does not ask for; "
+            "config.json and the weights do not belong together"
+        )
     return folder
 
 
-def check_config_size(config: PreTrainedConfig | Mapping[str, Any] | str | os.PathLike) -> None:
-    """Refuse a config whose sizes no image backbone has, before anything is built or even parsed from it.
+def checked_config(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> dict[str, Any] | None:
+    """The config.json of a folder or a Hub repo after `check_config_size`, or None where there is none.
 
-    A config object itself can take gigabytes: `num_labels` makes a dictionary of that many names.
+    Raises:
+        ValueError: it is no JSON object, or a field is out of reason.
+    """
+    path = _fetch(name_or_path, CONFIG, hub_kwargs)
+    if path is None:
+        return None
+    config = _read_json(path)
+    check_config_size(config)
+    return config
+
+
+def check_config_size(config: PreTrainedConfig | Mapping[str, Any] | str | os.PathLike) -> None:
+    """Refuse a config that no image backbone has, before anything is built or even parsed from it.
+
+    A config object itself can take gigabytes: `num_labels` makes a dictionary of that many names. And some fields have
+    transformers fetch code or another model.
 
     Args:
         config: A config, its dictionary, or the path of a config.json.
@@ -166,21 +192,30 @@ def read_header(path: str | os.PathLike) -> Shapes:
             kind = "is cut off inside its header" if 2 <= length <= MAX_HEADER else "is no safetensors file"
             raise ValueError(f"{path} {kind} ({size} bytes); download or save it again")
         try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
+            header = json.loads(file.read(length), object_pairs_hook=_no_key_twice)
+            metadata = header.pop("__metadata__", None) or {}
+            if not all(isinstance(text, str) for text in metadata.values()):
+                raise TypeError("metadata that are no text")
             rows = {name: (row["dtype"], tuple(row["shape"]), *row["data_offsets"]) for name, row in header.items()}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}: its header cannot be read ({type(error).__name__}); get it again") from None
+    for name, row in rows.items():
+        dtype, shape, *offsets = row
+        # JSON's numbers may be fractions, infinite, negative, or true.
+        whole = len(offsets) == 2 and all(type(number) is int and number >= 0 for number in (*shape, *offsets))
+        size_ok = (
+            whole and isinstance(dtype, str) and offsets[1] - offsets[0] == math.prod(shape) * BYTES.get(dtype, -1)
+        )
+        if not size_ok:
+            told = f"{str(dtype)[:20]} {str(list(shape))[:80]}, bytes {str(offsets)[:60]}"
+            raise ValueError(f"{path}: tensor {_short(name)} is inconsistent ({told})")
     reached = 0
-    for name, (dtype, shape, start, end) in sorted(rows.items(), key=lambda row: row[1][2]):
-        whole = all(isinstance(number, int) and number >= 0 for number in (*shape, start, end))
-        if dtype not in BYTES or not whole or end - start != math.prod(shape) * BYTES[dtype]:
-            raise ValueError(f"{path}: tensor {name!r} is inconsistent ({dtype} {list(shape)}, bytes {start} to {end})")
+    for name, (_, _, start, end) in sorted(rows.items(), key=lambda row: row[1][2:]):
         if start != reached:
-            raise ValueError(f"{path}: tensor {name!r} starts at byte {start}, {reached} was expected")
+            raise ValueError(f"{path}: tensor {_short(name)} starts at byte {start}, {reached} was expected")
         if 8 + length + end > size:
             raise ValueError(
-                f"{path} is cut off: tensor {name!r} ends at byte {8 + length + end}, the file at {size}; "
+                f"{path} is cut off: tensor {_short(name)} ends at byte {8 + length + end}, the file at {size}; "
                 "download or save it again"
             )
         reached = end
@@ -189,8 +224,36 @@ def read_header(path: str | os.PathLike) -> Shapes:
     return {name: shape for name, (_, shape, _, _) in rows.items()}
 
 
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; one key for two things would be read in another way by another reader."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _short(name: str) -> str:
+    """A tensor's name for a message."""
+    return repr(name if len(name) <= 200 else name[:197] + "...")
+
+
+def _check_meaning(key: str, value: Any, field: str) -> None:
+    """Refuse what would have transformers fetch code or another model, and number types that torch does not have."""
+    words = [str(word) for word in (value.values() if isinstance(value, Mapping) else [value])]
+    if IMPLEMENTATIONS.fullmatch(key) and any(re.search(r"[/:|@]", word) for word in words):
+        raise ValueError(f"config field {field!r} names code to fetch ({words[0]!s:.60}): refused, nothing was loaded")
+    if key == "backbone" and isinstance(value, str) and re.search(r"[/:]", value):
+        raise ValueError(f"config field {field!r} names another model ({value:.60}): refused, nothing was loaded")
+    if key == "use_pretrained_backbone" and value:
+        raise ValueError(f"config field {field!r} asks for another model's weights: refused, nothing was loaded")
+    if key == "quantization_config" and value is not None:
+        raise ValueError(f"config field {field!r}: quantized weights are not read here; publish float weights")
+    if key in DTYPES and isinstance(value, str) and not isinstance(getattr(torch, value, None), torch.dtype):
+        raise ValueError(f"config field {field!r} is {value!r:.60}, which is no number type of torch")
+
+
 def _check_values(value: Any, field: str, depth: int = 0) -> None:
-    """Walk a config's values and refuse numbers and lengths out of reason."""
+    """Walk a config's values and refuse what is out of reason."""
     if depth > 20:
         raise ValueError(f"config field {field!r} is nested too deep; refused before anything was built")
     if isinstance(value, bool) or value is None or isinstance(value, str):
@@ -205,6 +268,8 @@ def _check_values(value: Any, field: str, depth: int = 0) -> None:
         rows = value.items() if isinstance(value, Mapping) else ((None, item) for item in value)
         for key, item in rows:
             name = field if key is None else f"{field}.{key}".lstrip(".")
+            if key is not None:
+                _check_meaning(str(key), item, name)
             _check_values(item, name, depth + 1)
             if key is not None and re.search(r"depth|layers|num_blocks", str(key)):
                 numbers = item if isinstance(item, (list, tuple)) else [item]
@@ -213,44 +278,50 @@ def _check_values(value: Any, field: str, depth: int = 0) -> None:
                     raise ValueError(f"config field {name!r} asks for {total} layers; refused before they were built")
 
 
-def _expected(config: dict[str, Any], model_class: type | None) -> tuple[Shapes, list[str]]:
-    """Shapes that a saved config asks for, and the names that must be there; nothing where the class is not known."""
+def _expected(config: dict[str, Any], model_class: type | None, path: Path) -> tuple[Shapes, list[str], bool]:
+    """Shapes that a saved config asks for, the names that must be there, and whether no others may be; nothing where
+    the class is not known."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
     values = {key: value for key, value in config.items() if key not in ("auto_map", "model_type")}
-    if model_class is not None:
-        built = model_class.config_class.from_dict(values)
-    else:
-        try:
-            built = AutoConfig.for_model(str(config.get("model_type")), **values)
-        except ValueError:
-            return {}, []
-        if type(built) not in MODEL_FOR_BACKBONE_MAPPING:
-            return {}, []
-        model_class = MODEL_FOR_BACKBONE_MAPPING[type(built)]
-    with torch.device("meta"):
-        model = model_class(built)
+    model_type, architectures = config.get("model_type"), config.get("architectures")
+    if model_class is None and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
+        return {}, [], False
+    try:
+        if model_class is not None:
+            built = model_class.config_class.from_dict(values)
+        else:
+            built = AutoConfig.for_model(model_type, **values)
+            if type(built) not in MODEL_FOR_BACKBONE_MAPPING:
+                return {}, [], False
+            model_class = MODEL_FOR_BACKBONE_MAPPING[type(built)]
+        with torch.device("meta"):
+            model = model_class(built)
+    except Exception as error:  # a config's fields can be of any type, and every class fails in its own way
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} describes no model that can be built ({type(error).__name__}: {reason})") from error
     parameters = count_parameters(model)
     if parameters > MAX_PARAMETERS:
         raise ValueError(f"the config asks for {parameters:,} parameters; refused before memory was taken for them")
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     # transformers renames some families' tensors when it saves them; ResNet's names in a file are the model's.
-    kept_names = "resnet" in (config.get("model_type"), (config.get("backbone_config") or {}).get("model_type"))
-    same = kept_names and model_class.__name__ in (config.get("architectures") or ())
+    inner = config.get("backbone_config")
+    kept_names = "resnet" in (model_type, inner.get("model_type") if isinstance(inner, dict) else None)
+    same = kept_names and isinstance(architectures, list) and model_class.__name__ in architectures
     needed = [
         name
         for name in state
         if same and not name.endswith("num_batches_tracked") and not name.startswith(("target.", "classifier."))
     ]
-    prefix = config.get("model_type")
-    return state | {f"{prefix}.{name}": shape for name, shape in state.items()}, needed
+    return state | {f"{model_type}.{name}": shape for name, shape in state.items()}, needed, same
 
 
 def _shards(index: Path) -> dict[str, list[str]]:
     """Shard file to its tensors; a file name that leaves the folder is refused."""
-    table = _read_json(index).get("weight_map")
-    if not isinstance(table, dict) or not table:
+    content = _read_json(index)
+    table = content.get("weight_map")
+    if not isinstance(table, dict) or not table or not isinstance(content.get("metadata", {}), dict):
         raise ValueError(f"{index} has no weight_map")
     shards: dict[str, list[str]] = {}
     for tensor, file in table.items():
@@ -261,6 +332,8 @@ def _shards(index: Path) -> dict[str, list[str]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path} is larger than {MAX_JSON // 2**20} MiB; that is no file of a model")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

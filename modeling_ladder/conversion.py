@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
-from .checking import check_before_loading
+from .checking import check_before_loading, checked_config
 
 LADDER_MODEL_TYPE = "ladder_siamese"
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
@@ -21,9 +21,16 @@ def split_hub_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def read_config_dict(name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The saved config.json of a folder or Hub repo, as a dictionary; `kwargs` may hold hub arguments."""
+    """The saved config.json of a folder or Hub repo, as a dictionary; `kwargs` may hold hub arguments.
+
+    Raises:
+        OSError: there is none.
+        ValueError: a field is out of reason (`checking.check_config_size`).
+    """
     hub, _ = split_hub_kwargs(kwargs)
-    return PreTrainedConfig.get_config_dict(name_or_path, **hub)[0]
+    config = checked_config(name_or_path, **hub)
+    # Without a file transformers says what is missing.
+    return PreTrainedConfig.get_config_dict(name_or_path, **hub)[0] if config is None else config
 
 
 def is_ladder_config(config: dict[str, Any] | PreTrainedConfig) -> bool:
@@ -53,7 +60,8 @@ def load_native_backbone(name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
     """
     hub, _ = split_hub_kwargs(kwargs)
     check_before_loading(name_or_path, **hub)
-    config = AutoConfig.from_pretrained(name_or_path, **hub)
+    # False, not left open: transformers would ask whoever sits there whether to run an unknown model's code.
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub)
     if is_ladder_config(config):
         raise ValueError(f"{name_or_path} is a Ladder checkpoint; load it with LadderSiameseModel.from_pretrained")
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:

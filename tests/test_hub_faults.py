@@ -28,6 +28,7 @@ FAULTS: dict[str, Callable[..., Fault]] = {
     "refused with 400": lambda **k: Fault("status", status=400, **k),
     "refused with 403": lambda **k: Fault("status", status=403, **k),
     "token echoed": lambda **k: Fault("echo", status=403, **k),
+    "token echoed as the reason": lambda **k: Fault("echo", status=400, **k),
 }
 TRANSIENT = list(FAULTS)[:7]
 STEPS = {
@@ -137,6 +138,7 @@ def test_every_fault_at_every_request(
                 "refused with 400": "refused|fault asked for",
                 "refused with 403": "may not write",
                 "token echoed": "may not write",
+                "token echoed as the reason": "refused",
             }.get(fault, "connection to the Hub broke")
             assert re.search(cause, message), case
         elif times == "always":

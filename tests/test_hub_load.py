@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,17 @@ print(json.dumps(found))
 """
 )
 
+SNIPPETS = (
+    WITHOUT_PACKAGE.split("found[", 1)[0]
+    + """
+done = []
+for code in json.load(sys.stdin):
+    exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+    done.append(code.count("from_pretrained"))
+print(json.dumps({"done": done}))
+"""
+)
+
 OFFLINE = (
     COMMON
     + """
@@ -138,7 +150,9 @@ print(json.dumps(found))
 )
 
 
-def fresh_process(script: str, *arguments: str, hub: HubServer, home: Path, **extra: str) -> dict[str, Any]:
+def fresh_process(
+    script: str, *arguments: str, hub: HubServer, home: Path, given: str = "", **extra: str
+) -> dict[str, Any]:
     """Run a script in a process of its own and read the JSON it prints last."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
     environment = keep | hub.environment(str(home)) | {"OMP_NUM_THREADS": "1", "TMPDIR": str(home)} | extra
@@ -146,7 +160,7 @@ def fresh_process(script: str, *arguments: str, hub: HubServer, home: Path, **ex
         [sys.executable, "-c", script, *arguments],
         env=environment,
         cwd=home,
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         text=True,
         timeout=240,
@@ -211,3 +225,22 @@ def test_load_by_name(client: HubServer, finished_run: Path, tmp_path: Path) -> 
     assert (found["class"], found["module"]) == ("LadderSiameseForPreTraining", "transformers_modules")
     assert (found["online"], found["target"]) == (online, target)
     assert found["plain"] == ["LadderSiameseModel", online]
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+def test_snippets_of_a_published_card_run_by_name(client: HubServer, finished_run: Path, tmp_path: Path) -> None:
+    """Those that need no package of ours, where there is none, each as it stands on the Hub."""
+    from ladder_model_cards import push
+
+    folder = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (folder / "trainer_state.json").unlink()
+    push(folder, NAME, token=WRITE, include_pretraining=True, report=lambda line: None)
+    card = client.store.repos[NAME].resolve("main").files["README.md"].decode()
+    snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(snippets) == 6 and all(NAME in code for code in snippets)
+    own = [code for code in snippets if "modeling_ladder" in code]
+    alone = [code for code in snippets if code not in own]
+    assert len(own) == 2 and "trust_remote_code=True" in alone[-1]
+    assert not any("trust_remote_code" in code for code in snippets if code != alone[-1])
+    found = fresh_process(SNIPPETS, "", "", hub=client, home=tmp_path, given=json.dumps(alone))
+    assert found["done"] == [2, 1, 1, 1]

@@ -102,7 +102,8 @@ def test_private_on_request_and_never_public_by_mistake(client: HubServer, run: 
 
 def test_a_branch_leaves_main_alone(client: HubServer, run: Path) -> None:
     client.store.create(NAME)
-    result = send(run, revision="trial/one")
+    result = send(run, revision="trial/one", tag="t1")
+    assert client.store.repos[NAME].tags == {"t1": result.commit}
     assert [commit.title for commit in client.store.history(NAME)] == ["initial commit"]
     assert client.store.repos[NAME].branches["trial/one"] == result.commit
     assert "model.safetensors" in client.store.repos[NAME].resolve("trial/one").files

@@ -19,6 +19,11 @@ DEFAULT_IMAGE_SIZE = 224
 # Below this size images are resized to the crop itself: data sets of small images are framed already.
 SMALL_IMAGE_SIZE = 128
 CROP_FRACTION = 0.875
+MAX_IMAGE_SIZE = 8192
+PROCESSOR_FIELDS = frozenset(
+    {"do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"}
+    | {"do_normalize", "image_mean", "image_std", "do_convert_rgb"}
+)
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 
 
@@ -206,10 +211,11 @@ def processor_of(reference: str, image_size: int | None = None, revision: str | 
     std = tuple(settings.get("image_std") or IMAGENET_STD)
     crop = settings.get("crop_size") or settings.get("size") or {}
     saved = crop.get("height") or crop.get("shortest_edge") if isinstance(crop, dict) else crop
-    if image_size is None and settings.get("image_processor_type", "").startswith("BitImageProcessor"):
+    if image_size is None and str(settings.get("image_processor_type")).startswith("BitImageProcessor"):
         from transformers import BitImageProcessor
 
-        return BitImageProcessor.from_dict(settings)
+        # Only its own fields: `from_dict` would set any attribute that a file names.
+        return BitImageProcessor(**{name: value for name, value in settings.items() if name in PROCESSOR_FIELDS})
     return image_processor(int(image_size or saved or DEFAULT_IMAGE_SIZE), mean, std)
 
 
@@ -224,4 +230,32 @@ def _saved_settings(folder: str, revision: str | None) -> dict[str, Any]:
         settings = json.loads(file.read_text(encoding="utf-8")) if file else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
-    return settings if isinstance(settings, dict) else {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} holds no JSON object")
+    _check_settings(settings, str(file))
+    return settings
+
+
+def _check_settings(settings: dict[str, Any], where: str) -> None:
+    """Refuse sizes and pixel statistics that no image processor has: they come from somebody else's file.
+
+    Raises:
+        UserError: names the field.
+    """
+    for name in ("size", "crop_size"):
+        found = settings.get(name)
+        for side in found.values() if isinstance(found, dict) else [found]:
+            if side is not None and (type(side) is not int or not 0 < side <= MAX_IMAGE_SIZE):
+                raise UserError(f"{where}: {name} is {found!s:.80}; sides are from 1 to {MAX_IMAGE_SIZE} pixels")
+    for name in PROCESSOR_FIELDS - {"size", "crop_size", "image_mean", "image_std"}:
+        found = settings.get(name)
+        if found is not None and not (isinstance(found, bool) or (type(found) in (int, float) and abs(found) < 1e6)):
+            raise UserError(f"{where}: {name} is {found!s:.80}, which is no number")
+    for name in ("image_mean", "image_std"):
+        found = settings.get(name)
+        values = found if isinstance(found, list) else [found]
+        numbers = [value for value in values if type(value) in (int, float) and abs(value) < 1e6]
+        if found is not None and (len(numbers) != len(values) or not 1 <= len(values) <= 4):
+            raise UserError(f"{where}: {name} is {found!s:.80}; give one finite number per channel")
+        if name == "image_std" and found is not None and not all(value > 0 for value in numbers):
+            raise UserError(f"{where}: image_std is {found!s:.80}; deviations are above 0")
