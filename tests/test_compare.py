@@ -313,7 +313,9 @@ def test_variants_single_levels_and_the_untrained_network(
         (["--max_setps", "3"], "did you mean --max_steps?"),
         (["--jobs", "0"], "jobs must be at least 1"),
         (["--optimizer", "adam"], "optimizer must be one of"),
-        (["--detection_dataset", "./nowhere"], "./nowhere"),
+        (["--detection_dataset", "./nowhere"], "detection cannot be evaluated on ./nowhere"),
+        (["--detection_dataset", "digits"], "detection cannot be evaluated on digits: "),
+        (["--segmentation_dataset", "digits"], "digits: split train has no column of label maps among image, label"),
         (["--stability", "--stability_steps", "0"], "stability_steps must be greater than 0"),
     ],
 )

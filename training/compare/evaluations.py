@@ -117,21 +117,39 @@ def _missing_labels(dataset: str, split: str | None, label_column: str | None, s
 
 
 def check_data(evaluation: Evaluation) -> None:
-    """Fail before hours of work where an evaluation's data is not there, or has no labels to classify.
+    """Fail before hours of pretraining where an evaluation's data is not there, or has not what the task needs.
 
     Raises:
-        UserError: there is no such data set, or it cannot be classified.
+        UserError: there is no such data set, split or column.
     """
-    from ..streams import split_names
+    try:
+        if evaluation.task in ("detection", "segmentation") or evaluation.test_dataset is not None:
+            _check_columns(evaluation)
+        elif (reason := missing_labels(evaluation)) is not None:
+            raise UserError(reason)
+    except UserError as error:
+        raise UserError(f"{evaluation.task} cannot be evaluated on {evaluation.dataset}: {error}") from error
 
-    if evaluation.task in (*_CLASSIFICATION, "semi_supervised") and evaluation.test_dataset is None:
-        reason = missing_labels(evaluation)
-        if reason is not None:
-            raise UserError(f"{evaluation.task} cannot be evaluated on {evaluation.dataset}: {reason}")
 
-    for name in (evaluation.dataset, evaluation.test_dataset):
-        if name is not None:
-            split_names(name)
+def _check_columns(evaluation: Evaluation) -> None:
+    """Open the splits of an evaluation and find its columns, as the task itself will."""
+    from ..evaluation import splits as splits_module
+    from ..evaluation.detection_data import check_layout
+    from ..evaluation.segmentation_data import label_map_column
+
+    asked = evaluation.settings.get
+    streaming = bool(asked("streaming"))
+    splits = splits_module.resolve_splits(
+        evaluation.dataset, evaluation.test_dataset, split=asked("split"), streaming=streaming
+    )
+    for part, split in ((splits.fit, splits.fit_split), (splits.score, splits.score_split)):
+        image = splits_module.image_column(part, asked("image_column"))
+        if evaluation.task == "detection":
+            check_layout(part, split)
+        elif evaluation.task == "segmentation":
+            label_map_column(part, image, asked("label_column"), split)
+        else:
+            splits_module.label_column(part, asked("label_column"))
 
 
 def _read_alike(recipe: ResolvedRecipe) -> dict[str, Any]:
