@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import SubConfigSpec
@@ -88,14 +89,9 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
                 "backbone_config must be a transformers config, a dict or None, "
                 f"got {type(self.backbone_config).__name__}"
             )
-        if isinstance(self.backbone_config, dict):
-            model_type = self.backbone_config.get("model_type")
-            if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-                raise ValueError(
-                    f"backbone_config: model_type is {model_type!r}, which transformers does not know; give one of its "
-                    "backbones: resnet, convnext, swin, dinov2, ..."
-                )
         self.backbone_config = copy.deepcopy(self.backbone_config)
+        if isinstance(self.backbone_config, dict):
+            self.backbone_config = self._backbone_from_dict(self.backbone_config)
         super().__post_init__(**kwargs)
         self.stage_names = list(getattr(self.backbone_config, "stage_names", None) or [])
         if not self.stage_names or not hasattr(self.backbone_config, "set_output_features_output_indices"):
@@ -142,6 +138,19 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(f"{name} is fixed by LadderSiameseConfig.byol(); use LadderSiameseConfig(...) instead")
         last = cls(backbone_config=kwargs.get("backbone_config")).stages[-1]
         return cls(level_names=[last], level_losses=["global"], level_weights=[1.0], **kwargs)
+
+    @staticmethod
+    def _backbone_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
+        model_type = values.get("model_type")
+        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+            raise ValueError(
+                f"backbone_config: model_type is {model_type!r}, which transformers does not know; give one of its "
+                "backbones: resnet, convnext, swin, dinov2, ..."
+            )
+        try:
+            return AutoConfig.for_model(**values)
+        except (StrictDataclassError, ValueError, TypeError) as error:
+            raise ValueError(f"backbone_config: {' '.join(str(error).split())}") from error
 
     def _reject_misspelt(self, unknown: dict[str, Any]) -> None:
         own = [f.name for f in fields(LadderSiameseConfig) if f.name in LadderSiameseConfig.__annotations__]

@@ -177,7 +177,7 @@ def test_export_takes_a_name_a_revision_and_the_cache(
 def test_evaluate_takes_a_name_and_a_revision(published: HubServer, tmp_path: Path) -> None:
     found = {}
     for name, words in {"v1": ["--revision", "v1"], "v2": ["--verify"]}.items():
-        command = ["evaluate", "knn", "--model", NAME, "--dataset", "digits", "--image_size", "16", *words]
+        command = ["evaluate", "knn", "--model", NAME, "--dataset", "digits", "--image_size", "32", *words]
         assert main([*command, "--output", str(tmp_path / name)]) == 0
         found[name] = json.loads((tmp_path / name / "evaluation" / "knn-digits.json").read_text())
     assert found["v1"]["model"] == f"{NAME}@v1"
@@ -285,7 +285,7 @@ def test_a_finished_run_is_pushed_when_its_recipe_says_so(
 ) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        "dataset: digits\nimage_size: 16\nmax_steps: 1\nper_device_train_batch_size: 8\nmonitor_steps: 0\n"
+        "dataset: digits\nimage_size: 32\nmax_steps: 1\nper_device_train_batch_size: 8\nmonitor_steps: 0\n"
         "projection_hidden_size: 16\nprojection_size: 8\nuse_cpu: true\nreport_to: none\ndisable_tqdm: true\n"
         "backbone_config: {model_type: resnet, embedding_size: 8, hidden_sizes: [8, 8, 8, 8], depths: [1, 1, 1, 1], "
         f"layer_type: basic}}\nlicense: mit\npush_to_hub: true\nhub_model_id: {NAME}\nhub_token: {WRITE}\n"

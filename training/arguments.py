@@ -31,23 +31,37 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     logging_steps: float = 50
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.optimizer not in OPTIMIZERS:
-            raise UserError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        for name in ("base_learning_rate", "warmup_epochs", "monitor_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UserError(f"{name} must be at least 0, got {value}")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"momentum must be from 0 to below 1, got {self.momentum}")
-        if self.monitor_images < 2:
-            raise UserError(f"monitor_images must be at least 2, got {self.monitor_images}")
-        if self.activation_checkpointing:
+        if self.activation_checkpointing or self.gradient_checkpointing:
             # The second forward would move every running mean and variance twice (pytorch issue 62471).
             raise UserError(
                 "activation_checkpointing (gradient_checkpointing) repeats each forward, so batch norm would count "
                 "every view twice: leave it off; gradient_accumulation_steps or bf16 save memory"
             )
+        super().__post_init__()
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        for name in (
+            "learning_rate",
+            "base_learning_rate",
+            "weight_decay",
+            "lars_eta",
+            "warmup_epochs",
+            "monitor_steps",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"{name} must be at least 0, got {value}")
+        if self.per_device_train_batch_size < 2:
+            raise UserError(
+                "per_device_train_batch_size must be at least 2, since batch norm needs more than one image; "
+                f"got {self.per_device_train_batch_size}"
+            )
+        if self.max_steps == 0:
+            raise UserError("max_steps is 0: give at least 1, or -1 to train for num_train_epochs")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"momentum must be from 0 to below 1, got {self.momentum}")
+        if self.monitor_images < 2:
+            raise UserError(f"monitor_images must be at least 2, got {self.monitor_images}")
 
     @property
     def global_batch_size(self) -> int:

@@ -1,5 +1,6 @@
 """From a resolved recipe to the objects that train: arguments, model, data and views."""
 
+import difflib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,20 +80,32 @@ def network_config(recipe: ResolvedRecipe) -> "LadderSiameseConfig":
     Raises:
         UserError: a field of the network is wrong.
     """
-    from transformers import AutoConfig
-
     from modeling_ladder import LadderSiameseConfig
 
     options = recipe.model
     try:
         backbone = None
         if options.backbone_config is not None:
-            backbone = dict(options.backbone_config)
-            backbone = AutoConfig.for_model(backbone.pop("model_type", "resnet"), **backbone)
+            backbone = {"model_type": "resnet", **options.backbone_config}
+            _check_backbone_fields(backbone)
         make = LadderSiameseConfig if options.method == "ladder" else LadderSiameseConfig.byol
         return make(backbone_config=backbone, **_config_settings(options))
     except (ValueError, TypeError) as error:
         raise UserError(f"the network cannot be built: {error}") from error
+
+
+def _check_backbone_fields(backbone: dict[str, Any]) -> None:
+    """Refuse a misspelt field: transformers would keep it and build the network with the default instead."""
+    from transformers import CONFIG_MAPPING
+
+    if backbone["model_type"] not in CONFIG_MAPPING:
+        return
+    kind = CONFIG_MAPPING[backbone["model_type"]]
+    known = {item.name for item in fields(kind)} | set(kind.attribute_map)
+    for name in backbone.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if near:
+            raise UserError(f"backbone_config: unknown field {name!r}; did you mean {near[0]}?")
 
 
 def _config_settings(options: ModelOptions) -> dict[str, Any]:

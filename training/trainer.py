@@ -29,13 +29,14 @@ from ladder_training.lars import Lars
 from ladder_training.loader import ViewLoader
 from ladder_training.meters import LevelMeters, first_non_finite
 from ladder_training.monitor import Figures, look
+from ladder_training.stage_sizes import check_image_size
 from ladder_training.views import TwoViewTransform
 from modeling_ladder import LadderSiameseForPreTraining
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
 TRAINER_STATE = "trainer_state.json"
 BATCH_NORM_SETTLED = 50
-"""Steps after which the running statistics (two updates a step, momentum 0.1) have forgotten their first values. Before,
+"""Steps after which running statistics (two updates a step, momentum 0.1) have forgotten their start. Before,
 held-out projections have the spread of the statistics' start and tell nothing of a collapse; the batches' own do."""
 
 
@@ -60,7 +61,8 @@ class LadderTrainer(HubPushes, Trainer):
         **kwargs: As in transformers (`callbacks`, `optimizers`, ...).
 
     Raises:
-        UserError: the data set is empty, has no image column, or is smaller than one global batch.
+        UserError: the data set is empty, has no image column, or is smaller than one global batch; the views are too
+            small for the stages.
     """
 
     loss_is_scaled_for_ga = False
@@ -86,6 +88,9 @@ class LadderTrainer(HubPushes, Trainer):
             args.ddp_find_unused_parameters = False
         images = train_dataset is not None and is_image_dataset(train_dataset)
         self.transform = TwoViewTransform() if transform is None and images else transform
+        size = getattr(self.transform, "size", None)
+        if images and size is not None:
+            check_image_size(model, model.feature_maps, size, model.config.level_names[-1])
         self.image_column, self.label_column = image_column, label_column
         self.loader_options = dict(loader_options or {})
         self.held_out = None

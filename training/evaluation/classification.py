@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..stage_sizes import check_image_size
 from . import splits as splits_module
 from .features import FeatureSet, bad_image_notes, extract_features
 from .image_transforms import CenterTransform
@@ -87,9 +88,9 @@ def open_classification(
         _numbered_labels(index, splits, splits.fit[label], None, label)
     device = choose_device(device)
     image_settings = load_image_settings(model, options.image_size, options.crop_fraction)
-    return ClassificationTask(
-        load_backbone(model, device), image_settings, splits, options, model_name(model), device, image, label, index
-    )
+    backbone = load_backbone(model, device)
+    check_image_size(backbone, backbone, image_settings.size, backbone.stages[-1])
+    return ClassificationTask(backbone, image_settings, splits, options, model_name(model), device, image, label, index)
 
 
 def prepare_classification(
