@@ -41,6 +41,11 @@ NASTY = [
     "&lt;b&gt; &#60;",
     "\\* _em_ **bold** ~~s~~ @user #12 $$x$$",
     "'\"; drop",
+    "\n\n<script>x</script>\n\n    code\n\t# H",
+    "[a]: javascript:alert(1)\n[^1]: x",
+    "| x |\n|-|\n| y |\n~~~\n]]> <?php <!--",
+    "http&#58;//x ftp://x mailto:x@y.z <https://x>",
+    "@user/team #1 GH-1 deadbeefdeadbeefdeadbeefdeadbeefdeadbeef :smile:",
 ]
 
 

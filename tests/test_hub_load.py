@@ -89,12 +89,23 @@ sys.meta_path.insert(0, Block())
 """
     + COMMON
     + """
+import torch
+from PIL import Image
 from transformers import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForPreTraining, ResNetBackbone
+from transformers import ResNetForImageClassification, pipeline
 
 found["backbone"] = digest(ResNetBackbone.from_pretrained("user/digits", revision=second))
 found["auto"] = digest(AutoModel.from_pretrained("user/digits", trust_remote_code=False))
 found["auto_backbone"] = digest(AutoBackbone.from_pretrained("user/digits"))
-found["processor"] = type(AutoImageProcessor.from_pretrained("user/digits")).__name__
+processor = AutoImageProcessor.from_pretrained("user/digits")
+found["processor"] = type(processor).__name__
+classifier = ResNetForImageClassification.from_pretrained("user/digits", num_labels=3)
+found["classifier"] = digest(classifier.resnet)
+image = Image.linear_gradient("L").convert("RGB")
+piped = pipeline("image-feature-extraction", model="user/digits", device="cpu", pool=True)(image)
+with torch.no_grad():
+    direct = AutoModel.from_pretrained("user/digits").eval()(**processor(image, return_tensors="pt")).pooler_output
+found["pipeline"] = torch.equal(torch.tensor(piped).flatten(), direct.flatten()) and direct.numel() == 32
 try:
     AutoModelForPreTraining.from_pretrained("user/digits", subfolder="pretraining", trust_remote_code=False)
 except ValueError as error:
@@ -219,7 +230,8 @@ def test_load_by_name(client: HubServer, finished_run: Path, tmp_path: Path) -> 
     bare.mkdir()
     found = fresh_process(WITHOUT_PACKAGE, *commits, hub=client, home=bare)
     assert found["blocked"]
-    assert found["backbone"] == found["auto"] == found["auto_backbone"] == weights[commits[1]]
+    assert found["backbone"] == found["auto"] == found["auto_backbone"] == found["classifier"] == weights[commits[1]]
+    assert found["pipeline"]
     assert found["processor"].startswith("ConvNextImageProcessor")
     assert "trust_remote_code" in found["untrusted"]
     assert (found["class"], found["module"]) == ("LadderSiameseForPreTraining", "transformers_modules")
