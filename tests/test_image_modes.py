@@ -1,0 +1,125 @@
+"""Images of every way to store pixels look as a person sees them: the values are checked, not only the shapes."""
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ladder_training.images import BadImageError, decode_image
+
+# Four areas of 16 x 16: red, green, blue, light grey.
+COLOURS = np.array([[[200, 30, 30], [30, 180, 40]], [[20, 40, 190], [220, 220, 220]]], dtype=np.uint8)
+PICTURE = COLOURS.repeat(16, axis=0).repeat(16, axis=1)
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def areas(pixels: np.ndarray) -> np.ndarray:
+    """Mean colour of the four areas, away from their borders: (2, 2, 3)."""
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+    inner = pixels.reshape(2, 16, 2, 16, 3)[:, 4:12, :, 4:12].astype(float)
+    return inner.mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+def test_colours_keep_their_order(kind) -> None:
+    """OpenCV decodes to blue, green, red."""
+    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
+    got = areas(decode_image(encode(Image.fromarray(PICTURE), kind, **options)))
+    np.testing.assert_allclose(got, COLOURS, atol=4 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_grey_is_three_equal_channels(kind) -> None:
+    got = decode_image(encode(Image.fromarray(PICTURE).convert("L"), kind))
+    assert (got == got[..., :1]).all()
+    np.testing.assert_allclose(areas(got)[..., 0], COLOURS @ LUMA, atol=1.5)
+
+
+def test_one_bit_is_black_and_white() -> None:
+    bits = np.zeros((32, 32), dtype=bool)
+    bits[:, 16:] = True
+    got = areas(decode_image(encode(Image.fromarray(bits))))
+    assert got[:, 0].tolist() == [[0, 0, 0]] * 2
+    assert got[:, 1].tolist() == [[255, 255, 255]] * 2
+
+
+def test_transparency_lies_on_white() -> None:
+    alpha = np.array([[255, 128], [0, 51]], dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    rgba = np.dstack([PICTURE, alpha])
+    share = np.array([[255, 128], [0, 51]])[..., None] / 255
+    expected = COLOURS * share + 255 * (1 - share)
+    for image in (encode(Image.fromarray(rgba)), Image.fromarray(rgba), rgba):
+        np.testing.assert_allclose(areas(decode_image(image)), expected, atol=1)
+    la = np.dstack([PICTURE[..., 0], alpha])
+    expected = COLOURS[..., :1] * share + 255 * (1 - share)
+    np.testing.assert_allclose(areas(decode_image(encode(Image.fromarray(la)))), expected.repeat(3, axis=2), atol=1)
+
+
+def test_palettes_are_looked_up_and_a_transparent_entry_is_white() -> None:
+    palette = Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1), "P")
+    palette.putpalette(COLOURS.reshape(-1).tolist())
+    for kind in ("PNG", "GIF"):
+        np.testing.assert_array_equal(areas(decode_image(encode(palette, kind))), COLOURS)
+    expected = COLOURS.astype(float).copy()
+    expected[1, 0] = 255
+    np.testing.assert_array_equal(areas(decode_image(encode(palette, transparency=2))), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_is_not_inverted(kind) -> None:
+    """JPEG stores CMYK inverted, as Adobe does; read as it stands, light areas would be dark."""
+    got = areas(decode_image(encode(Image.fromarray(PICTURE).convert("CMYK"), kind)))
+    np.testing.assert_allclose(got, COLOURS, atol=6)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_clipped(kind) -> None:
+    values = np.array([[0, 16448], [32896, 65535]], dtype=np.uint16)
+    wide = Image.fromarray(values.repeat(16, axis=0).repeat(16, axis=1))
+    got = areas(decode_image(encode(wide, kind)))
+    assert got[..., 0].tolist() == [[0, 64], [128, 255]]
+    assert (got == got[..., :1]).all()
+
+
+def test_sixteen_bit_colour_is_scaled() -> None:
+    data = cv2.imencode(".png", PICTURE[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    np.testing.assert_allclose(areas(decode_image(data)), COLOURS, atol=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_applied(orientation, kind) -> None:
+    """Stored turned or mirrored, with the tag that says so: shown upright."""
+    undo = {
+        1: lambda p: p,
+        2: lambda p: p[:, ::-1],
+        3: lambda p: p[::-1, ::-1],
+        4: lambda p: p[::-1],
+        5: lambda p: p.transpose(1, 0, 2),
+        6: lambda p: np.rot90(p, 1),
+        7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda p: np.rot90(p, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
+    stored = Image.fromarray(np.ascontiguousarray(undo(PICTURE)))
+    got = areas(decode_image(encode(stored, kind, exif=exif, **options)))
+    np.testing.assert_allclose(got, COLOURS, atol=4)
+
+
+def test_what_is_no_image_is_refused_in_one_line() -> None:
+    for thing in (b"", b"hello", encode(Image.fromarray(PICTURE))[:60], {"bytes": None, "path": None}, 3):
+        with pytest.raises(BadImageError) as error:
+            decode_image(thing)
+        assert "\n" not in str(error.value)
