@@ -231,7 +231,7 @@ def test_other_tasks_classes_and_undefined_values(run: Path) -> None:
 
 
 def compared() -> dict[str, Any]:
-    """comparison.json as `ladder compare` writes it (tests/test_compare.py checks the writer)."""
+    """comparison.json as `ladder compare` writes it (tests/test_compare.py puts a real one on a card)."""
     figures = {
         "byol": {"values": {"0": 0.5, "1": 0.52}, "mean": 0.51, "std": 0.0141, "count": 2, "collapsed": []},
         "ladder": {

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -278,6 +279,29 @@ def test_names_that_cannot_be_loaded(
     files = {path: content for path, content in repo.resolve("main").files.items() if "safetensors" not in path}
     repo.add("main", files | {"pytorch_model.bin": pickle.dumps({})}, frozenset(), "a pickle")
     assert "not opened" in refused([*with_name(NAME), "--output", "x"], capsys)
+
+
+def test_data_sets_of_the_hub_are_known_with_their_commit(
+    logged_in: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub
+    from PIL import Image
+
+    from ladder_training.streams import hub_dataset
+
+    asked = []
+
+    def info(self: object, name: str, *, revision: str | None, timeout: float) -> SimpleNamespace:
+        asked.append((name, revision))
+        return SimpleNamespace(sha="ab" * 20)
+
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "cat" / "1.png")
+    assert hub_dataset("user/pets:small", "v1") == ("user/pets", None), "the local Hub has no data sets"
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    assert hub_dataset("user/pets:small", "v1") == ("user/pets", "ab" * 20)
+    assert hub_dataset("digits") == hub_dataset(tmp_path / "photos") == (None, None)
+    assert asked == [("user/pets", "v1")]
 
 
 def test_a_finished_run_is_pushed_when_its_recipe_says_so(

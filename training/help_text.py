@@ -18,7 +18,8 @@ commands:
   inspect --dataset D    what is in a data set, the views that training would see, how fast images are read
   demo DIR               pretrain on handwritten digits in a few minutes, evaluate, export, reload
 
-M, CHECKPOINT: a run's folder, its checkpoint-N or pretraining folder, an exported folder, or a Hub name.
+M, CHECKPOINT: a run's folder, its checkpoint-N or pretraining folder, an exported folder, or USER/NAME[@REVISION] on
+the Hub.
 D: digits, a Hub data set, a folder of images, Parquet files or WebDataset shards.
 RECIPE: a YAML file, or the name of one that comes with the package: {recipes}.
 
