@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from ladder_training import load_image_stream
+from ladder_training.images import decode_image
 from ladder_training.streams import find_image_column, find_label_column
 
 
@@ -89,9 +90,11 @@ def transforms(processor: Any, crop_scale: float, flip: bool) -> tuple[v2.Compos
 def with_transform(dataset: datasets.Dataset, transform: v2.Compose) -> datasets.Dataset:
     """The data set with items {"pixel_values", "labels"}, made when they are asked for."""
     image, label = find_image_column(dataset), find_label_column(dataset)
+    # Decoded as for pretraining: turned by EXIF, transparency on white, 16 bits scaled.
+    dataset = dataset.cast_column(image, datasets.Image(decode=False))
 
     def make(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pixels = [transform(picture.convert("RGB")) for picture in rows[image]]
+        pixels = [transform(np.array(decode_image(picture))) for picture in rows[image]]
         return {"pixel_values": pixels, "labels": rows[label]}
 
     return dataset.with_transform(make)

@@ -152,6 +152,9 @@ def test_stop_gradient_target_is_simsiam(tiny_backbone, view_pairs) -> None:
     views = view_pairs(batch=6)["pixel_values"]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     output = model(views)
+    output.loss.backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
     model.load_state_dict(before)
     z = [
         model.projectors["stage4"]["global"](model.feature_maps(v)["stage4"].mean(dim=(2, 3))) for v in views.unbind(1)
@@ -160,6 +163,9 @@ def test_stop_gradient_target_is_simsiam(tiny_backbone, view_pairs) -> None:
     cos = torch.nn.functional.cosine_similarity
     expected = (4 - 2 * cos(q[0], z[1].detach()) - 2 * cos(q[1], z[0].detach())).mean()
     torch.testing.assert_close(output.loss, expected)
+    expected.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
     for name, buffer in model.named_buffers():
         if name.endswith("num_batches_tracked"):
             assert buffer.item() == 2  # each view once: no extra forward for the target

@@ -43,6 +43,17 @@ def test_both_ranks_hold_the_same_weights_and_target(ranks) -> None:
     assert not torch.equal(first[moved], first[moved.removeprefix("target.")])
 
 
+def test_a_network_with_unused_stages_trains_and_agrees(ranks) -> None:
+    first, second = (rank["middle"] for rank in ranks)
+    assert [rank["middle_find_unused"] for rank in ranks] == [None] * 2
+    for name, tensor in first.items():
+        if "running_" not in name:
+            assert torch.equal(tensor, second[name]), name
+    for stage, moved in ((1, True), (3, False)):
+        name = f"backbone.encoder.stages.{stage}.layers.0.layer.0.convolution.weight"
+        assert torch.allclose(first[name], first[f"target.{name}"], rtol=1e-5, atol=1e-7) != moved
+
+
 def test_a_pass_over_two_ranks_is_the_data_set_each_image_once(ranks) -> None:
     together = [value for rank in ranks for value in rank["first_pass"]]
     pixels = ViewPairs(24).pixels[:, 0, 0, 0, 0].tolist()

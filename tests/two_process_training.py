@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import ResNetConfig
@@ -17,9 +18,15 @@ def main(folder: Path) -> None:
     backbone = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1], layer_type="basic")
     seen: list[float] = []
 
-    def build(name: str) -> LadderTrainer:
+    def build(name: str, **levels: Any) -> LadderTrainer:
         torch.manual_seed(0)
-        fields = {"projection_hidden_size": 32, "projection_size": 16, "local_grid_size": 3, "base_momentum": 0.8}
+        fields = {
+            "projection_hidden_size": 32,
+            "projection_size": 16,
+            "local_grid_size": 3,
+            "base_momentum": 0.8,
+            **levels,
+        }
         model = LadderSiameseForPreTraining(LadderSiameseConfig(backbone_config=backbone, **fields))
         args = LadderTrainingArguments(
             output_dir=str(folder / name),
@@ -46,8 +53,13 @@ def main(folder: Path) -> None:
     first_pass = seen[:12]
     resumed = build("whole")
     resumed.train(resume_from_checkpoint=str(folder / "whole" / "checkpoint-3"))
+    # A level in the middle only: the last stage gets no gradient, so DDP must look for unused parameters.
+    middle = build("middle", level_weights=[0, 1, 0, 0])
+    middle.train()
     torch.save(
         {
+            "middle": middle.pretraining_model.state_dict(),
+            "middle_find_unused": middle.args.ddp_find_unused_parameters,
             "whole": whole.pretraining_model.state_dict(),
             "resumed": resumed.pretraining_model.state_dict(),
             "first_pass": first_pass,
