@@ -75,9 +75,9 @@ def build_card(
         "hand_written": hand_written(text, old),
         "use": _use(files, name, with_pretraining, remote_code),
         "sections": _sections(files, list(figures)),
-        "citation": _template("citation.md"),
+        "citation": f"## Cite\n\n{_template('citation.md')}" if files.method else "",
     }
-    return Card(_template("card.md", **parts) + "\n", figures, files.figures)
+    return Card(_template("card.md", **parts).rstrip("\n") + "\n", figures, files.figures)
 
 
 def write_card(
@@ -140,8 +140,7 @@ def _last_name(text: str) -> str:
 
 
 def _intro(files: RunFiles) -> str:
-    known = files.method if files.method in ("byol", "simsiam") else "ladder"
-    return _template(f"intro_{known}.md", architecture=_class_name(files))
+    return _template(f"intro_{files.method or 'unknown'}.md", architecture=_class_name(files))
 
 
 def _use(files: RunFiles, name: str, pretraining: bool, remote_code: bool) -> str:
@@ -173,8 +172,10 @@ def _sections(files: RunFiles, figures: list[str]) -> str:
         "Compared with the same budget": comparison(files.comparison),
         "How it was trained": _joined(sections.levels(files), sections.training(files), _pictures(figures)),
         "What the stages see": _pictures(files.figures),
-        "What is the paper's and what is not": _template("method.md"),
-        "Intended use and limits": _joined(_scale(files), _template("limits.md")),
+        "What is the paper's and what is not": _template("method.md") if files.method else "",
+        "Intended use and limits": _joined(
+            _scale(files), _template("limits.md"), _template("limits_views.md") if files.method else ""
+        ),
     }
     return "".join(f"\n## {title}\n\n{body}\n" for title, body in shown.items() if body)
 

@@ -30,7 +30,8 @@ def model_title(files: RunFiles) -> str:
         return one_line(given, 100)
     names = [shown_dataset(row["name"]) for row in files.datasets]
     on = f", pretrained on {' and '.join(names)}" if names else ""
-    return one_line(f"{METHOD_TITLES.get(files.method, files.method)} {architecture(files)}{on}", 100)
+    method = f"{METHOD_TITLES[files.method]} " if files.method else ""
+    return one_line(f"{method}{architecture(files)}{on or (not method and ' backbone') or ''}", 100)
 
 
 def recipe_values(files: RunFiles) -> dict[str, Any]:
@@ -69,7 +70,9 @@ def card_data(files: RunFiles) -> ModelCardData:
     results = measured_results(files.evaluations)
     fields["datasets"] = [name for name in dict.fromkeys(datasets) if SLUG.fullmatch(name)] or None
     fields["base_model"] = base if SLUG.fullmatch(base) and base.count("/") == 1 else None
-    tags = ["ladder-siamese", "self-supervised-learning", "vision", "backbone", files.method, f"arxiv:{ARXIV}"]
+    tags = ["vision", "backbone"]
+    if files.method:
+        tags = ["ladder-siamese", "self-supervised-learning", *tags, files.method, f"arxiv:{ARXIV}"]
     model_type = one_line(files.config.get("model_type", ""), 60)
     return ModelCardData(
         library_name="transformers",

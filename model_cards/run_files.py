@@ -13,6 +13,7 @@ from .values import is_number
 MAX_JSON = 200 * 2**20
 FIGURES = "figures"
 PRETRAINING = "pretraining"
+METHODS = ("ladder", "byol", "simsiam")
 
 
 @dataclass
@@ -69,12 +70,13 @@ class RunFiles:
 
     @property
     def method(self) -> str:
-        """ "ladder", "byol", "simsiam" or what the run says; from the pretraining config where it says nothing."""
-        if self.run.get("method"):
-            return str(self.run["method"]).lower()
+        """ "ladder", "byol" or "simsiam"; empty where the folder does not say, as of an exported backbone."""
+        told = str(self.run.get("method") or "").lower()
+        if told:
+            return told if told in METHODS else ""
         names = self.pretraining_config.get("level_names")
         if not names:
-            return "ladder"
+            return ""
         plain = len(names) == 1 and self.pretraining_config.get("level_losses") == ["global"]
         if not plain:
             return "ladder"

@@ -28,7 +28,8 @@ def facts(files: RunFiles) -> str:
     size = files.preprocessor.get("crop_size") or files.preprocessor.get("size")
     if isinstance(size, dict) and (edge := size.get("height") or size.get("shortest_edge")):
         rows.append(["Input", f"RGB, {plain(edge)} pixels, prepared by `AutoImageProcessor`"])
-    rows.append(["Training", f"{plain(METHOD_TITLES.get(files.method, files.method))}, self-supervised, no labels"])
+    if files.method:
+        rows.append(["Training", f"{plain(METHOD_TITLES[files.method])}, self-supervised, no labels"])
     if files.datasets:
         rows.append(["Images", ", ".join(_dataset(row["name"]) for row in files.datasets)])
     license_id = files.run.get("license") or "other"
@@ -57,7 +58,8 @@ def levels(files: RunFiles) -> str:
     heads = ", ".join(
         f"{plain(config[key])} {what}"
         for key, what in (
-            ("projection_hidden_size", "hidden units (global levels)"),
+            ("projection_hidden_size", "hidden units (global, last level)"),
+            ("lower_projection_hidden_size", "hidden units (global, other levels)"),
             ("local_projection_hidden_size", "hidden units (local levels)"),
             ("projection_size", "outputs"),
         )

@@ -150,7 +150,9 @@ def test_nothing_is_left_blank_and_no_section_without_data(run: Path, full_run: 
         path = run / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     text = build_card(run).text
-    assert list(sections(text)) == ["Use it", "What is the paper's and what is not", "Intended use and limits", "Cite"]
+    assert list(sections(text)) == ["Use it", "Intended use and limits"], "nothing is claimed of an unknown training"
+    assert "Ladder" not in re.sub(r"LadderSiameseModel|ladder.siamese. package|ladder.card", "", text)
+    assert "How it was trained is not recorded" in text and "arxiv" not in str(metadata(text)["tags"])
     for found in (text, build_card(full_run).text):
         assert not re.search(r"More Information Needed|\bNone\b|\bnan\b|\$\w|TODO|unknown", found)
     assert "model-index" not in metadata(text) and metadata(text)["license"] == "other"

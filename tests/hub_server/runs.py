@@ -40,7 +40,9 @@ def save_pretraining(folder: Path, seed: int = 0) -> None:
     from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
     torch.manual_seed(seed)
-    config = LadderSiameseConfig(backbone_config=tiny_resnet(seed).config, projection_hidden_size=16, projection_size=8)
+    levels = {"level_losses": ["local", "local", "global", "global"], "level_weights": [0.25, 0.25, 0.5, 1.0]}
+    heads = {"projection_hidden_size": 16, "projection_size": 8}
+    config = LadderSiameseConfig(backbone_config=tiny_resnet(seed).config, **levels, **heads)
     model = LadderSiameseForPreTraining(config)
     with torch.no_grad():
         for parameter in model.target.parameters():
