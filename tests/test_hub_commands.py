@@ -155,6 +155,7 @@ def test_export_takes_a_name_a_revision_and_the_cache(
     from huggingface_hub import constants
 
     repo = published.store.repos[NAME]
+    repo.private = True  # the token in the environment is the owner's
     for place, words in enumerate(([NAME], [NAME, "--revision", "v1"], [f"{NAME}@v1"], [f"{NAME}@v2", "--verify"])):
         output = tmp_path / str(place)
         assert main(["export", *words, "--output", str(output)]) == 0
@@ -169,6 +170,11 @@ def test_export_takes_a_name_a_revision_and_the_cache(
     assert published.log == []
     assert "offline mode is on" in refused(["export", NAME, "--verify", "--output", "x"], capsys)
     assert "connect once" in refused(["export", "user/other", "--output", "x"], capsys)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN")
+    line = refused(["export", NAME, "--output", "x", "--verify"], capsys)
+    assert "user/digits was not verified: there is no access token" in line and "hf auth login" in line
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     # A commit whose preprocessor is not in the cache must not be prepared for with somebody else's numbers.
     snapshot = next(tmp_path.glob("cache/**/snapshots/" + repo.tags["v2"]))
     (snapshot / "preprocessor_config.json").unlink()
