@@ -12,7 +12,8 @@ from ladder_model_cards.remote_code import AUTO_MAP, remote_code_files
 
 FOLDER = Path(modeling_ladder.__file__).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.py"))
-ALLOWED = {"torch", "transformers", "numpy", *sys.stdlib_module_names}
+# huggingface_hub and numpy come with transformers.
+ALLOWED = {"torch", "transformers", "huggingface_hub", "numpy", *sys.stdlib_module_names}
 
 
 def imports(content: str) -> tuple[list[ast.ImportFrom], set[str]]:
