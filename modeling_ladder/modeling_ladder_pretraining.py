@@ -50,10 +50,9 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         super().__init__(config)
         self.backbone = self._build_backbone(config)
         channels = self.backbone.out_feature_channels
-        hidden = {"global": config.projection_hidden_size, "local": config.local_projection_hidden_size}
-        size = config.projection_size
-        self.projectors = build_heads({(s, k): (channels[s], hidden[k], size) for s, k, _ in config.levels})
-        self.predictors = build_heads({(s, k): (size, hidden[k], size) for s, k, _ in config.levels})
+        size, hidden = config.projection_size, config.hidden_size
+        self.projectors = build_heads({(s, k): (channels[s], hidden(s, k), size) for s, k, _ in config.levels})
+        self.predictors = build_heads({(s, k): (size, hidden(s, k), size) for s, k, _ in config.levels})
         self.post_init()
         self.target = None
         if config.target == "ema":

@@ -107,7 +107,7 @@ def test_a_whole_comparison_on_digits(recipe: str, tmp_path: Path, monkeypatch: 
     assert (pretrain["status"], pretrain["steps"], pretrain["images_seen"]) == ("finished", 6, 96)
     assert pretrain["seconds"] > 0
     assert pretrain["cpu_seconds"] > 0
-    levels = ["stage1.local", "stage2.local", "stage3.global", "stage4.global"]
+    levels = [f"stage{number}.{kind}" for number in (1, 2, 3, 4) for kind in ("global", "local")]
     assert list(pretrain["log"]["loss"]) == ["step", *levels, "total"]
     assert pretrain["log"]["loss"]["step"] == [2, 4, 6]
     assert list(pretrain["log"]["knn"]) == ["step", "stage1", "stage2", "stage3", "stage4", "all"]

@@ -54,7 +54,7 @@ def test_backbone_config_may_be_a_dict() -> None:
     config = LadderSiameseConfig(backbone_config={"model_type": "resnet", "depths": [1, 1], "hidden_sizes": [8, 16]})
     assert isinstance(config.backbone_config, ResNetConfig)
     assert config.level_names == ["stage1", "stage2"]
-    assert config.level_losses == ["local", "global"]
+    assert config.level_losses == ["both", "both"]
 
 
 @pytest.mark.parametrize("backbone", [ConvNextConfig(), Dinov2Config(num_hidden_layers=4)])
@@ -93,6 +93,7 @@ def test_byol_is_one_global_level_on_the_last_stage(tiny_backbone) -> None:
         ("projection_hidden_size", 4096.0),
         ("projection_size", -1),
         ("projection_size", "256"),
+        ("lower_projection_hidden_size", 0),
         ("local_projection_hidden_size", 0),
         ("local_matching", "cells"),
         ("local_matching", None),
@@ -124,3 +125,14 @@ def test_a_misspelt_field_names_the_right_one(tiny_backbone) -> None:
 
 def test_base_momentum_takes_whole_numbers(tiny_backbone) -> None:
     assert LadderSiameseConfig(backbone_config=tiny_backbone, base_momentum=1).base_momentum == 1
+
+
+def test_heads_below_the_last_level_are_narrower_unless_told_otherwise() -> None:
+    config = LadderSiameseConfig()
+    assert [config.hidden_size(stage, "global") for stage in config.level_names] == [1024, 1024, 1024, 4096]
+    assert {config.hidden_size(stage, "local") for stage in config.level_names} == {256}
+    assert LadderSiameseConfig(level_names=["stage2"]).hidden_size("stage2", "global") == 4096
+    small = LadderSiameseConfig(projection_hidden_size=64)
+    assert {small.hidden_size(stage, "global") for stage in small.stages} == {64}
+    given = LadderSiameseConfig(lower_projection_hidden_size=2048)
+    assert given.hidden_size("stage1", "global") == 2048

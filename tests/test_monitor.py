@@ -35,6 +35,7 @@ def test_leave_one_out_knn_against_loops(k, temperature) -> None:
 def model(tiny_backbone) -> LadderSiameseForPreTraining:
     torch.manual_seed(0)
     fields = {"projection_hidden_size": 32, "projection_size": 16, "local_grid_size": 3}
+    fields["level_losses"] = ["local", "local", "global", "global"]
     return LadderSiameseForPreTraining(LadderSiameseConfig(backbone_config=tiny_backbone, **fields)).train()
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .arguments import LadderTrainingArguments
     from .views import TwoViewTransform
 
-_HEAD_SIZES = ("projection_hidden_size", "projection_size", "local_projection_hidden_size")
 _NOT_CONFIG = ("method", "backbone_config", "from_model", "verify")
 # Options of the views whose constructor argument has a shorter name.
 _VIEW_ARGUMENTS = {"image_size": "size", "image_mean": "mean", "image_std": "std", "device_views": "device_mode"}
@@ -217,7 +216,9 @@ def _pretraining_place(reference: str, verify: bool = False) -> tuple[str, dict[
 
 def _check_same_heads(options: ModelOptions, saved: dict[str, Any]) -> None:
     """The recipe's heads must be as large as those of the checkpoint to start from, whose weights they take."""
-    for name in _HEAD_SIZES:
+    from modeling_ladder.configuration_ladder import HEAD_SIZES
+
+    for name in HEAD_SIZES:
         value = getattr(options, name)
         if value is not None and saved.get(name) not in (None, value):
             raise UserError(

@@ -22,6 +22,7 @@ PRETRAIN, GRADIENTS = "pretrain", "gradients"
 DONE, COLLAPSED, STOPPED = "finished", "collapsed", "stopped"
 DATA_FIELDS = ("dataset", "eval_dataset", "from_model")
 _GLOBAL_FIELDS = ("level_names", "level_losses", "level_weights", "projection_hidden_size", "projection_size", "target")
+_LOWER_FIELD = "lower_projection_hidden_size"
 _LOCAL_FIELDS = ("local_projection_hidden_size", "local_matching", "local_grid_size")
 _UNTRAINED_FIELDS = ("trained", "seed", "backbone_config", "from_model", "image_size", "image_mean", "image_std")
 _DIGITS = 6
@@ -108,6 +109,9 @@ def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, A
         names = _GLOBAL_FIELDS + (_LOCAL_FIELDS if "local" in kinds else ())
         for name in (*_LOCAL_FIELDS, *(["base_momentum"] if config.target == "stop_gradient" else [])):
             fields.pop(name, None)
+        fields.pop(_LOWER_FIELD, None)
+        widths = {config.hidden_size(stage, kind) for stage, kind, _ in config.levels if kind == "global"}
+        names += (_LOWER_FIELD,) if widths - {config.projection_hidden_size} else ()
         names += ("base_momentum",) if config.target == "ema" else ()
         fields |= {name: getattr(config, name) for name in names}
     for name in DATA_FIELDS:
