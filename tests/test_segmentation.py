@@ -305,3 +305,17 @@ def test_user_errors_are_one_line_and_write_nothing(tmp_path, make, message):
 @pytest.mark.parametrize("name", ["voc12aug", "voc12aug_frozen", "ade20k_upernet", "small"])
 def test_recipes_are_valid(name):
     SegmentationOptions(**read_recipe("segmentation", name))
+
+
+def test_a_run_in_another_precision_may_have_gone_before() -> None:
+    """accelerate keeps the precision of a process, and `ladder compare` trains in bfloat16 before it evaluates."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    from ladder_training.evaluation.tuning import make_accelerator
+
+    AcceleratorState._reset_state()
+    assert Accelerator(cpu=True, mixed_precision="bf16").mixed_precision == "bf16"
+    accelerator = make_accelerator("cpu")
+    assert accelerator.mixed_precision == "no"
+    assert not accelerator.native_amp

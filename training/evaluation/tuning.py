@@ -63,7 +63,11 @@ def training_loader(
 def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
     """An `accelerate.Accelerator` for the device asked for (None: a GPU where there is one)."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    # accelerate keeps one precision for a process and refuses another; a run that ended here may have had its own.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
+        AcceleratorState._reset_state()
     return Accelerator(cpu=device is not None and torch.device(device).type == "cpu", mixed_precision=mixed_precision)
 
 
