@@ -243,6 +243,19 @@ def test_same_seed_gives_equal_bits_and_so_does_a_resumed_run(tiny_backbone, tmp
     assert not any(p.requires_grad for p in resumed.target.parameters())
 
 
+def test_going_on_from_the_last_step_trains_no_further(tiny_backbone, tmp_path) -> None:
+    """A run killed between its last checkpoint and its result."""
+    args = make_arguments(tmp_path, save_strategy="steps", save_steps=3)
+    model = make_model(tiny_backbone)
+    LadderTrainer(model, args, ViewPairs()).train()
+    again = make_model(tiny_backbone)
+    trainer = LadderTrainer(again, args, ViewPairs())
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 6
+    assert_equal(weights(model), weights(again))
+    assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-3", "checkpoint-6"]
+
+
 def test_save_total_limit_and_the_files_of_a_checkpoint(tiny_backbone, tmp_path) -> None:
     args = make_arguments(tmp_path, save_strategy="steps", save_steps=1, save_total_limit=2, max_steps=4)
     LadderTrainer(make_model(tiny_backbone), args, ViewPairs()).train()

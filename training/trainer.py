@@ -171,6 +171,13 @@ class LadderTrainer(HubPushes, Trainer):
         finally:
             args.max_steps, args.warmup_steps, args.ignore_data_skip = asked
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """From a checkpoint of the last step no step is left; transformers would take one before it looks."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _steps_per_pass(self, loader: ViewLoader, what: str) -> float:
         if loader.batches_per_pass is None:
             raise UserError(f"{what} needs the number of images, which this stream does not tell: give max_steps")
