@@ -125,6 +125,14 @@ def test_the_peak_rate_counts_processes_and_accumulation(tmp_path, monkeypatch) 
     assert args.peak_learning_rate == pytest.approx(0.4)
 
 
+def test_losses_outside_training_do_not_enter_the_training_logs(tiny_backbone, tmp_path, view_pairs) -> None:
+    trainer = LadderTrainer(make_model(tiny_backbone), make_arguments(tmp_path), ViewPairs())
+    trainer.compute_loss(trainer.model.eval(), view_pairs())
+    assert trainer._meters.averages(trainer.accelerator) == {}
+    trainer.compute_loss(trainer.model.train(), view_pairs())
+    assert trainer._meters.averages(trainer.accelerator)["loss/stage1.local"] > 0
+
+
 def test_gradients_are_clipped_only_where_the_recipe_says_so(tiny_backbone, tmp_path) -> None:
     def norms(**fields: Any) -> list[float]:
         found: list[float] = []
