@@ -20,6 +20,8 @@ TASK_TITLES = {
     "detection": "Object detection",
     "segmentation": "Semantic segmentation",
 }
+# Evaluations of segmentation score a constant answer beside the model, which is no result of the model.
+CONSTANT = "constant"
 METHOD_TITLES = {"ladder": "Ladder Siamese", "byol": "BYOL", "simsiam": "SimSiam", "random": "untrained"}
 
 
@@ -91,6 +93,8 @@ def measured_results(evaluations: list[Evaluation]) -> list[EvalResult]:
         first = evaluation.runs[0]
         name = shown_dataset(evaluation.dataset)
         for stage, metrics in evaluation.metrics.items():
+            if stage == CONSTANT:
+                continue
             for metric, values in metrics.items():
                 seeds = f", mean of {len(values)} seeds" if len(values) > 1 else ""
                 title = TASK_TITLES.get(evaluation.task, evaluation.task)

@@ -1,15 +1,17 @@
 """The sections of a card that tell facts: what the model is, how it was trained, what was measured."""
 
 import math
+import re
 import statistics
 from typing import Any
 
-from .metadata import METHOD_TITLES, TASK_TITLES, architecture, recipe_values
+from .metadata import CONSTANT, METHOD_TITLES, TASK_TITLES, architecture, recipe_values
 from .run_files import Evaluation, RunFiles, count_weights
 from .text import code, duration, fence, hide_paths, one_line, plain, quantity, shown_dataset, table
 from .values import is_number, numbers
 
 MAX_CLASSES = 100
+LONG_PROTOCOL = 300
 
 
 def facts(files: RunFiles) -> str:
@@ -127,7 +129,10 @@ def training(files: RunFiles) -> str:
 
 def results(files: RunFiles) -> str:
     """A table per task and data set, stage by stage, with protocol and spread; empty where nothing was measured."""
-    return "\n\n".join(_result(evaluation) for evaluation in files.evaluations if evaluation.metrics)
+    order = [*TASK_TITLES]
+    found = [evaluation for evaluation in files.evaluations if evaluation.metrics]
+    found.sort(key=lambda one: order.index(one.task) if one.task in order else len(order))
+    return "\n\n".join(map(_result, found))
 
 
 def _result(evaluation: Evaluation) -> str:
@@ -139,7 +144,8 @@ def _result(evaluation: Evaluation) -> str:
     rows = []
     for stage, values in metrics.items():
         cells = [_mean(values.get(c, []), c, scored if seeds == 1 else None) for c in columns]
-        rows.append([plain(stage), *cells])
+        rows.append(["always the same answer, to compare" if stage == CONSTANT else plain(stage), *cells])
+    of = "Stage" if any(stage.startswith("stage") for stage in metrics) else "Output"
     title = (
         f"### {plain(TASK_TITLES.get(evaluation.task, evaluation.task))} on {plain(shown_dataset(evaluation.dataset))}"
     )
@@ -152,11 +158,12 @@ def _result(evaluation: Evaluation) -> str:
         about += f" One seed ({plain(first.get('seed', 'unknown'))})"
         shares = any(c.startswith("accuracy") for c in columns)
         about += "; ± is the 95 % range from the number of scored images alone (Wilson)." if scored and shares else "."
-    text = f"{title}\n\n{about}\n\n{table(['Stage', *map(_words, columns)], rows)}"
+    text = f"{title}\n\n{about}\n\n{table([of, *map(_words, columns)], rows)}"
     protocol = first.get("protocol")
     told = [_setting(key, value) for key, value in (protocol if isinstance(protocol, dict) else {}).items()]
     if any(told):
-        text += "\n\nProtocol: " + ", ".join(part for part in told if part) + "."
+        line = ", ".join(part for part in told if part) + "."
+        text += "\n\n" + (f"Protocol: {line}" if len(line) < LONG_PROTOCOL else _folded("Protocol", line))
     for note in first.get("notes") or []:
         text += f"\n\nNote: {plain(note, 400)}"
     return text + _per_class(first)
@@ -219,7 +226,7 @@ def _wilson(share: float, count: float) -> float:
 
 def _words(name: str) -> str:
     """A name of JSON as words."""
-    return plain(name.replace("_", " "))
+    return plain(re.sub(r"\biou\b", "IoU", name.replace("_", " ")))
 
 
 def _setting(name: Any, value: Any) -> str:
