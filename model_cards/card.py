@@ -10,9 +10,10 @@ from .comparison import comparison
 from .errors import CardError
 from .figures import training_figures
 from .files import write_whole
-from .metadata import card_data, model_title
+from .metadata import card_data, model_title, recipe_values
 from .run_files import FIGURES, PRETRAINING, RunFiles, read_run_files
 from .text import SLUG, one_line, plain, quantity
+from .values import numbers
 
 TEMPLATES = Path(__file__).parent / "templates"
 BEGIN = "<!-- ladder-card: your text begins here -->"
@@ -174,7 +175,9 @@ def _sections(files: RunFiles, figures: list[str]) -> str:
         "What the stages see": _pictures(files.figures),
         "What is the paper's and what is not": _template("method.md") if files.method else "",
         "Intended use and limits": _joined(
-            _scale(files), _template("limits.md"), _template("limits_views.md") if files.method else ""
+            _scale(files),
+            _template("limits.md"),
+            _template("limits_views.md", views=_views(files)) if files.method else "",
         ),
     }
     return "".join(f"\n## {title}\n\n{body}\n" for title, body in shown.items() if body)
@@ -188,6 +191,14 @@ def _scale(files: RunFiles) -> str:
         f"**A small run:** {quantity(seen)} images were seen, where published backbones of this kind see a hundred "
         "million and more. Take it as a demonstration or for images like those it was trained on."
     )
+
+
+def _views(files: RunFiles) -> str:
+    """How the two views differ, from the recipe's probabilities; what it does not name has the default, above 0."""
+    values = recipe_values(files)
+    kinds = {"flip": "mirroring", "jitter": "colour changes", "grayscale": "grey", "blur": "blur"}
+    done = [name for field, name in kinds.items() if any(p != 0 for p in numbers(values.get(field, 1)))]
+    return ", ".join(["crops", *done])
 
 
 def _pictures(names: list[str]) -> str:

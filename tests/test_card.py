@@ -227,6 +227,13 @@ def test_the_name_of_a_push_is_remembered(run: Path) -> None:
     assert 'from_pretrained("user/digits")' in text and 'from_pretrained(".")' not in text
 
 
+def test_limits_name_the_views_that_were_made(run: Path) -> None:
+    assert "(crops, mirroring, colour changes, grey, blur)" in build_card(run).text
+    values = {"flip": 0.0, "blur": [0.0, 0.0], "jitter": 0.8, "grayscale": "x"}
+    write_json(run / "run.json", run_facts(recipe={"text": "", "values": values}))
+    assert "(crops, colour changes)" in build_card(run).text
+
+
 def test_a_rebuild_gives_the_same_bytes_and_drops_old_figures(full_run: Path) -> None:
     import matplotlib
 
