@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet
 import pytest
+from huggingface_hub import constants
 from stream_data import NumberViews, encoded, numbered, write_parquet, write_tar
 
 from ladder_training.columns import find_image_column, find_label_column
@@ -155,6 +156,21 @@ def test_webdataset_shards_and_their_labels(tmp_path, labels, streaming):
         assert {row["__key__"]: row["label"] for row in rows} == {f"{n:05d}": n % 3 for n in range(12)}
 
 
+def test_shards_by_braces_as_webdataset_writes_them(tmp_path):
+    for shard in range(8, 12):
+        write_tar(tmp_path / f"a-{shard:03d}.tar", [encoded(seed=shard)], shard)
+    name = str(tmp_path / "a-{008..011}.tar")
+    assert contents(load_image_stream(name), "jpg") == sorted(encoded(seed=n) for n in range(8, 12))
+    some = load_image_stream(str(tmp_path / "a-{008,01*}.tar"), streaming=True)
+    assert contents(some, "jpg") == sorted(encoded(seed=n) for n in (8, 10, 11))
+    assert split_names(name) == ["train"]
+    with pytest.raises(UserError, match=r"there is no .*a-012\.tar"):
+        load_image_stream(str(tmp_path / "a-{008..012}.tar"))
+    (tmp_path / "b-1.txt").touch()
+    with pytest.raises(UserError, match=r"b-1\.txt is no \.parquet or \.tar file"):
+        load_image_stream(str(tmp_path / "b-{1..1}.txt"))
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_saved_data_set(tmp_path, streaming):
     datasets.DatasetDict(train=numbered(7), test=numbered(3)).save_to_disk(tmp_path / "saved")
@@ -176,6 +192,25 @@ def test_wrong_names_are_one_line_with_near_names(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             load_image_stream(name)
         assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_a_hub_name_fails_at_once_and_in_one_line(monkeypatch, caplog, capfd):
+    def no_network(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waits to ask again"))
+    for ask in (load_image_stream, split_names):
+        with pytest.raises(UserError, match=r"^nobody/nothing: .*the Hub") as caught:
+            ask("nobody/nothing")
+        assert "\n" not in str(caught.value)
+    assert not constants.HF_HUB_OFFLINE
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_image_column_names_those_that_exist(tmp_path):

@@ -72,7 +72,7 @@ class InspectOptions:
     recipe: str | None = _option(
         None, "Recipe whose views and model are used; its data set, unless --dataset is given."
     )
-    output: str | None = _option(None, "Folder that gets inspect.json and the contact sheet views.png.")
+    output: str | None = _option(None, "Folder for inspect.json and views.png; default: runs/inspect-NAME.")
     split: str = _option("train", "Split to look at.")
     streaming: bool = _option(False, "Read as a stream.")
     revision: str | None = _option(None, "Branch, tag or commit of a Hub data set.")

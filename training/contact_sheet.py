@@ -21,13 +21,15 @@ VIEW_COLOURS: tuple[Colour, Colour] = ((230, 80, 30), (30, 110, 230))
 """RGB of the frames of view 1 and view 2."""
 
 _PAPER: Colour = (255, 255, 255)
+_INK: Colour = (60, 60, 60)
 _MARGIN = 8
+_CAPTION = 24
 
 
 def contact_sheet(
     images: Iterable[Any], transform: TwoViewTransform, *, seed: int = 0, grid_size: int = 3, cell: int = 224
 ) -> np.ndarray:
-    """Draw a row for each image: the image with both boxes, view 1, view 2.
+    """Draw a row for each image: the image with both boxes, view 1, view 2; a line above says so.
 
     The `grid_size` x `grid_size` points over the overlap of the boxes have the same colour in all three pictures: there
     the local loss compares. A pair that does not overlap, and so has no local loss, shows none.
@@ -40,7 +42,7 @@ def contact_sheet(
         cell: side of a picture on the sheet in pixels.
 
     Returns:
-        uint8 (rows * (cell + margin) + margin, 3 * (cell + margin) + margin, 3) RGB.
+        uint8 (caption + rows * (cell + margin), 3 * (cell + margin) + margin, 3) RGB.
     """
     rows = []
     for number, image in enumerate(images):
@@ -52,10 +54,13 @@ def contact_sheet(
         rows.append(_row(pixels, views, transform, grid_size, cell))
     if not rows:
         rows = [np.full((cell, 3 * cell + 2 * _MARGIN, 3), _PAPER, np.uint8)]
-    height = len(rows) * (cell + _MARGIN) + _MARGIN
+    height = _CAPTION + len(rows) * (cell + _MARGIN)
     sheet = np.full((height, rows[0].shape[1] + 2 * _MARGIN, 3), _PAPER, np.uint8)
+    for number, (text, ink) in enumerate(zip(("image", "view 1", "view 2"), (_INK, *VIEW_COLOURS), strict=True)):
+        place = (_MARGIN + number * (cell + _MARGIN), _CAPTION - 8)
+        cv2.putText(sheet, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, 1, cv2.LINE_AA)
     for number, row in enumerate(rows):
-        top = _MARGIN + number * (cell + _MARGIN)
+        top = _CAPTION + number * (cell + _MARGIN)
         sheet[top : top + cell, _MARGIN:-_MARGIN] = row
     return sheet
 

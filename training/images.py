@@ -117,7 +117,7 @@ def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
     if isinstance(image, Image.Image):
         return _open_pil(image, max_pixels)
     if isinstance(image, (str, os.PathLike)):
-        image = _read_file(Path(image))
+        image = read_image_file(Path(image))
     if isinstance(image, (bytearray, memoryview)):
         image = bytes(image)
     if not isinstance(image, bytes):
@@ -152,7 +152,12 @@ def decode_image(image: Any, *, min_size: int | None = None, max_pixels: int = M
     return np.ascontiguousarray(orient(opened.stored_pixels(reduction), opened.orientation))
 
 
-def _read_file(path: Path) -> bytes:
+def read_image_file(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        BadImageError: it is missing, may not be read, or is no regular file (reading a pipe would hang).
+    """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -22,6 +22,7 @@ from .stream_source import stream_size
 REPORT_FILE = "inspect.json"
 SHEET_FILE = "views.png"
 _EXAMPLES = 5
+_SHOWN = 8
 _STREAM_SHARDS = 8
 
 
@@ -40,7 +41,7 @@ def inspect_data(
     num_workers: int = 0,
     seconds: float = 5.0,
     model: Any = None,
-    step_seconds: float | None = None,
+    autocast: Any = None,
     seed: int = 0,
 ) -> dict:
     """Look at data sets as training would see them.
@@ -58,8 +59,8 @@ def inspect_data(
         batch_size: Images per batch, for the speed.
         num_workers: Worker processes, for the speed.
         seconds: How long to measure the speed.
-        model: A `LadderSiameseForPreTraining` whose step is timed on its device.
-        step_seconds: Time of a step on `batch_size` images, where it is known; instead of `model`.
+        model: A `LadderSiameseForPreTraining` whose step is timed on its device; None leaves the comparison out.
+        autocast: torch type of its mixed precision, None for none.
         seed: Seed of the views shown.
 
     Returns:
@@ -74,17 +75,16 @@ def inspect_data(
         transform = TwoViewTransform()
     loaded = [_load(dataset, split, streaming, revision, image_column) for dataset in datasets]
     reports, shown = [], []
-    if model is not None and step_seconds is None:
-        step_seconds = measure_step(model, transform, batch_size)
+    step = None if model is None else measure_step(model, transform, batch_size, autocast=autocast)
     for name, dataset in loaded:
         report, images = inspect_one(dataset, image_column, label_column, limit)
         report["name"] = name
         report["input"] = measure_input(
             dataset, transform, image_column, batch_size=batch_size, num_workers=num_workers, seconds=seconds
         )
-        report["step"] = None if step_seconds is None else compare_with_step(report["input"], step_seconds, batch_size)
+        report["step"] = None if step is None else compare_with_step(report["input"], *step)
         reports.append(report)
-        shown.extend(images[: max(1, 8 // len(loaded))])
+        shown.extend(evenly(images, max(1, _SHOWN // len(loaded))))
     result: dict[str, Any] = {"datasets": reports, "sheet": None, "report": None}
     if output is not None:
         folder = Path(output)
@@ -114,7 +114,7 @@ def inspect_one(
         The report: images (number of them, None if not known), columns, image_column, label_column, classes (number),
         labels (label -> count in the sample), looked_at, unreadable (count), unreadable_share, unreadable_examples
         [{"key", "reason"}], width and height ({"smallest", "median", "largest"} in pixels), modes and formats (name ->
-        count), bytes (median size of an image's file); and up to eight readable images, undecoded.
+        count), bytes (median size of an image's file); and up to eight readable images, undecoded, from all over it.
     """
     column = check_image_column(dataset, image_column)
     label = label_column or find_label_column(dataset)
@@ -125,6 +125,7 @@ def inspect_one(
     labels: Counter = Counter()
     bad: list[dict] = []
     looked_at = unreadable = 0
+    every = 1  # of the good ones, each `every`-th is kept to be shown
     for key, row in _sample(without_decoding(dataset, column, *([label] if label else [])), limit):
         looked_at += 1
         image = row[column]
@@ -149,8 +150,10 @@ def inspect_one(
         file_sizes.append(len(data))
         if label is not None:
             labels[str(row[label])] += 1
-        if len(good) < 8:
+        if (len(sizes) - 1) % every == 0:
             good.append(data)
+        if len(good) == 2 * _SHOWN:
+            good, every = good[::2], 2 * every
     report = {
         "images": len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset),
         "columns": list(dataset.column_names or []),
@@ -168,7 +171,12 @@ def inspect_one(
         "formats": dict(formats.most_common()),
         "bytes": int(np.median(file_sizes)) if file_sizes else None,
     }
-    return report, good
+    return report, evenly(good, _SHOWN)
+
+
+def evenly(items: list[Any], count: int) -> list[Any]:
+    """At most `count` of the items, at even steps from the first to the last."""
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
 
 
 def measure_input(
@@ -211,41 +219,58 @@ def measure_input(
     }
 
 
-def measure_step(model: Any, transform: Any, batch_size: int, steps: int = 3) -> float:
-    """Seconds of a forward and backward pass on `batch_size` random pairs of views: the median of `steps`."""
+def measure_step(
+    model: Any, transform: Any, batch_size: int, *, autocast: Any = None, steps: int = 3, seconds: float = 10.0
+) -> tuple[float, int]:
+    """Time the forward and backward pass, and the views' part of it in device mode, on the model's device.
+
+    Args:
+        model: The pretraining model.
+        transform: Makes the views.
+        batch_size: Images per step; on a CPU at most two are used, because a step may take minutes there.
+        autocast: torch type of the mixed precision, None for none.
+        steps: Steps that are timed, after one that is not.
+        seconds: No further step is begun after this time.
+
+    Returns:
+        Median seconds of a step, and its images.
+    """
     import torch
 
+    from .device_views import DeviceViews
+
     device = next(model.parameters()).device
-    size = transform.size
-    batch = {
-        "pixel_values": torch.randn(batch_size, 2, 3, size, size, device=device),
-        "view_boxes": torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(batch_size, 2, 4).contiguous(),
-        "view_flips": torch.zeros(batch_size, 2, dtype=torch.bool, device=device),
-    }
+    images = min(batch_size, 2) if device.type == "cpu" else batch_size
+    noise = np.random.default_rng(0).integers(0, 256, (2 * transform.size, 2 * transform.size, 3), dtype=np.uint8)
+    made = [transform(noise, seed=seed) for seed in range(images)]
+    batch = {name: torch.stack([views[name] for views in made]).to(device) for name in made[0]}
+    finish = DeviceViews(transform) if transform.device_mode else None
     model.train()
-    times = []
-    for _ in range(steps + 1):
+    times: list[float] = []
+    while len(times) <= steps and (len(times) < 2 or sum(times) < seconds):
         start = time.perf_counter()
-        model(**batch).loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            loss = model(**(batch if finish is None else finish(batch))).loss
+        loss.backward()
+        loss.item()  # waits for the device
         times.append(time.perf_counter() - start)
         model.zero_grad(set_to_none=True)
-    return float(np.median(times[1:]))
+    return float(np.median(times[1:])), images
 
 
-def compare_with_step(measured: dict | None, step_seconds: float, batch_size: int) -> dict:
+def compare_with_step(measured: dict | None, step_seconds: float, step_images: int) -> dict:
     """What the model's step takes against what the input side gives.
 
     Returns:
-        {"seconds", "images_per_second", "input_is_faster" (None if not measured), "workers_needed" (estimated from the
-        speed per worker, None if not measured)}.
+        {"seconds", "images", "images_per_second", "input_is_faster" (None if not measured), "workers_needed"
+        (estimated from the speed per worker, None if not measured)}.
     """
-    needed = batch_size / step_seconds
+    needed = step_images / step_seconds
     given = measured["images_per_second"] if measured else None
     per_worker = given / max(1, measured["workers"]) if measured else None
     return {
         "seconds": step_seconds,
+        "images": step_images,
         "images_per_second": needed,
         "input_is_faster": None if given is None else given >= needed,
         "workers_needed": None if not per_worker else int(np.ceil(needed / per_worker)),
@@ -275,7 +300,7 @@ def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
         write(f"  modes       {_counts(report['modes'])}; formats {_counts(report['formats'])}")
         _print_speed(report, write)
     if result["sheet"]:
-        write(f"views, boxes and matched points: {result['sheet']}")
+        write(f"the views, their boxes and matched points: {result['sheet']}")
 
 
 def _print_speed(report: dict, write: Callable[[str], Any]) -> None:
@@ -291,7 +316,8 @@ def _print_speed(report: dict, write: Callable[[str], Any]) -> None:
             if step["input_is_faster"]
             else f"the input side is the slower: about {step['workers_needed']} workers would keep up"
         )
-        write(f"  model       {step['images_per_second']:.0f} images/s ({step['seconds']:.3g} s a step): {verdict}")
+        took = f"{step['images_per_second']:.3g} images/s, {step['seconds']:.3g} s for a step of {step['images']}"
+        write(f"  model       {took}: {verdict}")
 
 
 def _load(dataset: Any, split: str, streaming: bool, revision: str | None, image_column: str | None) -> tuple[str, Any]:
@@ -310,11 +336,12 @@ def _sample(dataset: Any, limit: int) -> Any:
         for row in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
             yield f"row {row}", dataset[row]
         return
-    shards = min(_STREAM_SHARDS, dataset.num_shards) if limit else dataset.num_shards
-    each = -(-limit // shards) if limit else None
+    count = dataset.num_shards
+    first = np.linspace(0, count - 1, min(_STREAM_SHARDS, count)).round().astype(int).tolist()
+    rest = [shard for shard in range(count) if shard not in set(first)]  # only where the first ones are short
+    each = -(-limit // len(first)) if limit else None
     rows = itertools.chain.from_iterable(
-        itertools.islice(dataset.shard(num_shards=dataset.num_shards, index=int(shard)), each)
-        for shard in np.linspace(0, dataset.num_shards - 1, shards).round()
+        itertools.islice(dataset.shard(num_shards=count, index=shard), each) for shard in [*first, *rest]
     )
     for number, row in enumerate(itertools.islice(rows, limit or None)):
         yield f"example {number}", row
@@ -322,14 +349,14 @@ def _sample(dataset: Any, limit: int) -> Any:
 
 def _encoded(image: Any) -> bytes:
     """The bytes of an undecoded image."""
-    from .images import BadImageError
+    from .images import BadImageError, read_image_file
 
     image = fetch_remote(image)
     if isinstance(image, dict):
         image = image["bytes"] if image.get("bytes") is not None else image.get("path")
     if image is None:
         raise BadImageError("neither bytes nor a path")
-    return Path(image).read_bytes() if isinstance(image, (str, os.PathLike)) else bytes(image)
+    return read_image_file(Path(image)) if isinstance(image, (str, os.PathLike)) else bytes(image)
 
 
 def _decode(data: bytes) -> tuple[str, str, tuple[int, int]]:

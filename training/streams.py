@@ -3,6 +3,7 @@
 import difflib
 import glob
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from . import digits
 from .columns import check_image_column, find_image_column, find_label_column
 from .errors import UserError
 from .held_out_split import split_monitoring
+from .hub_access import hub_access
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
 from .parquet_memory import bound_parquet, by_row_group, parquet_reading
 from .stream_source import as_stream, stream_size
 
 __all__ = ["find_image_column", "find_label_column", "load_image_stream", "split_monitoring", "split_names"]
 
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _PACKED = {".parquet": "parquet", ".tar": "webdataset"}
 
 
@@ -33,9 +36,9 @@ def load_image_stream(
 
     Args:
         name_or_path: "digits"; a folder of images (subfolders are classes; train/ validation/ test/ are splits); a
-            Parquet file or WebDataset .tar file, a glob of them, or a folder of them (files named after splits, or in
-            folders named after splits, are the splits); a folder written by `save_to_disk`; or the name of a data set
-            on the Hub, `user/name` or `user/name:config`.
+            Parquet file or WebDataset .tar file, several as a glob or with braces (`shard-{000..099}.tar`), or a folder
+            of them (files named after splits, or in folders named after splits, are the splits); a folder written by
+            `save_to_disk`; or the name of a data set on the Hub, `user/name` or `user/name:config`.
         split: Name of the split.
         streaming: Give an `IterableDataset` that reads while it is used instead of downloading first.
         revision: Branch, tag or commit of a Hub data set.
@@ -92,7 +95,8 @@ def split_names(
 
     name, config = _hub_name(name, config)
     try:
-        return datasets.get_dataset_split_names(name, config, revision=revision)
+        with hub_access():
+            return datasets.get_dataset_split_names(name, config, revision=revision)
     except Exception as error:
         raise _hub_error(name, error) from error
 
@@ -201,10 +205,10 @@ def _locate(name: str) -> Any:
         raise UserError(
             f"{name}: a data set is a folder of images, or .parquet or .tar files, not a {path.suffix} file"
         )
+    if _BRACES.search(name):
+        return _Packed(_braced_files(name))
     if glob.has_magic(name):
-        start = Path(path.anchor or ".")
-        matches = start.glob(str(path.relative_to(path.anchor) if path.anchor else path))
-        files = sorted(str(file) for file in matches if file.suffix.lower() in _PACKED)
+        files = [file for file in _matches(path) if Path(file).suffix.lower() in _PACKED]
         if files:
             return _Packed(files)
         raise UserError(f"{name}: no .parquet or .tar file matches")
@@ -212,6 +216,48 @@ def _locate(name: str) -> Any:
     if looks_local or ("/" not in name and _near(path)):
         raise UserError(f"{name}: no such data set{_suggest(path)}")
     return None
+
+
+def _matches(pattern: Path) -> list[str]:
+    """Paths that match a glob, or the path itself if it is none and exists, sorted."""
+    if not glob.has_magic(str(pattern)):
+        return [str(pattern)] if pattern.exists() else []
+    start = Path(pattern.anchor or ".")
+    return sorted(str(found) for found in start.glob(str(pattern.relative_to(pattern.anchor))))
+
+
+def _braced_files(name: str) -> list[str]:
+    """The files of `shard-{000..099}.tar` or `{train,more}.parquet`, in order; each part may be a glob.
+
+    Raises:
+        UserError: one is missing, or is no Parquet file or shard.
+    """
+    files: list[str] = []
+    for pattern in _expand_braces(str(Path(name).expanduser())):
+        found = _matches(Path(pattern))
+        if not found:
+            raise UserError(f"{name}: there is no {pattern}")
+        files.extend(found)
+    wrong = [file for file in files if Path(file).suffix.lower() not in _PACKED]
+    if wrong:
+        raise UserError(f"{name}: {wrong[0]} is no .parquet or .tar file")
+    return files
+
+
+def _expand_braces(text: str) -> list[str]:
+    """As a shell does: `{008..011}` counts, keeping zeros in front, and `{a,b}` takes each."""
+    found = _BRACES.search(text)
+    if found is None:
+        return [text]
+    first, last, words = found.groups()
+    if words is not None:
+        parts = words.split(",")
+    else:
+        step = 1 if int(last) >= int(first) else -1
+        width = len(first) if first.startswith("0") else 0
+        parts = [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
+    before, after = text[: found.start()], text[found.end() :]
+    return [expanded for part in parts for expanded in _expand_braces(before + part + after)]
 
 
 def _packed_files(folder: Path) -> list[str]:
@@ -266,9 +312,10 @@ def _load_hub(
 
     hub_name, config = _hub_name(name, config)
     try:
-        dataset = datasets.load_dataset(
-            hub_name, config, split=split, streaming=streaming, revision=revision, cache_dir=cache_dir
-        )
+        with hub_access():
+            dataset = datasets.load_dataset(
+                hub_name, config, split=split, streaming=streaming, revision=revision, cache_dir=cache_dir
+            )
         return bound_parquet(dataset) if streaming else dataset
     except Exception as error:
         raise _hub_error(name, error) from error
