@@ -33,6 +33,7 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     accepts_loss_kwargs = False
+    channels_last = True
     _keep_in_fp32_modules_strict = ("target",)
     _keys_to_ignore_on_load_unexpected = (r"^projectors\.", r"^predictors\.", r"^target\.")
 
@@ -60,16 +61,25 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         kernels = [m.kernel_size for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
         return sum(max(size) > 1 for size in kernels) > 1
 
+    def set_channels_last(self, wanted: bool) -> None:
+        """Turn the channels-last memory format of a convolutional backbone and its inputs on (the default) or off.
+
+        The results are the same to rounding; which is faster depends on the device.
+        """
+        self.channels_last = wanted
+        self.to(memory_format=self._memory_format)
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last and self.is_convolutional else torch.contiguous_format
+
     def _finish(self) -> None:
         """What must hold after construction and after loading: memory format, frozen parts."""
         if self.is_convolutional:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=self._memory_format)
 
     def _prepare(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        images = images.to(dtype)
-        if self.is_convolutional:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images
+        return images.to(dtype).contiguous(memory_format=self._memory_format)
 
     def _stage_maps(self, backbone: PreTrainedModel, images: Tensor) -> dict[str, Tensor]:
         images = self._prepare(images, next(backbone.parameters()).dtype)

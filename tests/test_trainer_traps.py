@@ -109,6 +109,7 @@ def test_the_trainer_converts_batch_norm_on_several_gpus_only(tiny_backbone, tmp
             world_size=world_size,
             device=torch.device(device),
             ddp_find_unused_parameters=None,
+            channels_last=True,
         )
         converted.clear()
         with pytest.raises(ZeroDivisionError):
@@ -123,6 +124,28 @@ def test_the_peak_rate_counts_processes_and_accumulation(tmp_path, monkeypatch) 
     monkeypatch.setattr(LadderTrainingArguments, "world_size", 8)
     assert args.global_batch_size == 512
     assert args.peak_learning_rate == pytest.approx(0.4)
+
+
+def test_channels_last_can_be_turned_off_and_changes_only_the_rounding(tiny_backbone, tmp_path) -> None:
+    logged = {}
+    for wanted in (True, False):
+        model = make_model(tiny_backbone)
+        seen: set[bool] = set()
+        model.backbone.register_forward_pre_hook(
+            lambda m, a, kwargs, seen=seen: seen.add(
+                kwargs["pixel_values"].is_contiguous(memory_format=torch.channels_last)
+            ),
+            with_kwargs=True,
+        )
+        args = make_arguments(tmp_path, channels_last=wanted, max_steps=1, logging_steps=1)
+        trainer = LadderTrainer(model, args, ViewPairs())
+        trainer.train()
+        assert seen == {wanted}
+        kernel = model.target.backbone.encoder.stages[1].layers[0].layer[0].convolution.weight
+        assert kernel.is_contiguous(memory_format=torch.channels_last) == wanted
+        assert kernel.is_contiguous() != wanted
+        logged[wanted] = trainer.state.log_history[0]["loss"]
+    assert logged[True] == pytest.approx(logged[False], rel=1e-4)
 
 
 def test_losses_outside_training_do_not_enter_the_training_logs(tiny_backbone, tmp_path, view_pairs) -> None:

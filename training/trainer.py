@@ -82,6 +82,7 @@ class LadderTrainer(HubPushes, Trainer):
     ) -> None:
         if args.n_gpu > 1:
             raise UserError("more than one GPU in one process: start with `accelerate launch -m ladder_training ...`")
+        model.set_channels_last(args.channels_last)
         if args.sync_batch_norm and args.world_size > 1 and args.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if args.ddp_find_unused_parameters is None and _all_parameters_used(model):
