@@ -67,6 +67,11 @@ def test_resume_on_two_processes_is_exact(ranks) -> None:
             assert torch.equal(tensor, rank["resumed"][name]), name
 
 
-def test_logged_losses_agree(ranks) -> None:
-    assert ranks[0]["logged"]
-    assert ranks[0]["logged"] == ranks[1]["logged"]
+def test_logged_losses_agree_and_are_means_over_both_ranks(ranks) -> None:
+    first, second = (rank["logged"] for rank in ranks)
+    assert first == second
+    assert len(first) == 3
+    for entry in first:
+        assert entry["loss"] > 0
+        assert entry["loss/stage1.local"] > 0
+        assert entry["batch_std/stage4.global"] > 0

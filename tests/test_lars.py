@@ -29,11 +29,14 @@ def test_five_steps_equal_the_reference(flat) -> None:
     groups = params if flat else [{"params": params[:2], "weight_decay": 0.1}, {"params": params[2:]}]
     optimizer = Lars(groups, lr=0.3, momentum=0.9, weight_decay=0.1, eta=0.02)
     state = [(p.detach().double().numpy(), np.zeros(p.shape)) for p in params]
-    for _ in range(5):
+    # The rate changes, as on a schedule: it must multiply the running update and not enter it.
+    for rate in (0.3, 0.3, 0.1, 0.02, 0.2):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         for p in params:
             p.grad = torch.randn_like(p)
         state = [
-            reference_step(p, param.grad.double().numpy(), buffer, 0.3, 0.9, 0.1, 0.02)
+            reference_step(p, param.grad.double().numpy(), buffer, rate, 0.9, 0.1, 0.02)
             for param, (p, buffer) in zip(params, state, strict=True)
         ]
         optimizer.step()

@@ -65,7 +65,11 @@ def main(folder: Path) -> None:
             "first_pass": first_pass,
             "find_unused": whole.args.ddp_find_unused_parameters,
             "wrapped": type(whole.model_wrapped).__name__,
-            "logged": [entry["loss"] for entry in whole.state.log_history if "loss" in entry],
+            "logged": [
+                {key: value for key, value in entry.items() if key.startswith(("loss", "batch_std"))}
+                for entry in whole.state.log_history
+                if "loss" in entry
+            ],
         },
         folder / f"rank{whole.args.process_index}.pt",
     )
