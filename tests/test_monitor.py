@@ -59,6 +59,18 @@ def test_a_look_names_every_stage_and_level_and_changes_nothing(model) -> None:
     assert set(figures.log_entries()) >= {"knn/stage1", "std/stage4.global", "rank/stage1.local"}
 
 
+def test_the_online_network_is_watched_and_not_the_target(model) -> None:
+    before = look(model, images()).log_entries()
+    with torch.no_grad():
+        for parameter in model.target.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert look(model, images()).log_entries() == before
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    assert look(model, images()).log_entries() != before
+
+
 def test_figures_do_not_depend_on_the_batch_size(model) -> None:
     one, other = look(model, images(), batch_size=7), look(model, images(), batch_size=40)
     assert one.log_entries() == pytest.approx(other.log_entries(), rel=1e-4)
