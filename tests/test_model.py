@@ -122,6 +122,39 @@ def test_a_checkpoint_without_a_whole_target_gets_a_copy_of_the_online_network(m
     assert not any(p.requires_grad for p in loaded.target.parameters())
 
 
+def test_every_buffer_is_saved(model) -> None:
+    """A buffer that is not saved comes back from `from_pretrained` with whatever was in memory."""
+    assert {name for name, _ in model.named_buffers()} <= model.state_dict().keys()
+
+
+def test_a_checkpoint_without_its_predictors_is_refused(model, tmp_path) -> None:
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    left = {k: v for k, v in load_file(file).items() if not k.startswith("predictors.")}
+    save_file(left, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lack the tensor 'predictors\.stage1"):
+        LadderSiameseForPreTraining.from_pretrained(tmp_path)
+
+
+def test_levels_added_to_a_checkpoint_get_fresh_heads_and_no_memory_rubbish(tiny_backbone, tmp_path) -> None:
+    byol = LadderSiameseForPreTraining(LadderSiameseConfig.byol(backbone_config=tiny_backbone, **HEADS))
+    byol.save_pretrained(tmp_path)
+    stages = byol.config.stages
+    levels = {"level_names": stages, "level_losses": ["both"] * 4, "level_weights": [1] * 4}
+    loaded = LadderSiameseForPreTraining.from_pretrained(tmp_path, **levels)
+    assert equal_weights(loaded.backbone, byol.backbone)
+    assert equal_weights(loaded.predictors["stage4"]["global"], byol.predictors["stage4"]["global"])
+    assert equal_weights(loaded.projectors, loaded.target.projectors)
+    for name, parameter in loaded.named_parameters():
+        if not name.startswith(("projectors.", "predictors.")):
+            continue
+        if "normalization" in name:
+            assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight")))), name
+        elif parameter.ndim > 1:
+            bound = parameter.shape[1] ** -0.5
+            assert 0.8 * bound < parameter.abs().max() <= bound, name
+
+
 def test_a_native_backbone_gets_fresh_heads_of_ordinary_size(model, tmp_path) -> None:
     save_native_backbone(model, tmp_path)
     loaded = LadderSiameseForPreTraining.from_pretrained(tmp_path, projection_hidden_size=64)
