@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header
+from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
 from .orientation import orient, turns_sides
 from .pixel_modes import array_to_rgb, pil_to_rgb
 
@@ -62,25 +62,28 @@ class OpenedImage:
         reductions: scales 1/r at which the picture can be decoded, largest r first, without 1.
     """
 
-    __slots__ = ("_source", "height", "orientation", "reductions", "width")
+    __slots__ = ("_header", "_source", "height", "orientation", "reductions", "width")
 
-    def __init__(self, source: Any, width: int, height: int, orientation: int = 1, reductions: tuple[int, ...] = ()):
-        self._source = source
+    def __init__(
+        self, source: Any, width: int, height: int, orientation: int = 1, header: JpegHeader | None = None
+    ) -> None:
+        self._source, self._header = source, header
         self.width, self.height = width, height
         self.orientation = orientation
-        self.reductions = reductions
+        self.reductions = REDUCTIONS if header is not None else ()
 
     @property
     def stored_size(self) -> tuple[int, int]:
         """Width and height before the EXIF rotation."""
         return (self.height, self.width) if turns_sides(self.orientation) else (self.width, self.height)
 
-    def stored_pixels(self, reduction: int = 1) -> np.ndarray:
+    def stored_pixels(self, reduction: int = 1, rows: int | None = None) -> np.ndarray:
         """Decode to RGB uint8 (rows, columns, 3) as stored, that is before the EXIF rotation.
 
         Args:
             reduction: 1, or one of `reductions`: one pixel then stands for reduction x reduction of them; the last
                 row and column may stand for fewer.
+            rows: how many stored rows (of full size) are needed from the top; those below may be left out.
 
         Raises:
             BadImageError: the pixels are damaged or cut off.
@@ -89,7 +92,13 @@ class OpenedImage:
             return self._source
         if isinstance(self._source, Image.Image):
             return _load_pil(self._source)
-        return _decode_jpeg(self._source, reduction)
+        part = None if rows is None else top_rows(self._source, self._header, rows)
+        pixels = None if part is None else _decode_jpeg(part, reduction)
+        if pixels is None:
+            pixels = _decode_jpeg(self._source, reduction)
+        if pixels is None:
+            raise BadImageError("a damaged JPEG")
+        return pixels
 
 
 def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
@@ -192,7 +201,7 @@ def _open_bytes(data: bytes, max_pixels: int) -> OpenedImage:
         if header.plain and header.components in (1, 3) and is_complete(data, header):
             sides = (header.width, header.height)
             width, height = sides[::-1] if turns_sides(header.orientation) else sides
-            return OpenedImage(data, width, height, header.orientation, REDUCTIONS)
+            return OpenedImage(data, width, height, header.orientation, header)
     try:
         with _quiet():
             opened = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
@@ -230,16 +239,13 @@ def _load_pil(image: Image.Image) -> np.ndarray:
         raise BadImageError(_reason(error)) from None
 
 
-def _decode_jpeg(data: bytes, reduction: int) -> np.ndarray:
+def _decode_jpeg(data: bytes | bytearray, reduction: int) -> np.ndarray | None:
     # OpenCV 5 refuses IMREAD_COLOR, which means BGR, together with IMREAD_COLOR_RGB.
     flags = (_REDUCED_FLAGS[reduction] & ~cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise BadImageError(_reason(error)) from None
-    if pixels is None:
-        raise BadImageError("a damaged JPEG")
-    return pixels
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        return None
 
 
 class _quiet:

@@ -1,7 +1,7 @@
 """What a JPEG file says of itself before any pixel is decoded: size, channels, orientation, completeness.
 
-Reading this in a few microseconds is what allows a crop to be chosen before decoding, decoding at a reduced scale,
-and refusing a decompression bomb or a cut-off file without decoding it.
+Reading this in a few microseconds is what allows a crop to be chosen before decoding, decoding at a reduced scale and
+only as far down as the crop reaches, and refusing a decompression bomb or a cut-off file without decoding it.
 """
 
 import struct
@@ -12,8 +12,10 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PLAIN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _PROGRESSIVE = 0xC2
 _START_OF_SCAN = 0xDA
+_RESTART_INTERVAL = 0xDD
 _END_OF_IMAGE = b"\xff\xd9"
 _EXIF = b"Exif\x00\x00"
+_SEVERAL_PICTURES = b"MPF\x00"
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
 
@@ -29,6 +31,9 @@ class JpegHeader(NamedTuple):
         plain: baseline, extended or progressive Huffman coding with 8 bits, which every decoder reads alike.
         progressive: whether the picture comes in several scans.
         scan_offset: where the first scan starts in the file, in bytes.
+        frame_offset: where the frame header starts.
+        block_rows: rows that are coded together, if the rows follow each other in the file, in a single scan without
+            restart markers; else 0.
     """
 
     width: int
@@ -38,6 +43,8 @@ class JpegHeader(NamedTuple):
     plain: bool
     progressive: bool
     scan_offset: int
+    frame_offset: int
+    block_rows: int
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
@@ -48,7 +55,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
     """
     if data[:3] != b"\xff\xd8\xff":
         return None
-    frame, orientation, offset, end = None, 1, 2, len(data)
+    frame, orientation, in_order, offset, end = None, 1, True, 2, len(data)
     while offset + 4 <= end:
         if data[offset] != 0xFF:
             return None
@@ -62,11 +69,16 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
         if marker == _START_OF_SCAN:
             if frame is None:
                 return None
-            return JpegHeader(*frame[:3], orientation, *frame[3:], offset)
+            width, height, components, plain, progressive, place = frame
+            in_order = in_order and not progressive and data[offset + 4 : offset + 5] == bytes((components,))
+            rows = 8 * _vertical_sampling(data, place, components) if in_order else 0
+            return JpegHeader(width, height, components, orientation, plain, progressive, offset, place, rows)
         if marker in _FRAMES and length >= 8 and offset + 10 <= end:
             precision, height, width, components = struct.unpack_from(">BHHB", data, offset + 4)
             plain = marker in _PLAIN_FRAMES and precision == 8 and width > 0 and height > 0
-            frame = (width, height, components, plain, marker == _PROGRESSIVE)
+            frame = (width, height, components, plain, marker == _PROGRESSIVE, offset)
+        elif marker == _RESTART_INTERVAL or (marker == 0xE2 and data[offset + 4 : offset + 8] == _SEVERAL_PICTURES):
+            in_order = False
         elif marker == 0xE1 and data[offset + 4 : offset + 10] == _EXIF:
             orientation = _exif_orientation(data[offset + 10 : offset + 2 + length])
         offset += 2 + length
@@ -83,9 +95,41 @@ def is_complete(data: bytes, header: JpegHeader) -> bool:
     return data.rfind(_END_OF_IMAGE, header.scan_offset) >= 0
 
 
+def top_rows(data: bytes, header: JpegHeader, rows: int) -> bytearray | None:
+    """The file as if the picture ended early, so that a decoder stops there; the rows that are left are the same.
+
+    The end-of-image marker is left out: a decoder that looks for it behind the last row would find, and complain of,
+    the rows that were not asked for. For the last rows of a file a decoder reads on, so these cannot be left out alone.
+
+    Args:
+        data: a complete plain file.
+        header: of it.
+        rows: how many are needed, as stored.
+
+    Returns:
+        None where nothing can be saved.
+    """
+    if not header.block_rows or data[-2:] != _END_OF_IMAGE:
+        return None
+    # two rows below are needed to smooth colours that were stored at half the size
+    height = -(-(rows + 2) // header.block_rows) * header.block_rows
+    if height > header.height - header.block_rows:
+        return None
+    part = bytearray(data)
+    del part[-2:]
+    struct.pack_into(">H", part, header.frame_offset + 5, height)
+    return part
+
+
 def count_scans(data: bytes, header: JpegHeader) -> int:
     """Number of scans of a progressive file; each one costs a pass over all coefficients."""
     return data.count(bytes((0xFF, _START_OF_SCAN)), header.scan_offset)
+
+
+def _vertical_sampling(data: bytes, frame_offset: int, components: int) -> int:
+    """The largest vertical sampling factor; 4, the largest there is, where the header is cut off."""
+    factors = data[frame_offset + 11 : frame_offset + 10 + 3 * components : 3]
+    return max((factor & 15 for factor in factors), default=4) or 4
 
 
 def _exif_orientation(tiff: bytes) -> int:

@@ -1,9 +1,10 @@
 """`TwoViewTransform`: the two asymmetric views of BYOL (arXiv 2006.07733, appendix B), at the speed of decoding.
 
 The crops are drawn from the size in the file's header, so the image is decoded once, at the smallest scale that both
-crops allow; each crop is resized in one step; colours change on uint8 in fused passes (`colour`); normalisation writes
-straight into the result. A JPEG decoded at 1/2, 1/4 or 1/8 gives views that differ from those of the whole picture by
-one or two levels of 255 on average, because libjpeg averages pixels in another way than the resizing does.
+crops allow and only as far down as they reach; each crop is resized in one step; colours change on uint8 in fused
+passes (`colour`); normalisation writes straight into the result. A JPEG decoded at 1/2, 1/4 or 1/8 gives views that
+differ from those of the whole picture by one or two levels of 255 on average, because libjpeg averages pixels in
+another way than the resizing does.
 
 Resizing is torch's antialiased bicubic on uint8, the very operation of torchvision's RandomResizedCrop, and vectorised.
 BYOL's own code does not antialias, which on large photographs shows the network the noise of skipped pixels;
@@ -161,7 +162,7 @@ class TwoViewTransform:
         boxes = [draws.crop(view, opened.width, opened.height) for view in range(2)]
         reduction = self._reduction(opened, boxes)
         places = [_place(box, opened, reduction) for box in boxes]
-        stored = opened.stored_pixels(reduction)
+        stored = opened.stored_pixels(reduction, rows=reduction * max(y1 for (_, _, _, y1), _ in places))
         colours = [draws.colours(view) for view in range(2)]
         flips = [draws.flip(view) for view in range(2)]
         squares, shares = [], []
