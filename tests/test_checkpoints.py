@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,10 +89,46 @@ def test_rotation_keeps_the_best(tmp_path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
 
 
-def test_writing_the_same_step_again_replaces_it(tmp_path) -> None:
-    write(tmp_path, 3)
+def test_writing_the_same_step_again_replaces_it(tmp_path, monkeypatch) -> None:
+    old = write(tmp_path, 3)
+    (old / "model.safetensors").write_bytes(b"old")
+    there = []
+    delete = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: (there.append(damage(old)), delete(*args, **kwargs)))
     again = write(tmp_path, 3)
+    assert again == old
+    assert there == [None]  # when the old one is deleted, the new one is in its place
     assert damage(again) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_at_every_moment_of_writing_and_deleting_a_whole_checkpoint_exists(tmp_path, monkeypatch) -> None:
+    """Whatever touches the disk is preceded by a look at what a kill at that moment would leave."""
+    write(tmp_path, 1)
+    looks = []
+
+    def watched(function):
+        def call(*args, **kwargs):
+            looks.append([path.name for path in list_checkpoints(tmp_path) if damage(path) is None])
+            return function(*args, **kwargs)
+
+        return call
+
+    for owner, name in (
+        (os, "fsync"),
+        (shutil, "rmtree"),
+        (Path, "rename"),
+        (Path, "write_text"),
+        (Path, "write_bytes"),
+    ):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    for step in (2, 3):
+        write(tmp_path, step)
+        rotate_checkpoints(tmp_path, 1)
+    assert len(looks) > 20
+    assert all(looks)
+    assert {name for look in looks for name in look} == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
 def test_momentum_schedule_by_hand() -> None:

@@ -191,6 +191,29 @@ def test_killed_inside_a_checkpoint_write_and_after_steps_of_a_stream(server: Se
     assert_same_run(place / "fast-whole", place / "fast")
 
 
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_leads_to_the_same_weights(
+    server: Server, place: Path
+) -> None:
+    server.run(command(place, "sound", False, 0, 8))
+    words = [*command(place, "damaged", False, 0, 8), "--save_total_limit", "2"]
+    process = server.start(words)
+    assert server.wait_for("rotate", 3)
+    os.kill(process, signal.SIGKILL)
+    server.end()
+    before, newest = list_checkpoints(place / "damaged")[-2:]
+    weights = newest / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    (place / "log").unlink()
+    server.run(words)
+    log = (place / "log").read_text()
+    assert f"{newest} is damaged (model.safetensors is not as it was written)" in log
+    assert (place / "damaged" / f"damaged-{newest.name}").is_dir()
+    assert int(before.name.split("-")[1]) == int(newest.name.split("-")[1]) - 2
+    assert_same_run(place / "sound", place / "damaged")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("streaming", "workers"), CONFIGURATIONS)
 def test_killed_ten_times(server: Server, place: Path, streaming: bool, workers: int) -> None:

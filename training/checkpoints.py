@@ -54,11 +54,16 @@ def publish_checkpoint(partial: Path, run_dir: Path, step: int) -> Path:
     (partial / MANIFEST).write_text(json.dumps({"step": step, "files": digests}, indent=1), encoding="utf-8")
     for path in [*files, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
         fsync_path(path)
-    final = run_dir / f"checkpoint-{step}"
-    if final.exists():
-        remove_folder(final)
+    final, doomed = run_dir / f"checkpoint-{step}", run_dir / f"{DELETED_PREFIX}checkpoint-{step}"
+    replaces = final.exists()
+    if replaces:  # the new one takes its place before the old one is deleted, which takes time
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        final.rename(doomed)
     partial.rename(final)
     fsync_path(run_dir)
+    if replaces:
+        shutil.rmtree(doomed, ignore_errors=True)
     return final
 
 
