@@ -368,10 +368,11 @@ def _rank_main(rank, port, folder, results):
     from ladder_training.streams import load_image_stream
 
     found = {}
-    for kind in ("map", "stream"):
+    for kind, workers in itertools.product(("map", "stream"), (0, 2)):
         dataset = load_image_stream(folder, streaming=kind == "stream", cache_dir=folder + "/cache")
-        loader = ViewLoader(dataset, NumberViews(), batch_size=4, rank=dist.get_rank(), world_size=2, num_workers=1)
-        found[kind] = [n for batch in itertools.islice(loader, 8) for n in numbers(batch)]
+        place = {"rank": dist.get_rank(), "world_size": dist.get_world_size()}
+        loader = ViewLoader(dataset, NumberViews(), batch_size=4, num_workers=workers, **place)
+        found[kind, workers] = [n for batch in itertools.islice(loader, 8) for n in numbers(batch)]
         loader.close()
     results.put((rank, found))
     dist.barrier()
@@ -397,6 +398,7 @@ def test_two_real_processes_see_each_image_once(tmp_path):
     found = dict(results.get(timeout=240) for _ in processes)
     for process in processes:
         process.join(60)
-    for kind in ("map", "stream"):
-        assert not set(found[0][kind]) & set(found[1][kind])
-        assert sorted(found[0][kind] + found[1][kind]) == list(range(64))
+    assert set(found[0]) == {("map", 0), ("map", 2), ("stream", 0), ("stream", 2)}
+    for case in found[0]:
+        assert not set(found[0][case]) & set(found[1][case])
+        assert sorted(found[0][case] + found[1][case]) == list(range(64))
