@@ -12,7 +12,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import tarfile
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import datasets
 import torch
+from machine import describe_machine
 
 from ladder_training.loader import ViewLoader
 from ladder_training.streams import load_image_stream
@@ -30,6 +30,7 @@ from ladder_training.views import TwoViewTransform
 
 MEGABYTE = 1 << 20
 SHARDS = 4
+TAR_IMAGES = 10_000  # usual for WebDataset shards
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1_000_000, help="consumed before continuing")
     options = parser.parse_args()
     datasets.disable_progress_bars()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, seed 0")
+    print(f"{describe_machine(('torch', 'datasets', 'pyarrow', 'opencv-python-headless'))}; seed 0")
     with tempfile.TemporaryDirectory() as folder:
         if options.resume:
             measure_resume(Path(folder), options.examples)
@@ -69,7 +70,7 @@ def measure_input(folder: Path, options: argparse.Namespace) -> None:
     )
     print(f"{'source':<24}{'set':>8}{'workers':>9}{'images/s':>20}{'USS MB':>9}{'PSS MB':>9}")
     cases = [(kind, "small", workers) for kind in ("parquet", "webdataset", "map-style") for workers in (0, 1, 2)]
-    cases += [(kind, "large", 1) for kind in ("parquet", "webdataset")]
+    cases += [(kind, "large", workers) for kind in ("parquet", "webdataset") for workers in (1, 2)]
     for kind, size, workers in cases:
         place = folder / size / ("parquet" if kind == "map-style" else kind)
         dataset = load_image_stream(place, streaming=kind != "map-style", cache_dir=str(folder / "cache"))
@@ -128,11 +129,12 @@ def write_parquet(folder: Path, images: list[bytes], count: int) -> None:
 
 
 def write_tars(folder: Path, images: list[bytes], count: int) -> None:
-    """Write the same images as WebDataset shards."""
+    """Write the same images as WebDataset shards of at most `TAR_IMAGES`."""
     folder.mkdir(parents=True)
-    for shard in range(SHARDS):
+    shards = max(SHARDS, -(-count // TAR_IMAGES))
+    for shard in range(shards):
         with tarfile.open(folder / f"train-{shard:05d}.tar", "w") as tar:
-            for number in range(shard, count, SHARDS):
+            for number in range(shard, count, shards):
                 data = images[number % len(images)]
                 member = tarfile.TarInfo(f"{number:08d}.jpg")
                 member.size = len(data)
@@ -151,12 +153,17 @@ def measure_resume(folder: Path, examples: int) -> None:
     images = [os.urandom(64) for _ in range(1000)]
     size = examples + examples // 5
     write_parquet(folder / "parquet", images, size)
-    print(f"{size} synthetic images of 64 bytes, {SHARDS} Parquet files; {examples} examples consumed")
+    write_tars(folder / "webdataset", images, size)
+    print(
+        f"{size} synthetic images of 64 bytes in {SHARDS} Parquet files, and in WebDataset shards of {TAR_IMAGES}; "
+        f"{examples} examples consumed"
+    )
     print(
         f"{'source':<24}{'workers':>9}{'read before, s':>16}{'first batch, s':>16}{'same batches':>14}{'state, kB':>11}"
     )
-    for kind, workers in itertools.product(("map-style", "stream"), (0, 2)):
-        dataset = load_image_stream(folder / "parquet", streaming=kind == "stream", cache_dir=str(folder / "cache"))
+    for kind, workers in itertools.product(("map-style", "parquet", "webdataset"), (0, 2)):
+        place = folder / ("parquet" if kind == "map-style" else kind)
+        dataset = load_image_stream(place, streaming=kind != "map-style", cache_dir=str(folder / "cache"))
         options = {"batch_size": 256, "num_workers": workers}
         start = time.perf_counter()
         loader = ViewLoader(dataset, NoDecoding(), **options)

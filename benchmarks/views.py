@@ -22,21 +22,22 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import argparse
 import io
 import json
-import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as parquet
 import torch
+from machine import describe_machine
 from PIL import Image
 
 from ladder_training.views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
 
+PACKAGES = ("opencv-python-headless", "torch", "torchvision", "pillow", "lightly", "albumentations")
 SIZE = 224
 CHUNK = 10
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -153,6 +154,9 @@ def measure(images: list[bytes], rounds: int) -> dict[str, list[float]]:
     """Images per second of process time, per contender and round."""
     rates: dict[str, list[float]] = {}
     makers = contenders()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
     for make in makers.values():
         for data in images[:4]:
             make(data, 0)
@@ -183,19 +187,6 @@ def summary(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return rows
 
 
-def describe_machine() -> str:
-    """Processor and versions."""
-    processor = platform.processor() or platform.machine()
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.exists():
-        names = [
-            line.split(":")[1].strip() for line in cpu_info.read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    packages = ("opencv-python-headless", "torch", "torchvision", "pillow", "lightly", "albumentations")
-    return f"{processor}, 1 thread; " + ", ".join(f"{name} {version(name)}" for name in packages)
-
-
 def main() -> None:
     """Measure, print a table for each data set, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -209,8 +200,11 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    machine, results = describe_machine(), {}
-    lines = [machine]
+    machine, results = f"1 thread of {describe_machine(PACKAGES)}", {}
+    lines = [
+        machine,
+        "seeds: image and round number for ladder; the others draw from their own generators, seeded with 0",
+    ]
     for name, folder in (("photos", options.photos), ("imagenette128", options.imagenette)):
         images = load_images(folder, options.count) if folder.is_dir() else []
         if not images:
