@@ -60,9 +60,12 @@ class Lars(Optimizer):
             return
         updates = [p.grad for p in params]
         if adapt:
+            # The gradients themselves stay as they are; their sum with the decay is scaled where it lies.
             if group["weight_decay"]:
                 updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
-            updates = torch._foreach_mul(updates, trust_ratios(params, updates, group["eta"]))
+                torch._foreach_mul_(updates, trust_ratios(params, updates, group["eta"]))
+            else:
+                updates = torch._foreach_mul(updates, trust_ratios(params, updates, group["eta"]))
         buffers = [self._buffer(p) for p in params]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, updates)
