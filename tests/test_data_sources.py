@@ -136,6 +136,19 @@ def test_sources_are_mixed_by_weight(
     assert [record["name"] for record in records] == [red, green]
 
 
+def test_device_views_are_one_flag_away_and_train_the_same(recipe: str, tmp_path: Path) -> None:
+    name, losses = fill_folder(tmp_path / "folder"), []
+    for run, flag in (("cpu", []), ("device", ["--device_views"])):
+        words = ["pretrain", recipe, "--dataset", name, "--output", str(tmp_path / run), "--max_steps", "4", *flag]
+        assert main([*words, "--monitor_steps", "0", "--dataloader_num_workers", "1"]) == 0
+        logged = json.loads((tmp_path / run / "trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in logged if "loss" in entry])
+    assert len(losses[0]) == 4
+    # only the rounding to 8 bits between the operations differs
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] != losses[0]
+
+
 def test_too_many_unreadable_images_stop_the_run_and_are_listed(
     recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
