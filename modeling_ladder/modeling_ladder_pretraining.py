@@ -132,7 +132,7 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
                 "pixel_values must be (batch, 2 views, channels, height, width), got " + str(tuple(pixel_values.shape))
             )
         match = self._match(pixel_values.shape[0], view_boxes, view_flips)
-        views = pixel_values.unbind(dim=1)
+        views = [view.contiguous(memory_format=self._memory_format) for view in pixel_values.unbind(dim=1)]
         online = [self._stage_maps(self.backbone, view) for view in views]
         if self.target is None:
             target = [{stage: cells.detach() for stage, cells in maps.items()} for maps in online]

@@ -66,10 +66,15 @@ class Lars(Optimizer):
                 torch._foreach_mul_(updates, trust_ratios(params, updates, group["eta"]))
             else:
                 updates = torch._foreach_mul(updates, trust_ratios(params, updates, group["eta"]))
-        buffers = [self._buffer(p) for p in params]
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, updates)
-        torch._foreach_add_(params, buffers, alpha=-group["lr"])
+        # The step is as fast as memory is, so the new running updates take the place of the scaled ones.
+        before = [self._buffer(p) for p in params]
+        if adapt:
+            torch._foreach_add_(updates, before, alpha=group["momentum"])
+        else:
+            updates = torch._foreach_add(updates, before, alpha=group["momentum"])
+        for param, buffer in zip(params, updates, strict=True):
+            self.state[param]["momentum_buffer"] = buffer
+        torch._foreach_add_(params, updates, alpha=-group["lr"])
 
     def _buffer(self, param: Tensor) -> Tensor:
         state = self.state[param]
