@@ -133,12 +133,13 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
             )
         match = self._match(pixel_values.shape[0], view_boxes, view_flips)
         views = [view.contiguous(memory_format=self._memory_format) for view in pixel_values.unbind(dim=1)]
+        # The target goes first: its activations are freed at once, and the online network's take their memory.
+        if self.target is not None:
+            with torch.no_grad():
+                target = [self._stage_maps(self.target.backbone, view) for view in views]
         online = [self._stage_maps(self.backbone, view) for view in views]
         if self.target is None:
             target = [{stage: cells.detach() for stage, cells in maps.items()} for maps in online]
-        else:
-            with torch.no_grad():
-                target = [self._stage_maps(self.target.backbone, view) for view in views]
 
         total, losses, spreads = None, {}, {}
         for stage, kind, weight in self.config.levels:
