@@ -63,6 +63,9 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
             `"ema"`: the target is a moving average of the online network (BYOL); `"stop_gradient"`: it is the online
             network, detached (SimSiam).
         base_momentum (`float`, defaults to 0.99): tau at step 0, in [0, 1]; it rises to 1 on a cosine.
+        detach_stages (`bool`, defaults to `False`):
+            Keep the gradient of each level in its own stage (stage-wise, or greedy, learning): the input of every
+            stage but the first is detached. An ablation, not the method.
         classifier_stages (`list[str]`, *optional*):
             Stages whose pooled features `LadderSiameseForImageClassification` reads. Default: the last stage.
 
@@ -87,6 +90,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
     local_grid_size: int = 4
     target: str = "ema"
     base_momentum: float | int = 0.99
+    detach_stages: bool = False
     classifier_stages: list[str] | tuple[str, ...] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -232,6 +236,8 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         for name, choices in (("local_matching", MATCHINGS), ("target", TARGETS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if not isinstance(self.detach_stages, bool):
+            raise ValueError(f"detach_stages must be true or false, got {self.detach_stages!r}")
         momentum = self.base_momentum
         if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
             raise ValueError(f"base_momentum must be a number from 0 to 1, got {momentum!r}")

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from .configuration_ladder import LadderSiameseConfig
@@ -20,6 +20,7 @@ from .matching import LocationMatch, grid_cells, match_features, match_locations
 from .modeling_ladder import LadderSiamesePreTrainedModel
 
 Maps = dict[str, Tensor]
+_STAGE_LISTS = ("stages", "layers", "layer", "blocks")
 
 
 @dataclass
@@ -57,6 +58,9 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         self.target = None
         if config.target == "ema":
             self.target = TargetNetwork(copy.deepcopy(self.backbone), copy.deepcopy(self.projectors))
+        if config.detach_stages:
+            for stage in find_stages(self.backbone, len(config.stages))[1:]:
+                stage.register_forward_pre_hook(_detach_arguments)
         self._finish()
 
     def _finish(self) -> None:
@@ -220,6 +224,29 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
             f"{stage}.{kind}": self.projectors[stage][kind](self._level_vectors(kind, maps[stage], 0, match))
             for stage, kind, _ in self.config.levels
         }
+
+
+def find_stages(backbone: nn.Module, count: int) -> nn.ModuleList:
+    """The modules of a backbone that are its stages, first to last.
+
+    Args:
+        backbone: Of transformers; its stages lie in one `ModuleList`.
+        count: How many there are.
+
+    Raises:
+        ValueError: it has no such list.
+    """
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count and name.rpartition(".")[2] in _STAGE_LISTS:
+            return module
+    raise ValueError(
+        f"detach_stages: the stages of {type(backbone).__name__} are not to be found as one list of {count} modules "
+        f"named {', '.join(_STAGE_LISTS)}; leave detach_stages out"
+    )
+
+
+def _detach_arguments(module: nn.Module, arguments: tuple) -> tuple:
+    return tuple(value.detach() if isinstance(value, Tensor) else value for value in arguments)
 
 
 __all__ = ["LadderSiameseForPreTraining", "LadderSiameseForPreTrainingOutput"]

@@ -104,6 +104,7 @@ def test_byol_is_one_global_level_on_the_last_stage(tiny_backbone) -> None:
         ("base_momentum", -0.1),
         ("base_momentum", float("nan")),
         ("base_momentum", "0.99"),
+        ("detach_stages", 1),
         ("classifier_stages", ["stage7"]),
         ("backbone_config", "microsoft/resnet-50"),
         ("backbone_config", ViTConfig()),

@@ -54,6 +54,7 @@ class ModelOptions:
     local_matching: str | None = _option(None, "location or feature.")
     local_grid_size: int | None = _option(None, "Points per side of the matched grid.")
     base_momentum: float | None = _option(None, "tau at step 0; it rises to 1 on a cosine.")
+    detach_stages: bool | None = _option(None, "Keep the gradient of each level in its own stage: an ablation.")
     from_model: str | None = _option(
         None, "Start from this backbone or pretraining checkpoint: a folder or USER/NAME, also USER/NAME@REVISION."
     )
