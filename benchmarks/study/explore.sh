@@ -23,6 +23,13 @@ transfer() { # name: the tasks on other data sets
     ladder evaluate detection --model "$output" --dataset $data/bccd --steps 200 --output "$output-bccd"
 }
 
+detection() { # name, learning rate
+    for set in bccd fruit; do
+        ladder evaluate detection --model runs/explore/$1 --dataset $data/$set --steps 200 --learning_rate $2 \
+            --mixed_precision bf16 --output runs/explore/$1-$set-$2
+    done
+}
+
 # BYOL: its published views, weaker ones, then learning rate and tau, and small batches.
 published=(--min_scale 0.08 --max_sigma 2.0)
 slow=(--learning_rate 1e-3 --base_momentum 0.99)
@@ -37,11 +44,35 @@ transfer byol
 both=(--level_losses both both both both --level_weights 0.25 0.25 0.5 1)
 last3=(--level_names stage2 stage3 stage4)
 explore both_everywhere --method ladder "${both[@]}"
-explore both_everywhere_slow --method ladder "${both[@]}" "${slow[@]}"
 explore global_234 --method ladder "${last3[@]}" --level_losses global global global --level_weights 0.25 0.5 1
 explore global_234_equal --method ladder "${last3[@]}" --level_losses global global global --level_weights 1 1 1
 explore global_both_both --method ladder "${last3[@]}" --level_losses global both both --level_weights 0.25 0.5 1
 explore global_everywhere --method ladder
-for run in both_everywhere global_234 global_234_equal global_both_both global_everywhere; do
+explore global_everywhere_faster --method ladder --learning_rate 3e-3 --base_momentum 0.95
+explore both_everywhere_slow --method ladder "${both[@]}" "${slow[@]}"
+explore local_both --method ladder --level_losses local both global global --level_weights 0.25 0.25 0.5 1
+for run in both_everywhere global_234 global_234_equal global_both_both global_everywhere global_everywhere_faster local_both; do
     transfer $run
 done
+
+# Detection: which learning rate tells a pretrained backbone from an untrained one?
+python - <<'PYTHON'
+from transformers import ResNetBackbone, ResNetConfig, set_seed
+from ladder_training.model_reference import image_processor
+
+set_seed(0)
+stages = ["stage1", "stage2", "stage3", "stage4"]
+config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1] * 4, layer_type="basic", out_features=stages)
+ResNetBackbone(config).save_pretrained("runs/explore/untrained")
+image_processor(64).save_pretrained("runs/explore/untrained")
+PYTHON
+for rate in 0.02 0.1; do
+    detection untrained $rate
+    detection byol $rate
+done
+transfer untrained
+
+# Deeper and narrower.
+deep=(--backbone_config '{model_type: resnet, layer_type: basic, embedding_size: 16, hidden_sizes: [16, 32, 64, 128], depths: [3, 3, 3, 3]}')
+explore deep_byol --method byol "${deep[@]}"
+explore deep_global_everywhere --method ladder "${deep[@]}"
