@@ -264,6 +264,7 @@ def test_the_table_holds_means_spread_and_paired_differences(
     reach = {(row["features"], row["method"]): row for row in summary["steps_to_reach"]}
     assert reach["stage4", "ladder"]["ratio"] == {"0": 0.5, "1": 0.5, "2": 0.5}
     assert reach["stage4", "ladder"]["mean"] == 0.5
+    assert reach["stage4", "ladder"]["mean_curve"] == 0.5
     assert reach["stage4", "ladder"]["wall_clock_mean"] == 0.5
     assert reach["stage4", "byol"]["mean"] == 1.0
     assert summary["curves"]["knn"]["ladder"]["stage4"]["mean"] == [0.1, 0.4, 0.6]

@@ -119,3 +119,29 @@ def test_verdict_of_a_short_run() -> None:
     assert verdict(log[:2], "finished", 0.1)["collapsed"]
     assert verdict(log, "stopped", 0.1)["collapsed"]
     assert verdict([{**log[2], "std/stage1.local": math.nan}], "finished", 0.1)["collapsed"]
+
+
+def test_the_mean_curve_can_reach_what_one_of_its_seeds_does_not() -> None:
+    from types import SimpleNamespace
+
+    from ladder_training.compare.report import reach_table
+    from ladder_training.compare.summary import reach_rows
+
+    def cell(*accuracy: float) -> dict:
+        log = {"knn": {"step": [0, 50, 100], "all": list(accuracy)}}
+        return {"status": "finished", "steps": 100, "seconds": 10.0, "log": log}
+
+    byol, ladder = SimpleNamespace(name="byol"), SimpleNamespace(name="ladder")
+    plan = SimpleNamespace(baseline=byol, methods=[byol, ladder], seeds=[0, 1])
+    pretrain = {
+        ("byol", 0): cell(0.0, 0.4, 0.6),
+        ("byol", 1): cell(0.0, 0.2, 0.2),
+        ("ladder", 0): cell(0.0, 0.5, 0.5),  # never reaches 0.6
+        ("ladder", 1): cell(0.0, 0.5, 0.7),
+    }
+    rows = reach_rows(plan, pretrain)
+    found = next(row for row in rows if row["method"] == "ladder")
+    # The mean of BYOL ends at 0.4; that of the Ladder is 0.5 at step 50.
+    assert (found["reached"], found["mean"], found["mean_curve"]) == (1, None, pytest.approx(0.4))
+    summary = {"methods": ["byol", "ladder"], "steps_to_reach": rows}
+    assert reach_table(summary)[1][1] == ["ladder", "reached by 1 of 2; their mean at 0.40"]

@@ -133,8 +133,9 @@ def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> l
 
     Returns:
         One row per stage and method: "ratio" (seed to ratio, None where it is not reached), "mean" (None unless every
-        seed reaches it), "reached" (number of seeds), "wall_clock" (the same with seconds in place of steps). The
-        baseline's own row says when it first had what it has at the end.
+        seed reaches it), "reached" (number of seeds), "mean_curve" (when the mean over seeds reaches the end of the
+        baseline's mean; None if never), "wall_clock" (the ratios with seconds in place of steps). The baseline's own
+        row says when it first had what it has at the end.
     """
     rows = []
     reference = {
@@ -143,6 +144,10 @@ def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> l
         if (cell := pretrain.get((plan.baseline.name, seed))) and cell["status"] == DONE and cell["log"].get("knn")
     }
     names = list(dict.fromkeys(name for cell in reference.values() for name in cell["log"]["knn"] if name != "step"))
+    means = {
+        method.name: mean_curves([pretrain.get((method.name, seed)) for seed in reference], "knn")
+        for method in plan.methods
+    }
     for name in names:
         for method in plan.methods:
             ratios: dict[int, float | None] = {}
@@ -163,12 +168,20 @@ def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> l
                         "method": method.name,
                         "ratio": {str(seed): value for seed, value in ratios.items()},
                         "mean": _mean_of_all(ratios),
+                        "mean_curve": _mean_curve_ratio(means[method.name].get(name), means[plan.baseline.name][name]),
                         "reached": sum(value is not None for value in ratios.values()),
                         "wall_clock": {str(seed): value for seed, value in clock.items()},
                         "wall_clock_mean": _mean_of_all(clock),
                     }
                 )
     return rows
+
+
+def _mean_curve_ratio(curve: dict[str, list[Any]] | None, baseline: dict[str, list[Any]]) -> float | None:
+    if not curve or not curve["mean"] or not baseline["mean"]:
+        return None
+    step = steps_to_reach(curve["step"], curve["mean"], baseline["mean"][-1])
+    return None if step is None else step / baseline["step"][-1]
 
 
 def mean_curves(cells: list[dict[str, Any] | None], group: str) -> dict[str, dict[str, list[float | None]]]:
