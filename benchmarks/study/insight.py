@@ -3,7 +3,7 @@
     python benchmarks/study/insight.py docs/study/imagenette64 --methods byol ladder --seeds 0 1 2
 
 Reads the runs of `ladder compare` (their weights must lie in FOLDER/runs), measures each at its start and at its end on
-the same views, and writes FOLDER/insight.json and FOLDER/figures/insight.png. docs/insight.md says what follows. Per
+the same views, and writes FOLDER/insight.json and FOLDER/insight.png. docs/insight.md says what follows. Per
 stage:
 
 - signal: |E g|^2 / E|g - E g|^2 of the gradient g of the whole loss over mini-batches, with the bias of the mean
@@ -26,6 +26,7 @@ from typing import Any
 BATCHES, BATCH, RANK_IMAGES = 32, 64, 1024
 STEP = 0.002
 MEASURES = ("signal", "steadiness", "rank")
+DRAWN = (("signal", "start"), ("steadiness", "end"), ("rank", "end"))
 
 
 def stage_gradients(model: Any, groups: dict[str, list[Any]], batch: dict[str, Any]) -> dict[str, Any]:
@@ -137,18 +138,18 @@ def table(found: dict[str, Any]) -> str:
 
 
 def figure(found: dict[str, Any]) -> bytes:
-    """The three measures at the end of training, a line per method, stages from left to right."""
+    """Signal before training, steadiness and rank after it, a line per method, stages from left to right."""
     from ladder_model_cards.figures import canvas
 
-    drawing, png, style = canvas(9.0, 3.0)
+    drawing, png, style = canvas(11.0, 3.2)
     with style:
-        for place, name in enumerate(MEASURES, start=1):
+        for place, (name, when) in enumerate(DRAWN, start=1):
             axes = drawing.add_subplot(1, 3, place)
             for method in found:
-                row = spread(found, method, "end", name)
+                row = spread(found, method, when, name)
                 means, errors = [v[0] for v in row.values()], [v[1] for v in row.values()]
                 axes.errorbar(list(row), means, yerr=errors, marker="o", capsize=3, label=method)
-            axes.set_title(f"{name} at the end of training")
+            axes.set_title(f"{name} at the {when} of training")
             if place == 1:
                 axes.legend(frameon=False)
         return png()
@@ -172,7 +173,7 @@ def main() -> None:
         if seed not in found.setdefault(method, {}):
             found[method][seed] = measure_run(arguments.comparison / "runs" / method / f"seed-{seed}")
             file.write_text(json.dumps({"hardware": hardware(), "methods": found}, indent=1) + "\n", encoding="utf-8")
-    (arguments.comparison / "figures" / "insight.png").write_bytes(figure(found))
+    (arguments.comparison / "insight.png").write_bytes(figure(found))
     print(f"{hardware()}, seeds {' '.join(map(str, arguments.seeds))}, mean ± standard deviation\n")
     print(table(found))
 
