@@ -8,36 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from card_texts import metadata, sections
 from hub_server.runs import evaluation, write_json
 
 from ladder_model_cards import build_card
 
 pytest_plugins = ["hub_server.fixtures"]
-FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-
-
-@pytest.fixture
-def run(plain_run: Path, tmp_path: Path) -> Path:
-    """A run's folder without a log, that the test may change."""
-    return Path(shutil.copytree(plain_run, tmp_path / "run"))
-
-
-@pytest.fixture
-def full_run(finished_run: Path, tmp_path: Path) -> Path:
-    """A run's folder with everything, that the test may change."""
-    return Path(shutil.copytree(finished_run, tmp_path / "full"))
-
-
-def metadata(text: str) -> dict[str, Any]:
-    """The YAML block of a card."""
-    return yaml.safe_load(FRONT.match(text).group(1))
-
-
-def sections(text: str) -> dict[str, str]:
-    """Heading of the second level to what stands below it."""
-    parts = re.split(r"(?m)^## (.+)$", text)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def test_one_seed_shows_the_sampling_error(run: Path) -> None:

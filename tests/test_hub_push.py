@@ -17,12 +17,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationW
 NAME = "user/digits"
 
 
-@pytest.fixture
-def run(plain_run: Path, tmp_path: Path) -> Path:
-    """A run's folder that the test may change."""
-    return Path(shutil.copytree(plain_run, tmp_path / "run"))
-
-
 def send(folder: Path, name: str = NAME, **options: object) -> object:
     """Push with the write token, saying nothing."""
     return push(folder, name, token=WRITE, report=lambda line: None, **options)

@@ -1,6 +1,7 @@
 """Fixtures: a local Hub, and the real client of this very process pointed at it."""
 
 import importlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,3 +70,15 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run without pretraining/ and without a log, so that its card takes milliseconds."""
     return make_run(tmp_path_factory.mktemp("runs") / "plain", log=False, pretraining=False)
+
+
+@pytest.fixture
+def run(plain_run: Path, tmp_path: Path) -> Path:
+    """A run's folder without a log, that the test may change."""
+    return Path(shutil.copytree(plain_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def full_run(finished_run: Path, tmp_path: Path) -> Path:
+    """A run's folder with everything, that the test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "full"))
