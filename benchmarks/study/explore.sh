@@ -71,6 +71,12 @@ for rate in 0.02 0.1; do
     detection byol $rate
 done
 transfer untrained
+for run in untrained byol global_everywhere; do
+    ladder evaluate segmentation --model runs/explore/$run --dataset ../shared/data/camvid --split validation --head upernet \
+        --freeze_backbone true --steps 200 --learning_rate 0.1 --output runs/explore/$run-camvid-0.1
+    ladder evaluate segmentation --model runs/explore/$run --dataset $data/pets_trimap --head upernet \
+        --freeze_backbone true --steps 200 --learning_rate 0.1 --output runs/explore/$run-pets-0.1
+done
 
 # Deeper and narrower.
 deep=(--backbone_config '{model_type: resnet, layer_type: basic, embedding_size: 16, hidden_sizes: [16, 32, 64, 128], depths: [3, 3, 3, 3]}')
