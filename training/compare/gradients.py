@@ -53,12 +53,12 @@ def gradient_shares(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
     return {"status": "finished", "start": start, "end": end}
 
 
-def view_batches(recipe: ResolvedRecipe) -> list[dict[str, Tensor]]:
-    """A few batches of views of the recipe's images."""
+def view_batches(recipe: ResolvedRecipe, count: int = BATCHES) -> list[dict[str, Tensor]]:
+    """A few batches of views of the recipe's images, the same at every call."""
     data, views = load_data(recipe), build_views(recipe)
     size = min(IMAGES, int(recipe.arguments.get("per_device_train_batch_size") or IMAGES))
     loader = ViewLoader(data.train, views, batch_size=size, seed=SEED, image_column=recipe.data.image_column)
-    batches = [dict(batch) for batch in itertools.islice(iter(loader), BATCHES)]
+    batches = [dict(batch) for batch in itertools.islice(iter(loader), count)]
     if recipe.views.device_views:
         from ..device_views import DeviceViews
 
@@ -79,7 +79,6 @@ def shares(model: "LadderSiameseForPreTraining", batches: Iterable[dict[str, Ten
     """
     model = copy.deepcopy(model).train()
     groups = parameters_by_stage(model.backbone, model.backbone.config.stage_names)
-    parameters = [parameter for group in groups.values() for parameter in group]
     levels = [level for level in model.config.levels if level[2] > 0]
     sums: dict[str, dict[str, list[float]]] = {stage: {} for stage in groups}
     cosines: dict[str, dict[str, list[float]]] = {stage: {} for stage in groups}
@@ -92,7 +91,7 @@ def shares(model: "LadderSiameseForPreTraining", batches: Iterable[dict[str, Ten
             model.config = copy.copy(whole)
             model.config.level_names, model.config.level_losses, model.config.level_weights = [stage], [kind], [weight]
             loss = model(**inputs).loss
-            by_level[f"{stage}.{kind}"] = _by_group(loss, parameters, groups)
+            by_level[f"{stage}.{kind}"] = gradient_by_stage(loss, groups)
         model.config = whole
         for stage in groups:
             together = torch.stack([vectors[stage] for vectors in by_level.values()]).sum(0)
@@ -126,8 +125,9 @@ def parameters_by_stage(backbone: nn.Module, stage_names: list[str]) -> dict[str
     return {name: group for name, group in groups.items() if group}
 
 
-def _by_group(loss: Tensor, parameters: list[nn.Parameter], groups: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
+def gradient_by_stage(loss: Tensor, groups: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
     """The gradient of each group as one vector; zero where the loss does not reach."""
+    parameters = [parameter for group in groups.values() for parameter in group]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     found = iter(
         torch.zeros_like(parameter).flatten() if gradient is None else gradient.flatten()
