@@ -22,9 +22,7 @@ from modeling_ladder.matching import match_locations
 CAPTION, MARGIN = 24, 8
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -16,10 +16,7 @@ from ladder_training.loader import ViewLoader
 from ladder_training.mixing import MapMixture, mix_streams
 from ladder_training.streams import load_image_stream, split_monitoring, split_names
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def fill(folder, count, start=0, kind="JPEG"):

@@ -17,14 +17,7 @@ from .features import progress
 from .load import load_backbone, load_image_settings, model_name
 from .options import DetectionOptions, read_options
 from .report import EvaluationResult, check_output
-from .tuning import (
-    fine_tune,
-    make_accelerator,
-    measure_statistics,
-    parameter_groups,
-    shared_statistics,
-    training_loader,
-)
+from .tuning import make_accelerator, tune_on_images
 
 TASK = "detection"
 
@@ -125,12 +118,6 @@ def train_detector(
     detector: Any, images: DetectionImages, options: DetectionOptions, seed: int, accelerator: Any
 ) -> list[float]:
     """Fine-tune a detector in place; its losses, step by step."""
-    loader = training_loader(images, options, options.steps, seed, accelerator, collate)
-    detector = shared_statistics(detector, options.batch_norm, accelerator)
-    optimizer = torch.optim.SGD(
-        parameter_groups(detector, options.weight_decay), lr=options.learning_rate, momentum=options.momentum
-    )
-    model, optimizer = accelerator.prepare(detector, optimizer)
 
     def loss_of(network: Any, batch: Any) -> Tensor:
         inputs, targets = on_device(batch, accelerator.device)
@@ -140,14 +127,19 @@ def train_detector(
         warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
         return warm * 0.1 ** sum(step >= share * options.steps for share in options.milestones)
 
-    losses = fine_tune(
-        model, loader, loss_of, optimizer, factor, accelerator, max_gradient_norm=options.max_gradient_norm, name=TASK
+    measure = detector.backbone.body.measures_statistics
+    return tune_on_images(
+        detector,
+        images,
+        options,
+        seed,
+        accelerator,
+        loss_of=loss_of,
+        factor=factor,
+        collate=collate,
+        name=TASK,
+        measure=measure,
     )
-    if options.precise_batch_norm and detector.backbone.body.measures_statistics:
-        count = max(1, options.precise_batch_norm // (options.batch_size * accelerator.num_processes))
-        again = training_loader(images, options, count, seed + 1, accelerator, collate)
-        measure_statistics(detector, lambda batch: loss_of(detector, batch), again)
-    return losses
 
 
 def collate(examples: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

@@ -19,14 +19,7 @@ from .options import SegmentationOptions, read_options
 from .report import EvaluationResult, check_output
 from .segmentation_data import LabelledImages, TrainingCrops, label_map_column
 from .segmentation_model import SegmentationNetwork, segmentation_loss
-from .tuning import (
-    fine_tune,
-    make_accelerator,
-    measure_statistics,
-    parameter_groups,
-    shared_statistics,
-    training_loader,
-)
+from .tuning import make_accelerator, tune_on_images
 
 TASK = "segmentation"
 
@@ -125,12 +118,6 @@ def train_network(
     network: SegmentationNetwork, crops: TrainingCrops, options: SegmentationOptions, seed: int, accelerator: Any
 ) -> list[float]:
     """Train a segmentation network in place; its losses, step by step."""
-    loader = training_loader(crops, options, options.steps, seed, accelerator, torch.utils.data.default_collate)
-    network = shared_statistics(network, options.batch_norm, accelerator)
-    optimizer = torch.optim.SGD(
-        parameter_groups(network, options.weight_decay), lr=options.learning_rate, momentum=options.momentum
-    )
-    model, optimizer = accelerator.prepare(network, optimizer)
 
     def loss_of(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, labels = (part.to(accelerator.device, non_blocking=True) for part in batch)
@@ -139,14 +126,10 @@ def train_network(
     def factor(step: int) -> float:
         return min(1.0, (step + 1) / max(1, options.warmup_steps)) * (1 - step / options.steps) ** options.power
 
-    losses = fine_tune(
-        model, loader, loss_of, optimizer, factor, accelerator, max_gradient_norm=options.max_gradient_norm, name=TASK
+    collate = torch.utils.data.default_collate
+    return tune_on_images(
+        network, crops, options, seed, accelerator, loss_of=loss_of, factor=factor, collate=collate, name=TASK
     )
-    if options.precise_batch_norm:
-        count = max(1, options.precise_batch_norm // (options.batch_size * accelerator.num_processes))
-        again = training_loader(crops, options, count, seed + 1, accelerator, torch.utils.data.default_collate)
-        measure_statistics(network, lambda batch: loss_of(network, batch), again)
-    return losses
 
 
 @torch.inference_mode()

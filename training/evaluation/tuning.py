@@ -184,6 +184,53 @@ def fine_tune(
     return losses
 
 
+def tune_on_images(
+    network: nn.Module,
+    dataset: Dataset,
+    options: Any,
+    seed: int,
+    accelerator: Any,
+    *,
+    loss_of: Callable[[nn.Module, Any], Tensor],
+    factor: Callable[[int], float],
+    collate: Callable[[list[Any]], Any],
+    name: str,
+    measure: bool = True,
+) -> list[float]:
+    """Train a dense task's network in place by SGD, for `options.steps` batches of a map-style data set.
+
+    Args:
+        network: The task's whole network.
+        dataset: Its items are asked for by (index, seed) keys.
+        options: Of the task; `precise_batch_norm` of its images measure the running statistics at the end.
+        seed: Of the order and of the examples' seeds.
+        accelerator: Of accelerate.
+        loss_of: Network and batch to a scalar loss.
+        factor: Schedule of the learning rate.
+        collate: Items to a batch.
+        name: For the progress bar and messages.
+        measure: False where training leaves all running statistics alone.
+
+    Returns:
+        The loss of every step, on this process.
+
+    Raises:
+        TrainingStopped: the loss is not finite.
+    """
+    loader = training_loader(dataset, options, options.steps, seed, accelerator, collate)
+    network = shared_statistics(network, options.batch_norm, accelerator)
+    groups = parameter_groups(network, options.weight_decay)
+    optimizer = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+    model, optimizer = accelerator.prepare(network, optimizer)
+    norm = options.max_gradient_norm
+    losses = fine_tune(model, loader, loss_of, optimizer, factor, accelerator, max_gradient_norm=norm, name=name)
+    if options.precise_batch_norm and measure:
+        count = max(1, options.precise_batch_norm // (options.batch_size * accelerator.num_processes))
+        again = training_loader(dataset, options, count, seed + 1, accelerator, collate)
+        measure_statistics(network, lambda batch: loss_of(network, batch), again)
+    return losses
+
+
 @torch.no_grad()
 def measure_statistics(model: nn.Module, run: Callable[[Any], Any], batches: Any) -> None:
     """Measure the running statistics of all batch norms anew, as plain averages over batches (precise batch norm).
