@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 
-HELD_OUT = {"imagenette128": 1469, "pets_trimap": 90, "bccd": 60, "fruit": 48, "pets_head": 50}
+HELD_OUT = {"imagenette128": 1469, "cifar10": 5000, "pets_trimap": 90, "bccd": 60, "fruit": 48, "pets_head": 50}
 
 
 def main() -> None:

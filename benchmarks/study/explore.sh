@@ -78,6 +78,16 @@ for run in untrained byol global_everywhere; do
         --freeze_backbone true --steps 200 --learning_rate 0.1 --output runs/explore/$run-pets-0.1
 done
 
+# The second segmentation head. The runs are those of the two-seed ablation (docs/study.md has its command).
+for run in untrained byol ladder both_everywhere; do
+    model=docs/study/ablation/runs/$run/seed-42
+    [ $run = untrained ] && model=runs/explore/untrained
+    ladder evaluate segmentation --model $model --dataset ../shared/data/camvid --split validation --head fcn \
+        --freeze_backbone true --steps 200 --learning_rate 0.1 --output runs/explore/$run-camvid-fcn
+    ladder evaluate segmentation --model $model --dataset $data/pets_trimap --head fcn \
+        --freeze_backbone true --steps 200 --learning_rate 0.1 --output runs/explore/$run-pets-fcn
+done
+
 # Deeper and narrower.
 deep=(--backbone_config '{model_type: resnet, layer_type: basic, embedding_size: 16, hidden_sizes: [16, 32, 64, 128], depths: [3, 3, 3, 3]}')
 explore deep_byol --method byol "${deep[@]}"
