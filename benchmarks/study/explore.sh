@@ -60,11 +60,12 @@ python - <<'PYTHON'
 from transformers import ResNetBackbone, ResNetConfig, set_seed
 from ladder_training.model_reference import image_processor
 
-set_seed(0)
 stages = ["stage1", "stage2", "stage3", "stage4"]
 config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1] * 4, layer_type="basic", out_features=stages)
-ResNetBackbone(config).save_pretrained("runs/explore/untrained")
-image_processor(64).save_pretrained("runs/explore/untrained")
+for seed, name in ((0, "untrained"), (42, "untrained42")):
+    set_seed(seed)
+    ResNetBackbone(config).save_pretrained(f"runs/explore/{name}")
+    image_processor(64).save_pretrained(f"runs/explore/{name}")
 PYTHON
 for rate in 0.02 0.1; do
     detection untrained $rate
@@ -79,9 +80,9 @@ for run in untrained byol global_everywhere; do
 done
 
 # The second segmentation head. The runs are those of the two-seed ablation (docs/study.md has its command).
-for run in untrained byol ladder both_everywhere; do
+for run in untrained untrained42 byol ladder both_everywhere; do
     model=docs/study/ablation/runs/$run/seed-42
-    [ $run = untrained ] && model=runs/explore/untrained
+    [[ $run == untrained* ]] && model=runs/explore/$run
     ladder evaluate segmentation --model $model --dataset ../shared/data/camvid --split validation --head fcn \
         --freeze_backbone true --steps 200 --learning_rate 0.1 --output runs/explore/$run-camvid-fcn
     ladder evaluate segmentation --model $model --dataset $data/pets_trimap --head fcn \

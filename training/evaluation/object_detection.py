@@ -127,7 +127,6 @@ def train_detector(
         warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
         return warm * 0.1 ** sum(step >= share * options.steps for share in options.milestones)
 
-    measure = detector.backbone.body.measures_statistics
     return tune_on_images(
         detector,
         images,
@@ -138,7 +137,7 @@ def train_detector(
         factor=factor,
         collate=collate,
         name=TASK,
-        measure=measure,
+        measure=detector.backbone.body.measures_statistics,
     )
 
 
