@@ -87,6 +87,21 @@ def test_levels_of_weight_zero_change_no_bit(tiny_backbone, byol, view_pairs, ki
             assert parameter.grad is None, name
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_global_pooling_is_the_mean_to_the_bit_and_its_gradient_keeps_the_layout(byol, layout, kind) -> None:
+    maps = torch.randn(3, 5, 6, 7).to(kind).contiguous(memory_format=layout).requires_grad_()
+    layouts = []
+    stage = maps * 1
+    stage.register_hook(lambda gradient: layouts.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+    pooled, expected = byol._level_vectors("global", stage, 0, None), maps.mean(dim=(2, 3))
+    weight = torch.randn(3, 5).to(kind)
+    gradient, wanted = (torch.autograd.grad((found * weight).sum(), maps)[0] for found in (pooled, expected))
+
+    assert torch.equal(pooled, expected) and torch.equal(gradient, wanted)
+    assert layouts == [True]
+
+
 def ladder_reference(model: LadderSiameseForPreTraining, batch: dict, mutant: str | None = None) -> float:
     """Total loss written point by point: maps from the model's networks, everything after them by hand."""
     config, total = model.config, 0.0
