@@ -13,6 +13,7 @@ import pytest
 from ladder_training import evaluation
 from ladder_training.cli import main
 from ladder_training.compare import figures, schedule, training_cell, work
+from ladder_training.compare.evaluations import REPEAT_STRIDE
 from ladder_training.errors import TrainingStopped, UserError
 from ladder_training.files import write_json
 
@@ -186,6 +187,44 @@ def test_cells_of_other_settings_are_refused_or_redone(
     assert compare(recipe, folder, "--learning_rate", "2e-3", seeds="0") == 0
 
 
+def test_repeats_have_cells_and_seeds_of_their_own_and_count_as_their_mean(
+    recipe: str, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, listed = tmp_path / "out", tmp_path / "evaluations.yaml"
+    listed.write_text("- {task: knn, dataset: digits}\n", encoding="utf-8")
+    command = ("--evaluations", str(listed))
+    assert compare(recipe, folder, *command, seeds="0") == 0
+    once = summary_of(folder)["rows"][1]["methods"]["ladder"]
+    calls.clear()
+
+    listed.write_text("- {task: knn, dataset: digits, repeats: 3}\n", encoding="utf-8")
+    assert compare(recipe, folder, *command, seeds="0") == 0
+    # The first is not run again.
+    again = REPEAT_STRIDE
+    assert calls == [f"knn {method} seed-{seed}" for method in ("byol", "ladder") for seed in (again, 2 * again)]
+    row = summary_of(folder)["rows"][1]
+    assert row["metric"] == "accuracy stage4" and row["repeats"] == 3
+    # The fake ladder scores 0.01 more for each unit of the seed.
+    assert once["values"]["0"] == pytest.approx(0.43)
+    assert row["methods"]["ladder"]["values"]["0"] == pytest.approx(0.43 + 0.01 * again)
+    assert "digits (mean of 3)" in (folder / "comparison.md").read_text(encoding="utf-8")
+
+    # A seed with a repeat that was stopped has no figure.
+    whole = evaluation.knn
+
+    def stopped(model: str, *words: Any, seed: int, **settings: Any) -> SimpleNamespace:
+        if seed == 2 * again:
+            raise TrainingStopped("the loss is no number")
+        return whole(model, *words, seed=seed, **settings)
+
+    monkeypatch.setattr(evaluation, "knn", stopped)
+    (folder / "cells/byol/seed-0/knn-digits-repeat-2.json").unlink()
+    assert compare(recipe, folder, *command, seeds="0") == 0
+    methods = summary_of(folder)["rows"][1]["methods"]
+    assert (methods["byol"]["values"], methods["byol"]["collapsed"]) == ({}, [0])
+    assert methods["ladder"]["count"] == 1
+
+
 def test_other_evaluation_settings_redo_the_evaluation_only(recipe: str, tmp_path: Path, calls: list[str]) -> None:
     folder, listed = tmp_path / "out", tmp_path / "evaluations.yaml"
     listed.write_text("- {task: knn, dataset: digits, k: 20, num_workers: 1}\n", encoding="utf-8")
@@ -354,6 +393,7 @@ def test_mistakes_are_one_line_before_anything_is_run(
         ("evaluations", "- {task: knn, dataset: digits, kk: 3}", "entry 1: unknown setting 'kk'"),
         ("evaluations", "- {task: knn, dataset: digits}\n- {task: knn, dataset: digits, k: 5}", "give one of them a"),
         ("evaluations", "task: knn", "must hold a list"),
+        ("evaluations", "- {task: knn, dataset: digits, repeats: 0}", "entry 1: repeats must be a whole number from 1"),
     ],
 )
 def test_mistakes_in_files_name_the_place(

@@ -1,7 +1,7 @@
 """The evaluations of a comparison: what the user listed, or kNN and linear on the recipe's data."""
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from .options import CompareOptions
 
 # How images are read changes no figure.
 FREE_SETTINGS = frozenset({"num_workers"})
-_PLACES = ("task", "dataset", "test_dataset", "recipe", "name")
+# Between the seeds of an evaluation's repeats, so that a repeat has no seed of the other runs.
+REPEAT_STRIDE = 1000
+_PLACES = ("task", "dataset", "test_dataset", "recipe", "name", "repeats")
 _CLASSIFICATION = ("knn", "linear")
 
 
@@ -28,6 +30,8 @@ class Evaluation:
         test_dataset: Scored instead of a split of `dataset`.
         settings: Fields of the task's options that were set.
         by_default: Nobody asked for it: where the data has no labels it is left out.
+        row: Key of the evaluation that it repeats with another seed; its own where it is the first.
+        repeat: 0 for the first.
     """
 
     key: str
@@ -36,6 +40,12 @@ class Evaluation:
     test_dataset: str | None
     settings: dict[str, Any]
     by_default: bool = False
+    row: str = ""
+    repeat: int = 0
+
+    def seed(self, run_seed: int) -> int:
+        """Of everything random in the task: the run's own, and others for the repeats."""
+        return run_seed + self.repeat * REPEAT_STRIDE
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the figures, besides the weights."""
@@ -45,6 +55,7 @@ class Evaluation:
             "dataset": data_name(self.dataset),
             "test_dataset": data_name(self.test_dataset),
             **{name: value for name, value in settings.items() if name not in FREE_SETTINGS},
+            **({"repeat": self.repeat} if self.repeat else {}),
         }
 
     def defaults(self) -> dict[str, Any]:
@@ -173,16 +184,15 @@ def _from_file(path: str) -> list[Evaluation]:
                 raise UserError(f"{where}: {name} is missing")
         settings = {name: value for name, value in entry.items() if name not in _PLACES}
         try:
-            found.append(
-                _make(
-                    entry["task"],
-                    entry["dataset"],
-                    entry.get("test_dataset"),
-                    settings,
-                    entry.get("recipe"),
-                    entry.get("name"),
-                )
+            first = _make(
+                entry["task"],
+                entry["dataset"],
+                entry.get("test_dataset"),
+                settings,
+                entry.get("recipe"),
+                entry.get("name"),
             )
+            found += _repeated(first, entry.get("repeats", 1))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
     return found
@@ -204,4 +214,11 @@ def _make(
     key = file_name(name or f"{task}-{data_name(dataset)}")
     if key in ("pretrain", "gradients"):
         raise UserError(f"an evaluation cannot be called {key}")
-    return Evaluation(key, task, dataset, test_dataset, settings, by_default)
+    return Evaluation(key, task, dataset, test_dataset, settings, by_default, row=key)
+
+
+def _repeated(first: Evaluation, count: Any) -> list[Evaluation]:
+    """An evaluation and its repeats, each with cells of its own; the table shows their mean."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UserError(f"repeats must be a whole number from 1, got {count!r}")
+    return [first] + [replace(first, key=f"{first.key}-repeat-{number}", repeat=number) for number in range(1, count)]

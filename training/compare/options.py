@@ -29,7 +29,9 @@ class CompareOptions:
         None, "YAML file of further methods: name -> fields of the recipe that it changes, method: among them."
     )
     evaluations: str | None = _option(
-        None, "YAML file, a list of {task, dataset, test_dataset, recipe, name, any setting}; replaces kNN and linear."
+        None,
+        "YAML file, a list of {task, dataset, test_dataset, recipe, name, repeats, any setting}; replaces kNN and "
+        "linear. repeats: times with other seeds, averaged.",
     )
     classification_dataset: list[str] | None = _option(None, "Also evaluate kNN and linear on these data sets.")
     detection_dataset: list[str] | None = _option(None, "Also evaluate detection on these data sets.")

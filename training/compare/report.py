@@ -62,7 +62,8 @@ def results_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         metric = f"**{row['metric']}**" if row["headline"] else row["metric"]
         means = [_mean(figures[name], len(summary["seeds"])) for name in methods]
         differences = [_difference(figures[name]["difference"]) for name in others]
-        rows.append([_task(row), row["dataset"], metric, *means, *differences])
+        dataset = f"{row['dataset']} (mean of {row['repeats']})" if "repeats" in row else row["dataset"]
+        rows.append([_task(row), dataset, metric, *means, *differences])
     return heads, rows
 
 

@@ -92,19 +92,25 @@ def summarise_comparison(plan: Plan) -> dict[str, Any]:
 def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per evaluation and metric: task, dataset, metric, headline, and per method values, mean, std, difference.
 
-    A method's "collapsed" lists the seeds without a figure because the run or its evaluation was stopped.
+    The value of a seed is the mean over an evaluation's repeats, and is there when all of them are. A method's
+    "collapsed" lists the seeds without a figure because the run or its evaluation was stopped.
     """
     rows = []
     for evaluation in plan.evaluations:
+        if evaluation.repeat:
+            continue
+        repeats = [other for other in plan.evaluations if other.row == evaluation.row]
         found: dict[str, dict[int, dict[str, float | None]]] = {}
         failed: dict[str, list[int]] = {}
         for method in plan.methods:
             found[method.name], failed[method.name] = {}, []
             for seed in plan.seeds:
-                cell = read_evaluation(plan, method, seed, evaluation)
-                if cell is not None and cell["status"] == DONE:
-                    found[method.name][seed] = figures_of(cell)
-                elif cell is not None or pretrain.get((method.name, seed), {}).get("status", DONE) != DONE:
+                cells = [read_evaluation(plan, method, seed, other) for other in repeats]
+                if all(cell is not None and cell["status"] == DONE for cell in cells):
+                    found[method.name][seed] = _mean_figures([figures_of(cell) for cell in cells])
+                elif any(cell is not None and cell["status"] != DONE for cell in cells) or (
+                    pretrain.get((method.name, seed), {}).get("status", DONE) != DONE
+                ):
                     failed[method.name].append(seed)
         metrics = list(dict.fromkeys(name for seeds in found.values() for row in seeds.values() for name in row))
         for metric in metrics:
@@ -117,6 +123,7 @@ def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]])
                     "evaluation": evaluation.key,
                     "task": evaluation.task,
                     "dataset": data_name(evaluation.dataset),
+                    **({"repeats": len(repeats)} if len(repeats) > 1 else {}),
                     "metric": metric,
                     "headline": metric == headline_of(metrics),
                     "methods": {
@@ -126,6 +133,14 @@ def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]])
                 }
             )
     return rows
+
+
+def _mean_figures(repeats: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Each metric's mean over repeats; None where one of them has no figure."""
+    return {
+        name: None if any(row[name] is None for row in repeats) else sum(row[name] for row in repeats) / len(repeats)
+        for name in repeats[0]
+    }
 
 
 def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:

@@ -178,7 +178,11 @@ def make_evaluation_cell(
     started = time.monotonic()
     try:
         result = getattr(tasks, evaluation.task)(
-            str(folder), evaluation.dataset, test_dataset=evaluation.test_dataset, seed=seed, **evaluation.settings
+            str(folder),
+            evaluation.dataset,
+            test_dataset=evaluation.test_dataset,
+            seed=evaluation.seed(seed),
+            **evaluation.settings,
         )
     except TrainingStopped as error:
         content |= {"status": STOPPED, "reason": scrubbed(str(error), folder), "metrics": {}, "notes": notes}
