@@ -49,7 +49,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
             `"global"`, `"local"` or `"both"`, one per level. Default: both at every level.
         level_weights (`list[float]`, *optional*):
             Weight of each level's loss, at least 0. A level of weight 0 reports its loss and trains nothing.
-            Default: 1 for the last stage, 0.5 for the one before, 0.25 for the others.
+            Default: 1 for every level.
         projection_hidden_size (`int`, defaults to 4096): Width of the hidden layer of the global projector and
             predictor of the last level.
         lower_projection_hidden_size (`int`, *optional*):
@@ -188,11 +188,10 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         if self.level_names is None:
             self.level_names = list(stages)
         self._check_names("level_names")
-        places = [stages.index(name) for name in self.level_names]
         if self.level_losses is None:
-            self.level_losses = ["both"] * len(places)
+            self.level_losses = ["both"] * len(self.level_names)
         if self.level_weights is None:
-            self.level_weights = [max(0.25, 0.5 ** (len(stages) - 1 - place)) for place in places]
+            self.level_weights = [1.0] * len(self.level_names)
         self._check_size("projection_hidden_size")
         if self.lower_projection_hidden_size is None:
             self.lower_projection_hidden_size = min(1024, self.projection_hidden_size)

@@ -170,7 +170,7 @@ def test_cells_of_other_settings_are_refused_or_redone(
     for words, field in (
         (["--learning_rate", "2e-3"], "learning_rate 0.001, now it is 0.002"),
         (["--min_scale", "0.2"], "min_scale 0.08, now it is 0.2"),
-        (["--level_weights", "1", "1", "1", "1"], "level_weights [0.25, 0.25, 0.5, 1.0], now it is [1, 1, 1, 1]"),
+        (["--level_weights", "1", "2", "1", "1"], "level_weights [1.0, 1.0, 1.0, 1.0], now it is [1, 2, 1, 1]"),
     ):
         methods = "ladder" if "level" in field else "byol ladder"
         assert compare(recipe, folder, *words, seeds="0", methods=methods) == 2

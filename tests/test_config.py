@@ -14,8 +14,8 @@ def test_default_is_resnet50_with_a_level_at_every_stage() -> None:
     assert config.backbone_config.depths == (3, 4, 6, 3) or list(config.backbone_config.depths) == [3, 4, 6, 3]
     assert config.level_names == ["stage1", "stage2", "stage3", "stage4"]
     assert config.backbone_config.out_features == config.out_features == config.level_names
-    assert len(config.level_losses) == len(config.level_weights) == 4
-    assert config.level_weights[-1] == 1
+    assert config.level_losses == ["both"] * 4
+    assert config.level_weights == [1, 1, 1, 1]
 
 
 def test_json_round_trip(tmp_path, tiny_backbone) -> None:
