@@ -224,6 +224,18 @@ def test_frozen_batch_norm_stays_and_train_moves(backbone):
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
 
 
+def test_a_frozen_backbone_keeps_every_bit_and_the_rest_of_the_detector_learns(backbone):
+    images = read_shapes(shapes(4))
+    options = DetectionOptions(steps=2, freeze_backbone=True, **SMALL)
+    detector = build_detector(load_backbone(backbone), 2, options, ImageSettings(), masks=False)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    train_detector(detector, images, options, 0, make_accelerator("cpu"))
+    after = detector.state_dict()
+
+    learned = {".".join(name.split(".")[:2]) for name, value in before.items() if not torch.equal(value, after[name])}
+    assert learned == {"backbone.pyramid", "rpn.head", "roi_heads.box_head", "roi_heads.box_predictor"}
+
+
 def test_a_frozen_backbone_stays_in_eval_mode(backbone):
     tuned = TunedBackbone(load_backbone(backbone), "train", trainable=False)
     tuned.train()

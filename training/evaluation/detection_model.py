@@ -56,7 +56,9 @@ def build_detector(
 
     strides = features.strides()
     backbone = PyramidBackbone(
-        TunedBackbone(features, options.batch_norm), options.pyramid_channels, batch_norm=options.pyramid_batch_norm
+        TunedBackbone(features, options.batch_norm, trainable=not options.freeze_backbone),
+        options.pyramid_channels,
+        batch_norm=options.pyramid_batch_norm,
     )
     sides = [round(options.anchor_scale * stride) for stride in (*strides, 2 * strides[-1])]
 

@@ -149,6 +149,7 @@ class _DenseOptions(_TaskOptions):
     """What fine-tuning a dense prediction head needs."""
 
     stages: tuple[str, ...] | None = _option(None, "Stages that the head reads; default: all.")
+    freeze_backbone: bool = _option(False, "Train the head only, on the backbone as it is.")
     learning_rate: float = _option(0.01, "Peak learning rate, for the batch size given.")
     momentum: float = _option(0.9, "Momentum of SGD.")
     weight_decay: float = _option(1e-4, "Weight decay.")
@@ -220,7 +221,6 @@ class SegmentationOptions(_DenseOptions):
     output_stride: int = _option(8, "Stride of the last feature map of the fcn head.")
     head_channels: int = _option(64, "Channels of the head; 512 on VOC12aug and in UperNet.")
     dropout: float = _option(0.1, "Dropout before the last layer.")
-    freeze_backbone: bool = _option(False, "Train the head only.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
