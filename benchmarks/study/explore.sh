@@ -89,6 +89,26 @@ for run in untrained untrained42 byol ladder both_everywhere; do
         --freeze_backbone true --steps 200 --learning_rate 0.1 --output runs/explore/$run-pets-fcn
 done
 
+# Does detection see pretraining at all? The runs are those of the ablation at 96 pixels (docs/study.md has its command): other
+# seeds of the fine-tuning, a frozen backbone, and the set whose objects are like Imagenette's.
+ablation=docs/study/ablation96/runs
+for run in byol ladder; do
+    for seed in 1 2; do
+        ladder evaluate detection --model $ablation/$run/seed-42 --dataset $data/bccd --steps 200 --learning_rate 0.1 \
+            --mixed_precision bf16 --seed $seed --output runs/explore/$run-bccd-$seed
+    done
+done
+for run in untrained42 byol ladder; do
+    model=$ablation/$run/seed-42
+    [[ $run == untrained42 ]] && model=runs/explore/untrained42
+    for set in bccd fruit; do
+        ladder evaluate detection --model $model --dataset $data/$set --steps 200 --learning_rate 0.1 --mixed_precision bf16 \
+            --freeze_backbone true --output runs/explore/$run-$set-frozen
+    done
+    ladder evaluate detection --model $model --dataset $data/pets_head --steps 400 --learning_rate 0.1 --mixed_precision bf16 \
+        --output runs/explore/$run-pets_head-400
+done
+
 # Deeper and narrower.
 deep=(--backbone_config '{model_type: resnet, layer_type: basic, embedding_size: 16, hidden_sizes: [16, 32, 64, 128], depths: [3, 3, 3, 3]}')
 explore deep_byol --method byol "${deep[@]}"
