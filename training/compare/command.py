@@ -81,9 +81,14 @@ def _has_cell(plan: Plan, evaluation: Evaluation) -> bool:
 
 def _check_datasets(plan: Plan) -> None:
     """Every data set that is still needed must be there before the first step is made."""
-    for evaluation in plan.evaluations:
-        if any(not read_evaluation(plan, method, seed, evaluation) for method in plan.methods for seed in plan.seeds):
-            check_data(evaluation)
+    # Repeats read the same data: once for a row is enough.
+    needed = {
+        evaluation.row: evaluation
+        for evaluation in plan.evaluations
+        if any(not read_evaluation(plan, method, seed, evaluation) for method in plan.methods for seed in plan.seeds)
+    }
+    for evaluation in needed.values():
+        check_data(evaluation)
 
 
 @contextlib.contextmanager

@@ -24,24 +24,27 @@ class Evaluation:
     """One task on one data set, done alike for every method and seed.
 
     Attributes:
-        key: Name of its cells, TASK-DATASET where the user gave no name.
+        row: Name of its row in the table, TASK-DATASET where the user gave no name; its repeats have the same.
         task: A key of `TASK_OPTIONS`.
         dataset: Fitted on, and scored where there is no `test_dataset`.
         test_dataset: Scored instead of a split of `dataset`.
         settings: Fields of the task's options that were set.
         by_default: Nobody asked for it: where the data has no labels it is left out.
-        row: Key of the evaluation that it repeats with another seed; its own where it is the first.
-        repeat: 0 for the first.
+        repeat: Number of the repeat with other seeds; 0 for the first.
     """
 
-    key: str
+    row: str
     task: str
     dataset: str
     test_dataset: str | None
     settings: dict[str, Any]
     by_default: bool = False
-    row: str = ""
     repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name of its cells."""
+        return f"{self.row}-repeat-{self.repeat}" if self.repeat else self.row
 
     def seed(self, run_seed: int) -> int:
         """Of everything random in the task: the run's own, and others for the repeats."""
@@ -214,11 +217,11 @@ def _make(
     key = file_name(name or f"{task}-{data_name(dataset)}")
     if key in ("pretrain", "gradients"):
         raise UserError(f"an evaluation cannot be called {key}")
-    return Evaluation(key, task, dataset, test_dataset, settings, by_default, row=key)
+    return Evaluation(key, task, dataset, test_dataset, settings, by_default)
 
 
 def _repeated(first: Evaluation, count: Any) -> list[Evaluation]:
     """An evaluation and its repeats, each with cells of its own; the table shows their mean."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise UserError(f"repeats must be a whole number from 1, got {count!r}")
-    return [first] + [replace(first, key=f"{first.key}-repeat-{number}", repeat=number) for number in range(1, count)]
+    return [replace(first, repeat=number) for number in range(count)]

@@ -120,7 +120,7 @@ def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]])
             }
             rows.append(
                 {
-                    "evaluation": evaluation.key,
+                    "evaluation": evaluation.row,
                     "task": evaluation.task,
                     "dataset": data_name(evaluation.dataset),
                     **({"repeats": len(repeats)} if len(repeats) > 1 else {}),
