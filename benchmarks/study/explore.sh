@@ -109,6 +109,23 @@ for run in untrained42 byol ladder; do
         --output runs/explore/$run-pets_head-400
 done
 
+# A detection set of natural images: boxes around the whole animals of the Pets trimaps.
+python benchmarks/study/pets_boxes.py $data/pets_trimap $data/pets_body
+for run in untrained42 byol ladder stage_wise; do
+    model=$ablation/$run/seed-42
+    [[ $run == untrained42 ]] && model=runs/explore/untrained42
+    body=(--model $model --dataset $data/pets_body --steps 300 --learning_rate 0.1 --mixed_precision bf16)
+    ladder evaluate detection "${body[@]}" --output runs/explore/$run-body
+    [[ $run == stage_wise ]] && continue
+    ladder evaluate detection "${body[@]}" --freeze_backbone true --output runs/explore/$run-body-frozen
+    # Segmentation heads that are trained three times as long.
+    head=(--model $model --head upernet --freeze_backbone true --steps 600 --learning_rate 0.1)
+    ladder evaluate segmentation "${head[@]}" --dataset ../shared/data/camvid --split validation --output runs/explore/$run-camvid-600
+    ladder evaluate segmentation "${head[@]}" --dataset $data/pets_trimap --output runs/explore/$run-pets-600
+done
+ladder evaluate detection --model runs/explore/untrained42 --dataset $data/pets_body --steps 300 --learning_rate 0.1 \
+    --mixed_precision bf16 --freeze_backbone true --seed 1 --output runs/explore/untrained42-body-frozen-1
+
 # Deeper and narrower.
 deep=(--backbone_config '{model_type: resnet, layer_type: basic, embedding_size: 16, hidden_sizes: [16, 32, 64, 128], depths: [3, 3, 3, 3]}')
 explore deep_byol --method byol "${deep[@]}"
