@@ -16,12 +16,18 @@ import numpy as np
 
 IGNORE = 255
 CATEGORIES = ["cat", "dog"]
-OBJECTS = {
-    "bbox": datasets.List(datasets.List(datasets.Value("float32"), length=4)),
-    "category": datasets.List(datasets.ClassLabel(names=CATEGORIES)),
-    "area": datasets.List(datasets.Value("float32")),
-    "iscrowd": datasets.List(datasets.Value("bool")),
-}
+FEATURES = datasets.Features(
+    image=datasets.Image(),
+    image_id=datasets.Value("string"),
+    width=datasets.Value("int32"),
+    height=datasets.Value("int32"),
+    objects={
+        "bbox": datasets.List(datasets.List(datasets.Value("float32"), length=4)),
+        "category": datasets.List(datasets.ClassLabel(names=CATEGORIES)),
+        "area": datasets.List(datasets.Value("float32")),
+        "iscrowd": datasets.List(datasets.Value("bool")),
+    },
+)
 
 
 def boxed(row: dict[str, Any]) -> dict[str, Any]:
@@ -48,15 +54,8 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in ("train", "validation"):
         rows = datasets.load_dataset("parquet", data_files=str(arguments.source / f"{name}.parquet"), split="train")
-        features = datasets.Features(
-            image=datasets.Image(),
-            image_id=datasets.Value("string"),
-            width=datasets.Value("int32"),
-            height=datasets.Value("int32"),
-            objects=OBJECTS,
-        )
         rows = rows.filter(lambda row: np.asarray(row["label"]).any())
-        rows = rows.map(boxed, remove_columns=["label", "breed"], features=features)
+        rows = rows.map(boxed, remove_columns=["label", "breed"], features=FEATURES)
         rows.to_parquet(arguments.output / f"{name}.parquet")
         print(f"{name}: {len(rows)} images, one box each")
 
