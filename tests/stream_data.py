@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ladder_training.images import BadImageError
+from ladder_training.errors import BadImageError
 
 BAD_EVERY = 17
 

@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from stream_data import NumberViews, encoded, numbered, numbers, write_tar
 
 from ladder_training.bad_images import BadImage, BadImageCount, BadImageFile, is_bad_image, one_line
-from ladder_training.errors import TrainingStopped, UserError
-from ladder_training.images import BadImageError, decode_image
+from ladder_training.errors import BadImageError, TrainingStopped, UserError
+from ladder_training.images import decode_image
 from ladder_training.loader import ViewLoader
 from ladder_training.streams import load_image_stream
 

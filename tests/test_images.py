@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 from stream_data import encoded
 from test_views import encode, natural_image
 
-from ladder_training.images import BadImageError, decode_image, open_image
+from ladder_training.errors import BadImageError
+from ladder_training.images import decode_image, open_image
 from ladder_training.jpeg_header import count_scans, is_complete, read_jpeg_header, top_rows
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ladder_training.images import BadImageError
+from ladder_training.errors import BadImageError
 from ladder_training.loader import ViewLoader
 from ladder_training.views import TwoViewTransform
 

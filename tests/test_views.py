@@ -15,7 +15,8 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
-from ladder_training.images import BadImageError, decode_image
+from ladder_training.errors import BadImageError
+from ladder_training.images import decode_image
 from ladder_training.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, Chances, Draws
 from ladder_training.views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
 

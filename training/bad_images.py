@@ -59,7 +59,7 @@ def is_bad_image(error: BaseException) -> bool:
     """
     from PIL import Image
 
-    from .images import BadImageError
+    from .errors import BadImageError
 
     if isinstance(error, (ConnectionError, TimeoutError)):
         return False

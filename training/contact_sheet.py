@@ -12,7 +12,8 @@ import torch
 from modeling_ladder.matching import match_locations
 
 from .device_views import DeviceViews
-from .images import BadImageError, decode_image
+from .errors import BadImageError
+from .images import decode_image
 from .views import TwoViewTransform
 
 Colour = tuple[int, int, int]

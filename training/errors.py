@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class TrainingStopped(RuntimeError):
     """A run that must not go on: a collapsed stage, a loss that is not finite, too many unreadable images."""
+
+
+class BadImageError(ValueError):
+    """An image that cannot be read. The message is the reason, in one line."""

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ladder_training.images import BadImageError, decode_image
+from ladder_training.errors import BadImageError
+from ladder_training.images import decode_image
 from ladder_training.mixing import Mixture
 from ladder_training.monitor import HeldOutImages
 from ladder_training.preprocess import center_view

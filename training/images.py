@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .errors import BadImageError
 from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
 from .orientation import orient, turns_sides
 from .pixel_modes import array_to_rgb, pil_to_rgb
@@ -46,10 +47,6 @@ _BEGINNINGS = {
     b"MM\x00*": "TIFF",
     b"BM": "BMP",
 }
-
-
-class BadImageError(ValueError):
-    """An image that cannot be read. The message is the reason, in one line."""
 
 
 class OpenedImage:

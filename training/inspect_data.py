@@ -349,7 +349,8 @@ def _sample(dataset: Any, limit: int) -> Any:
 
 def _encoded(image: Any) -> bytes:
     """The bytes of an undecoded image."""
-    from .images import BadImageError, read_image_file
+    from .errors import BadImageError
+    from .images import read_image_file
 
     image = fetch_remote(image)
     if isinstance(image, dict):

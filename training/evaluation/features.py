@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..errors import UserError
-from ..images import BadImageError
+from ..errors import BadImageError, UserError
 from .load import StageFeatures
 from .report import ALL_STAGES
 from .splits import is_streaming, undecoded

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..images import BadImageError, decode_image
+from ..errors import BadImageError, UserError
+from ..images import decode_image
 from ..preprocess import center_view
 from .load import ImageSettings
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..errors import UserError
-from ..images import BadImageError
+from ..errors import BadImageError, UserError
 from .classification import TOP_FIVE_FROM, ClassificationTask, open_classification, task_result
 from .features import progress, with_all_stages
 from .image_transforms import CenterTransform, RandomCropTransform
