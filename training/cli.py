@@ -9,16 +9,9 @@ from importlib.util import find_spec
 
 from . import command_options, help_text
 from .errors import TrainingStopped, UserError
-from .option_parser import OptionParser, build, fields_of
-from .recipe import (
-    METHODS,
-    OWN_GROUPS,
-    inherited_fields,
-    packaged_recipes,
-    read_recipe,
-    resolve,
-    unknown_name,
-)
+from .fields import build, fields_of, unknown_name
+from .option_parser import OptionParser
+from .recipe import METHODS, OWN_GROUPS, inherited_fields, packaged_recipes, read_recipe, resolve
 
 TASKS = ("knn", "linear", "detection", "segmentation", "semi_supervised")
 

@@ -3,12 +3,13 @@
 import argparse
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field
 from typing import Any, NoReturn
 
 from .errors import UserError
-from .recipe import ALIASES, default_of, unknown_name
-from .values import from_text, is_list, is_switch
+from .fields import default_of, unknown_name
+from .recipe import ALIASES
+from .values import is_list, is_switch
 
 _SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0", "none", "null")
 Fields = Mapping[str, tuple[Any, Field]]
@@ -126,27 +127,6 @@ class OptionParser(argparse.ArgumentParser):
                 value, position = following, position + 1
             result.append(f"--{spelling}" if value is None else f"--{spelling}={value}")
         return result
-
-
-def fields_of(options_class: type) -> dict[str, tuple[Any, Field]]:
-    """A dataclass's fields: name -> (type, field)."""
-    hints = typing.get_type_hints(options_class)
-    return {item.name: (hints[item.name], item) for item in fields(options_class)}
-
-
-def build(options_class: type, words: Mapping[str, list[str]], positionals: Mapping[str, str] | None = None) -> Any:
-    """An instance of an options dataclass from parsed words.
-
-    Raises:
-        UserError: a value does not fit its type, or one that has no default is missing.
-    """
-    declared = fields_of(options_class)
-    values = {name: from_text(word, declared[name][0], name) for name, word in words.items() if name in declared}
-    values |= {name: value for name, value in (positionals or {}).items() if name in declared}
-    for name, (_, item) in declared.items():
-        if name not in values and item.default is MISSING and item.default_factory is MISSING:
-            raise UserError(f"option --{name} is needed")
-    return options_class(**values)
 
 
 def _alias(aliases: Mapping[str, str], name: str) -> list[str]:

@@ -1,13 +1,13 @@
 """Recipes: flat YAML files whose fields are our own options and those of transformers' TrainingArguments."""
 
-import difflib
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .fields import unknown_name
 from .options import DataOptions, ModelOptions, RunOptions, TrainingOptions, ViewOptions
 from .values import coerce, from_text, load_yaml
 
@@ -117,13 +117,6 @@ def all_fields() -> dict[str, tuple[Any, Field]]:
     return {**inherited_fields(), **own_fields()}
 
 
-def unknown_name(name: str, known: Iterable[str], what: str, dashes: bool = False) -> UserError:
-    """The error for a name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name.replace("-", "_"), [*known], n=1, cutoff=0.6)
-    shown = f"--{near[0]}" if near and dashes else near[0] if near else ""
-    return UserError(f"{what}" + (f"; did you mean {shown}?" if near else ""))
-
-
 def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> ResolvedRecipe:
     """Put a recipe and the command line's changes together, and check every name and type.
 
@@ -161,13 +154,6 @@ def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> Resol
         run=parts[RunOptions],
         arguments={name: value for name, value in values.items() if name not in elsewhere},
     )
-
-
-def default_of(item: Field) -> Any:
-    """A dataclass field's default value, or None where it has none."""
-    if item.default is not MISSING:
-        return item.default
-    return item.default_factory() if item.default_factory is not MISSING else None
 
 
 def _find(name: str) -> Path:

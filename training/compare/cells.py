@@ -12,9 +12,10 @@ from typing import Any
 
 from ..build import network_config
 from ..errors import UserError
+from ..fields import default_of
 from ..files import write_text
 from ..options import TrainingOptions
-from ..recipe import ResolvedRecipe, default_of, own_fields
+from ..recipe import ResolvedRecipe, own_fields
 from ..run_folder import FREE_FIELDS, now, versions
 from .evaluations import data_name
 

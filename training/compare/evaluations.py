@@ -8,7 +8,8 @@ from typing import Any
 from ..errors import UserError
 from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
 from ..evaluation.report import file_name
-from ..recipe import ResolvedRecipe, unknown_name
+from ..fields import unknown_name
+from ..recipe import ResolvedRecipe
 from .options import CompareOptions
 
 # How images are read changes no figure.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve, unknown_name
+from ..fields import unknown_name
+from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
 from ..values import coerce, load_yaml
 from .cells import run_fingerprint
 from .evaluations import Evaluation, planned_evaluations
