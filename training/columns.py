@@ -100,3 +100,8 @@ def _is_encoded(feature: Any) -> bool:
 
 def _rank(name: str, usual: tuple[str, ...]) -> int:
     return usual.index(name.lower()) if name.lower() in usual else len(usual)
+
+
+def own_column(dataset: Any, image_column: str | None) -> str | None:
+    """`image_column` for a part that has it, else None (to be found): the parts of a mixture may differ."""
+    return image_column if image_column in (getattr(dataset, "column_names", None) or [image_column]) else None

@@ -1,4 +1,4 @@
-"""Fields of options dataclasses: their types and defaults, values built from words, and the nearest name that exists."""
+"""Fields of options dataclasses: declared, listed, built from words; and the nearest name that exists."""
 
 import difflib
 import typing

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .columns import check_image_column, find_label_column, without_decoding
+from .columns import check_image_column, find_label_column, own_column, without_decoding
+from .iterable import set_stream_size, stream_size
 from .mixing import MapMixture, Mixture
 from .order import stable_hash
-from .stream_source import own_column, set_stream_size, stream_size
 
 # Of a stream only its beginning is looked at: this many examples for each one held out, and at most so many in all.
 _WINDOW = 10

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .stream_source import as_stream
+from .iterable import as_stream
 
 EXTENSIONS = frozenset(
     (

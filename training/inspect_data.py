@@ -16,8 +16,8 @@ from .chunks import fetch_remote
 from .columns import check_image_column, find_label_column, without_decoding
 from .errors import TrainingStopped, UserError
 from .files import write_json
+from .iterable import stream_size
 from .loader import ViewLoader
-from .stream_source import stream_size
 
 REPORT_FILE = "inspect.json"
 SHEET_FILE = "views.png"

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from .bad_images import BadImageCount
 from .chunks import ExampleMaker
+from .columns import own_column
 from .errors import UserError
 from .map_loading import MapBatches
 from .map_source import MapSource
 from .mixing import MapMixture, MixedMapSource, Mixture
 from .order import stable_hash
 from .stream_loading import StreamBatches
-from .stream_source import StreamSource, is_stream, own_column
+from .stream_source import StreamSource, is_stream
 
 _STATE_VERSION = 1
 

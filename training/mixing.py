@@ -72,7 +72,7 @@ def mix_streams(datasets: Sequence[Any], weights: Sequence[float] | None = None,
         return datasets[0]
     if all(hasattr(dataset, "__len__") for dataset in datasets):
         return MapMixture(datasets, weights, seed)
-    from .stream_source import as_stream
+    from .iterable import as_stream
 
     streams = [as_stream(dataset, 64) if hasattr(dataset, "__len__") else dataset for dataset in datasets]
     return Mixture(streams, weights, seed)

@@ -6,7 +6,7 @@ file is through: a worker with eight open files of half a gigabyte would hold gi
 
 from typing import Any
 
-from .stream_source import set_stream_size
+from .iterable import set_stream_size
 
 _ROWS = 64
 _MOST_SHARDS = 50_000  # `datasets` keeps and cuts lists of them

@@ -9,8 +9,9 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from .chunks import PASS_THROUGH_KEY
-from .columns import KEY, URL, check_image_column, without_decoding
+from .columns import KEY, URL, check_image_column, own_column, without_decoding
 from .errors import UserError
+from .iterable import stream_size
 from .mixing import Mixture
 from .order import stable_hash
 from .stream_reader import MixedReader, StreamReader
@@ -186,33 +187,6 @@ def is_stream(dataset: Any) -> bool:
     if isinstance(dataset, Mixture):
         return dataset.streaming
     return _is_datasets(dataset) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
-
-
-def own_column(dataset: Any, image_column: str | None) -> str | None:
-    """`image_column` for a part that has it, else None (to be found): the parts of a mixture may differ."""
-    return image_column if image_column in (getattr(dataset, "column_names", None) or [image_column]) else None
-
-
-def stream_size(dataset: Any) -> int | None:
-    """Number of examples of a stream, where its description tells."""
-    splits = getattr(dataset.info, "splits", None) or {}
-    described = splits.get(str(dataset.split or "train"))
-    return getattr(described, "num_examples", None)
-
-
-def as_stream(dataset: Any, shards: int) -> Any:
-    """A map-style `datasets.Dataset` as a stream of at most `shards` shards that tells its length."""
-    stream = dataset.to_iterable_dataset(num_shards=max(1, min(shards, len(dataset))))
-    set_stream_size(stream, len(dataset))
-    return stream
-
-
-def set_stream_size(dataset: Any, size: int) -> None:
-    """Write the number of examples where `stream_size` finds it."""
-    import datasets
-
-    split = str(dataset.split or "train")
-    dataset.info.splits = datasets.SplitDict({split: datasets.SplitInfo(name=split, num_examples=size)})
 
 
 def _is_datasets(dataset: Any) -> bool:

@@ -13,8 +13,8 @@ from .errors import UserError
 from .held_out_split import split_monitoring
 from .hub_access import hub_access
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
+from .iterable import as_stream, stream_size
 from .parquet_memory import bound_parquet, by_row_group, parquet_reading
-from .stream_source import as_stream, stream_size
 
 __all__ = ["find_image_column", "find_label_column", "load_image_stream", "split_monitoring", "split_names"]
 
