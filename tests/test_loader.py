@@ -11,7 +11,8 @@ from stream_data import NumberViews, numbered, numbers
 
 from ladder_training.errors import UserError
 from ladder_training.loader import ViewLoader
-from ladder_training.mixing import apportion, mix_streams
+from ladder_training.map_source import apportion
+from ladder_training.mixing import mix_streams
 from ladder_training.order import PassOrders, stable_hash, view_seed
 from ladder_training.shards import deal_shards
 from ladder_training.stream_source import StreamPart

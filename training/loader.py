@@ -11,8 +11,8 @@ from .chunks import ExampleMaker
 from .columns import own_column
 from .errors import UserError
 from .map_loading import MapBatches
-from .map_source import MapSource
-from .mixing import MapMixture, MixedMapSource, Mixture
+from .map_source import MapSource, MixedMapSource
+from .mixing import MapMixture, Mixture
 from .order import stable_hash
 from .stream_loading import StreamBatches
 from .stream_source import StreamSource, is_stream
