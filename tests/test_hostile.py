@@ -296,7 +296,7 @@ def test_lengths_of_headers_are_no_reason_to_take_memory(folder: Path) -> None:
 )
 def test_preprocessors_that_make_no_sense(changes: dict[str, Any], field: str, folder: Path) -> None:
     from ladder_training.errors import UserError
-    from ladder_training.model_reference import image_processor, processor_of
+    from ladder_training.processor import image_processor, processor_of
 
     good = json.loads(image_processor(32).to_json_string())
     write_json(folder / "preprocessor_config.json", good | changes)
@@ -305,7 +305,7 @@ def test_preprocessors_that_make_no_sense(changes: dict[str, Any], field: str, f
 
 
 def test_a_preprocessor_sets_only_its_own_fields(folder: Path) -> None:
-    from ladder_training.model_reference import image_processor, processor_of
+    from ladder_training.processor import image_processor, processor_of
 
     good = json.loads(image_processor(32).to_json_string())
     write_json(folder / "preprocessor_config.json", good | {"preprocess": "evil", "__class__": "x", "evil": 1})

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .model_reference import hub_file, model_folder, split_revision, verified, why_not_loaded
+from .model_reference import hub_file, model_folder, split_revision, why_not_loaded
 from .options import ModelOptions
 from .recipe import ResolvedRecipe
 from .run_folder import PRETRAINING
+from .verification import verified
 
 if TYPE_CHECKING:
     from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining

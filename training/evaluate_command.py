@@ -5,7 +5,8 @@ from typing import Any
 
 from . import evaluation
 from .command_options import EvaluateOptions
-from .model_reference import model_folder, verified, with_revision
+from .model_reference import model_folder, with_revision
+from .verification import verified
 
 
 def evaluate_command(task: str, options: EvaluateOptions, settings: dict[str, Any]) -> int:

@@ -6,7 +6,9 @@ from .command_options import ExportOptions
 from .errors import UserError
 from .export_formats import WRITERS
 from .files import folder_written_at_once
-from .model_reference import load_model, processor_of, verified
+from .model_reference import load_model
+from .processor import processor_of
+from .verification import verified
 
 
 def export_command(options: ExportOptions) -> int:

@@ -13,7 +13,7 @@ from .build import Data, build_model, build_views, load_data, training_arguments
 from .checkpoints import newest_valid_checkpoint
 from .errors import TrainingStopped, UserError
 from .files import folder_written_at_once
-from .model_reference import image_processor
+from .processor import image_processor
 from .recipe import ResolvedRecipe
 from .run_folder import (
     PRETRAINING,

@@ -35,7 +35,7 @@ def lightly_run(recipe: Any, folder: Path) -> None:
     from transformers import get_cosine_schedule_with_warmup, set_seed
 
     from ladder_training.build import build_model, load_data, network_config, training_arguments
-    from ladder_training.model_reference import image_processor
+    from ladder_training.processor import image_processor
 
     config, arguments, views = network_config(recipe), training_arguments(recipe, folder), recipe.views
     seed, steps = arguments.seed, arguments.max_steps

@@ -11,7 +11,7 @@ from ..build import build_model, build_views
 from ..checkpoints import list_checkpoints
 from ..errors import TrainingStopped
 from ..files import folder_written_at_once
-from ..model_reference import image_processor
+from ..processor import image_processor
 from ..recipe import ResolvedRecipe
 from ..run_folder import PRETRAINING, differing_fields, git_commit, hardware, read_run, recorded_values
 from .cells import COLLAPSED, DATA_FIELDS, DONE, PRETRAIN, STOPPED, Cells, scrubbed

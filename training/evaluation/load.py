@@ -10,15 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..model_reference import (
-    CROP_FRACTION,
-    DEFAULT_IMAGE_SIZE,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    image_processor,
-    load_model,
-    processor_of,
-)
+from ..model_reference import load_model
+from ..processor import CROP_FRACTION, DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, image_processor, processor_of
 
 
 class StageFeatures(nn.Module):
