@@ -200,7 +200,7 @@ def _export(words: list[str]) -> int | None:
         message = f"format must be one of {', '.join(command_options.FORMATS)}, got {options.format!r}"
         raise unknown_name(options.format, command_options.FORMATS, message)
 
-    from .export import export_command
+    from .export_command import export_command
 
     return export_command(options)
 

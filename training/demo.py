@@ -70,7 +70,7 @@ def _export_and_reload(folder: Path) -> float:
     from modeling_ladder import LadderSiameseModel
 
     from .command_options import ExportOptions
-    from .export import export_command
+    from .export_command import export_command
 
     export_command(ExportOptions(checkpoint=str(folder), format="transformers", output=str(folder / EXPORT)))
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -2,23 +2,11 @@
 
 from pathlib import Path
 
-from .command_options import ExportOptions
 from .errors import UserError
 from .export_formats import WRITERS
 from .files import folder_written_at_once
 from .model_reference import load_model
 from .processor import processor_of
-from .verification import verified
-
-
-def export_command(options: ExportOptions) -> int:
-    """Export as the command line asks, and print how to load the result."""
-    checkpoint, revision = options.checkpoint, options.revision
-    if options.verify:
-        checkpoint, revision = verified(checkpoint, revision), None
-    hint = export(checkpoint, options.format, options.output, revision, options.image_size)
-    print(f"{options.format} backbone written to {options.output}; load it with\n  {hint}")
-    return 0
 
 
 def export(
