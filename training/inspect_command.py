@@ -22,7 +22,8 @@ def inspect_command(options: InspectOptions) -> int:
         UserError: neither a data set nor a recipe is given, or the data cannot be used; nothing is written then.
     """
     from .evaluation.classification import choose_device
-    from .inspect_data import inspect_data, print_report
+    from .inspect_data import inspect_data
+    from .inspect_report import print_report
 
     recipe = Recipe("inspect", "", {}, "defaults") if options.recipe is None else read_recipe(options.recipe)
     resolved = resolve(recipe, {"image_size": options.image_size} if options.image_size is not None else {})

@@ -3,7 +3,6 @@
 import io
 import itertools
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +13,9 @@ import numpy as np
 from .bad_images import is_bad_image, one_line
 from .chunks import fetch_remote
 from .columns import check_image_column, find_label_column, without_decoding
-from .errors import TrainingStopped, UserError
 from .files import write_json
 from .iterable import stream_size
-from .loader import ViewLoader
+from .speed import compare_with_step, measure_input, measure_step
 
 REPORT_FILE = "inspect.json"
 SHEET_FILE = "views.png"
@@ -179,147 +177,6 @@ def evenly(items: list[Any], count: int) -> list[Any]:
     return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
 
 
-def measure_input(
-    dataset: Any,
-    transform: Callable[..., dict],
-    image_column: str | None = None,
-    *,
-    batch_size: int = 32,
-    num_workers: int = 0,
-    seconds: float = 5.0,
-) -> dict | None:
-    """Time the whole input side: reading, decoding, making views, handing over.
-
-    Returns:
-        {"images_per_second", "images", "seconds", "workers", "cores"}; None if no batch can be made.
-    """
-    size = len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset)
-    options = {"num_workers": num_workers, "image_column": image_column, "max_bad_fraction": 1.0, "shuffle_buffer": 256}
-    try:
-        loader = ViewLoader(
-            dataset, transform, batch_size=min(batch_size, max(1, (size or batch_size) // 2)), **options
-        )
-        iterator = iter(loader)
-        for _ in range(max(1, 2 * num_workers)):  # starting workers, and what they prefetch meanwhile
-            next(iterator)
-        images, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            images += len(next(iterator)["pixel_values"])
-        elapsed = time.perf_counter() - start
-    except (UserError, TrainingStopped):
-        return None
-    finally:
-        loader.close()
-    return {
-        "images_per_second": images / elapsed,
-        "images": images,
-        "seconds": elapsed,
-        "workers": num_workers,
-        "cores": os.cpu_count(),
-    }
-
-
-def measure_step(
-    model: Any, transform: Any, batch_size: int, *, autocast: Any = None, steps: int = 3, seconds: float = 10.0
-) -> tuple[float, int]:
-    """Time the forward and backward pass, and the views' part of it in device mode, on the model's device.
-
-    Args:
-        model: The pretraining model.
-        transform: Makes the views.
-        batch_size: Images per step; on a CPU at most two are used, because a step may take minutes there.
-        autocast: torch type of the mixed precision, None for none.
-        steps: Steps that are timed, after one that is not.
-        seconds: No further step is begun after this time.
-
-    Returns:
-        Median seconds of a step, and its images.
-    """
-    import torch
-
-    from .device_views import DeviceViews
-
-    device = next(model.parameters()).device
-    images = min(batch_size, 2) if device.type == "cpu" else batch_size
-    noise = np.random.default_rng(0).integers(0, 256, (2 * transform.size, 2 * transform.size, 3), dtype=np.uint8)
-    made = [transform(noise, seed=seed) for seed in range(images)]
-    batch = {name: torch.stack([views[name] for views in made]).to(device) for name in made[0]}
-    finish = DeviceViews(transform) if transform.device_mode else None
-    model.train()
-    times: list[float] = []
-    while len(times) <= steps and (len(times) < 2 or sum(times) < seconds):
-        start = time.perf_counter()
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            loss = model(**(batch if finish is None else finish(batch))).loss
-        loss.backward()
-        loss.item()  # waits for the device
-        times.append(time.perf_counter() - start)
-        model.zero_grad(set_to_none=True)
-    return float(np.median(times[1:])), images
-
-
-def compare_with_step(measured: dict | None, step_seconds: float, step_images: int) -> dict:
-    """What the model's step takes against what the input side gives.
-
-    Returns:
-        {"seconds", "images", "images_per_second", "input_is_faster" (None if not measured), "workers_needed"
-        (estimated from the speed per worker, None if not measured)}.
-    """
-    needed = step_images / step_seconds
-    given = measured["images_per_second"] if measured else None
-    per_worker = given / max(1, measured["workers"]) if measured else None
-    return {
-        "seconds": step_seconds,
-        "images": step_images,
-        "images_per_second": needed,
-        "input_is_faster": None if given is None else given >= needed,
-        "workers_needed": None if not per_worker else int(np.ceil(needed / per_worker)),
-    }
-
-
-def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
-    """Print the result of `inspect_data` for a person."""
-    for report in result["datasets"]:
-        count = report["images"]
-        write(f"{report['name']}: {'an unknown number of' if count is None else f'{count:,}'} images")
-        write(f"  columns     {', '.join(report['columns'])}; images in {report['image_column']}")
-        if report["label_column"]:
-            write(f"  labels      {report['label_column']}, {report['classes']} classes")
-        else:
-            write("  labels      none")
-        write(
-            f"  unreadable  {report['unreadable']} of {report['looked_at']:,} looked at "
-            f"({100 * report['unreadable_share']:.2f} %)"
-        )
-        for example in report["unreadable_examples"]:
-            write(f"              {example['key']}: {example['reason']}")
-        for side in ("width", "height"):
-            if report[side]:
-                sizes = report[side]
-                write(f"  {side:<11} {sizes['smallest']} to {sizes['largest']}, median {sizes['median']:g}")
-        write(f"  modes       {_counts(report['modes'])}; formats {_counts(report['formats'])}")
-        _print_speed(report, write)
-    if result["sheet"]:
-        write(f"the views, their boxes and matched points: {result['sheet']}")
-
-
-def _print_speed(report: dict, write: Callable[[str], Any]) -> None:
-    measured, step = report["input"], report["step"]
-    if measured is None:
-        write("  input       too few readable images to measure")
-        return
-    where = f"{measured['workers']} workers" if measured["workers"] else "no workers"
-    write(f"  input       {measured['images_per_second']:.0f} images/s with {where} on {measured['cores']} cores")
-    if step is not None:
-        verdict = (
-            "the input side keeps up"
-            if step["input_is_faster"]
-            else f"the input side is the slower: about {step['workers_needed']} workers would keep up"
-        )
-        took = f"{step['images_per_second']:.3g} images/s, {step['seconds']:.3g} s for a step of {step['images']}"
-        write(f"  model       {took}: {verdict}")
-
-
 def _load(dataset: Any, split: str, streaming: bool, revision: str | None, image_column: str | None) -> tuple[str, Any]:
     if not isinstance(dataset, (str, os.PathLike)):
         return str(dataset.info.dataset_name or "data set"), dataset
@@ -375,7 +232,3 @@ def _range(values: list[int]) -> dict | None:
     if not values:
         return None
     return {"smallest": int(min(values)), "median": float(np.median(values)), "largest": int(max(values))}
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
