@@ -21,7 +21,7 @@ def inspect_command(options: InspectOptions) -> int:
     Raises:
         UserError: neither a data set nor a recipe is given, or the data cannot be used; nothing is written then.
     """
-    from .evaluation.classification import choose_device
+    from .devices import choose_device
     from .inspect_data import inspect_data
     from .inspect_report import print_report
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..devices import choose_device
 from ..errors import UserError
 from ..stage_sizes import check_image_size
 from . import splits as splits_module
@@ -184,22 +185,6 @@ def task_result(
     )
 
 
-def choose_device(device: Any) -> torch.device:
-    """The device asked for, or a GPU where there is one.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    return chosen
-
-
 def _numbered_labels(
     index: splits_module.ClassIndex, splits: splits_module.Splits, fit: list[Any], score: list[Any] | None, column: str
 ) -> tuple[Tensor, Tensor]:
@@ -225,3 +210,25 @@ def _check_is_class(dataset: Any, column: str) -> None:
         fits = feature.dtype in ("string", "large_string", "bool") or feature.dtype.startswith(("int", "uint"))
     if not fits:
         raise UserError(f"label_column {column!r} holds no class per image ({feature}); name another with label_column")
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int, *, at_least: int) -> tuple[Tensor, Tensor]:
+    """Draw the same share of every class, reproducibly.
+
+    Args:
+        labels: int64 (n,).
+        fraction: Share to draw, rounded per class.
+        seed: Of the draw.
+        at_least: Images to draw of each class however small its share; with 0, one image of each class is always left.
+
+    Returns:
+        Indices drawn and indices left, both rising.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().squeeze(1)
+        members = members[torch.randperm(len(members), generator=generator)]
+        count = max(at_least, round(fraction * len(members)))
+        drawn[members[: count if at_least else min(count, len(members) - 1)]] = True
+    return drawn.nonzero().squeeze(1), (~drawn).nonzero().squeeze(1)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import BadImageError, UserError
 from .load import StageFeatures
+from .progress import progress
 from .report import ALL_STAGES
 from .splits import is_streaming, undecoded
 
@@ -110,13 +111,6 @@ def bad_image_notes(*sets: FeatureSet) -> list[str]:
     """A sentence for the report where images were left out."""
     count = sum(len(entry.bad) for entry in sets)
     return [f"{count} images could not be read and were left out"] if count else []
-
-
-def progress(loader: Any, name: str, total: int | None = None) -> Any:
-    """A progress bar on the terminal; silent where there is none and on all processes but the first."""
-    from tqdm.auto import tqdm
-
-    return tqdm(loader, desc=name, total=total, disable=None, leave=False)
 
 
 def _example(row: dict[str, Any], transform: Callable[..., Tensor], image: str, label: str | None) -> tuple:

@@ -17,11 +17,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
 from . import splits as splits_module
-from .classification import ClassificationTask, classification_metrics, open_classification, task_result
-from .features import progress
+from .classification import (
+    ClassificationTask,
+    classification_metrics,
+    open_classification,
+    stratified_split,
+    task_result,
+)
 from .image_transforms import CenterTransform, RandomCropTransform
-from .linear_probe import stratified_split
 from .options import SemiSupervisedOptions
+from .progress import progress
 from .report import EvaluationResult, check_output
 from .tuning import TunedBackbone, fine_tune, make_accelerator, parameter_groups, shared_statistics, training_loader
 

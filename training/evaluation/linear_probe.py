@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .classification import classification_metrics, classification_result, prepare_classification
-from .features import progress, with_all_stages
+from .classification import classification_metrics, classification_result, prepare_classification, stratified_split
+from .features import with_all_stages
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
 from .options import LinearOptions, read_options
+from .progress import progress
 from .report import EvaluationResult, check_output
 
 
@@ -144,28 +145,6 @@ def fit_probe(
     final = {name: (rates[index],) for name, index in chosen.items()}
     heads, shift, scale = _fit(features, labels, num_classes, final, options, seed, device)
     return Probe(heads, shift, scale, {name: rate[0] for name, rate in final.items()}, accuracies, notes)
-
-
-def stratified_split(labels: Tensor, fraction: float, seed: int, *, at_least: int) -> tuple[Tensor, Tensor]:
-    """Draw the same share of every class, reproducibly.
-
-    Args:
-        labels: int64 (n,).
-        fraction: Share to draw, rounded per class.
-        seed: Of the draw.
-        at_least: Images to draw of each class however small its share; with 0, one image of each class is always left.
-
-    Returns:
-        Indices drawn and indices left, both rising.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().squeeze(1)
-        members = members[torch.randperm(len(members), generator=generator)]
-        count = max(at_least, round(fraction * len(members)))
-        drawn[members[: count if at_least else min(count, len(members) - 1)]] = True
-    return drawn.nonzero().squeeze(1), (~drawn).nonzero().squeeze(1)
 
 
 def _fit(

@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import BadImageError, UserError
 from .classification import TOP_FIVE_FROM, ClassificationTask, open_classification, task_result
-from .features import progress, with_all_stages
+from .features import with_all_stages
 from .image_transforms import CenterTransform, RandomCropTransform
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
 from .load import StageFeatures
 from .options import LinearOptions
+from .progress import progress
 from .report import ALL_STAGES, EvaluationResult
 from .splits import is_streaming, undecoded
 

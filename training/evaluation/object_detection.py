@@ -13,9 +13,9 @@ from . import splits as splits_module
 from .coco_metric import coco_metric
 from .detection_data import DetectionImages, ObjectReader, check_layout, encode_mask
 from .detection_model import build_detector
-from .features import progress
 from .load import load_backbone, load_image_settings, model_name
 from .options import DetectionOptions, read_options
+from .progress import progress
 from .report import EvaluationResult, check_output
 from .tuning import make_accelerator, tune_on_images
 

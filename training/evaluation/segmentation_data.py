@@ -10,10 +10,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .features import progress
 from .image_transforms import read_image, resize, size_with_shorter_side, to_tensor
 from .load import ImageSettings
 from .options import SegmentationOptions
+from .progress import progress
 from .splits import check_column, columns_of, is_streaming, undecoded
 
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..errors import UserError
 from . import splits as splits_module
-from .features import progress
 from .image_transforms import resize, size_with_shorter_side, to_tensor
 from .load import ImageSettings, load_backbone, load_image_settings, model_name
 from .mean_iou import mean_iou_metric, scores_of
 from .options import SegmentationOptions, read_options
+from .progress import progress
 from .report import EvaluationResult, check_output
 from .segmentation_data import LabelledImages, TrainingCrops, label_map_column
 from .segmentation_model import SegmentationNetwork, segmentation_loss

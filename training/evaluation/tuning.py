@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import TrainingStopped
-from .features import progress
 from .load import StageFeatures
+from .progress import progress
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 Key = tuple[int, int]
