@@ -12,8 +12,8 @@ from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_
 from ..values import coerce, load_yaml
 from .cells import run_fingerprint
 from .evaluations import Evaluation, planned_evaluations
+from .grid import Stability, planned_stability
 from .options import CompareOptions
-from .stability import Stability, planned_stability
 
 RANDOM = "random"
 _LEVEL = re.compile(r"^(\w+)\.(global|local|both)$")

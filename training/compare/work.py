@@ -12,8 +12,9 @@ from typing import Any
 from ..errors import TrainingStopped
 from .cells import DONE, GRADIENTS, PRETRAIN, STOPPED, Cells, run_defaults, run_fingerprint, scrubbed
 from .evaluations import Evaluation
+from .grid import Point
 from .plan import Method, Plan
-from .stability import Point, run_point
+from .stability import run_point
 from .training_cell import ensure_weights, has_weights, make_training_cell, remove_checkpoints
 
 LOGS = "logs"

@@ -1,0 +1,95 @@
+"""The grid of short runs: learning rates by batch sizes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from ..recipe import ResolvedRecipe
+from .options import CompareOptions
+
+BATCH_SIZES = (16, 64, 256)
+
+
+FACTORS = (0.25, 1.0, 4.0)
+
+
+LOOKS = 4
+
+
+@dataclass(frozen=True)
+class Point:
+    """One short run: peak learning rate and images per optimizer step."""
+
+    learning_rate: float
+    batch_size: int
+
+    @property
+    def key(self) -> str:
+        """Name of its cell and of its folder."""
+        return f"stability-lr{self.learning_rate:g}-batch{self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Stability:
+    """The grid of short runs of one seed.
+
+    Attributes:
+        seed: Of every run.
+        steps: Of every run.
+        learning_rates: Rising.
+        batch_sizes: Rising.
+        warmup_steps: Of every run.
+    """
+
+    seed: int
+    steps: int
+    learning_rates: tuple[float, ...]
+    batch_sizes: tuple[int, ...]
+    warmup_steps: float
+
+    @property
+    def points(self) -> list[Point]:
+        """All runs of a method."""
+        return [Point(rate, batch) for rate in self.learning_rates for batch in self.batch_sizes]
+
+    def changes(self, point: Point) -> dict[str, Any]:
+        """Fields of the recipe that a short run changes. It goes on after a collapse, so that its figures are known."""
+        return {
+            "learning_rate": point.learning_rate,
+            "base_learning_rate": None,
+            "per_device_train_batch_size": point.batch_size,
+            "gradient_accumulation_steps": 1,
+            "max_steps": self.steps,
+            "warmup_epochs": None,
+            "warmup_steps": self.warmup_steps,
+            "monitor_steps": max(1, self.steps // LOOKS),
+            "stop_on_collapse": False,
+            "save_strategy": "no",
+        }
+
+
+def planned_stability(options: CompareOptions, recipe: ResolvedRecipe) -> Stability:
+    """The grid that a command asks for.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    from ..build import training_arguments
+
+    arguments = training_arguments(recipe, recipe.run.output)
+    rates = options.stability_learning_rates or [arguments.peak_learning_rate * factor for factor in FACTORS]
+    batches = options.stability_batch_sizes or BATCH_SIZES
+    for name, values in (("learning_rates", rates), ("batch_sizes", batches), ("steps", [options.stability_steps])):
+        if any(value <= 0 for value in values):
+            raise UserError(f"stability_{name} must be greater than 0, got {min(values)}")
+    # The same share of the run as in the recipe.
+    warmup = arguments.warmup_steps
+    if warmup >= 1 and arguments.max_steps > 0:
+        warmup = round(warmup * options.stability_steps / arguments.max_steps)
+    return Stability(
+        seed=(options.seeds or [0])[0],
+        steps=options.stability_steps,
+        learning_rates=tuple(sorted({float(f"{rate:.6g}") for rate in rates})),
+        batch_sizes=tuple(sorted(set(batches))),
+        warmup_steps=min(warmup, options.stability_steps),
+    )
