@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
@@ -10,6 +9,7 @@ from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
 from ..evaluation.report import file_name
 from ..fields import unknown_name
 from ..recipe import ResolvedRecipe
+from .fingerprints import data_name
 from .options import CompareOptions
 
 # How images are read changes no figure.
@@ -65,17 +65,6 @@ class Evaluation:
     def defaults(self) -> dict[str, Any]:
         """The settings that nobody set, for cells that are older than a setting."""
         return asdict(TASK_OPTIONS[self.task]())
-
-
-def data_name(reference: str | list[str] | None) -> Any:
-    """A data set's name as every machine knows it: of a path, the last part."""
-    if reference is None or isinstance(reference, list):
-        return reference and [data_name(entry) for entry in reference]
-    is_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1 or Path(reference).exists()
-    path = Path(reference).expanduser()
-    if not is_path:
-        return reference
-    return (path.resolve() if path.name in ("", ".", "..") else path).stem
 
 
 def planned_evaluations(options: CompareOptions, recipe: ResolvedRecipe) -> list[Evaluation]:

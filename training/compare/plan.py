@@ -10,8 +10,8 @@ from ..errors import UserError
 from ..fields import unknown_name
 from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
 from ..values import coerce, load_yaml
-from .cells import run_fingerprint
 from .evaluations import Evaluation, planned_evaluations
+from .fingerprints import run_fingerprint
 from .grid import Stability, planned_stability
 from .options import CompareOptions
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..evaluation.report import file_name
 from ..files import write_text
-from .cells import plain, write_compact
+from .cells import write_compact
+from .fingerprints import plain
 
 JSON_FILE, TABLE_FILE = "comparison.json", "comparison.md"
 _MISSING = "-"

@@ -16,7 +16,8 @@ def run_point(plan: "Plan", method: "Method", point: Point) -> dict[str, Any]:
     Returns:
         The cell's content.
     """
-    from .cells import Cells, run_fingerprint
+    from .cells import Cells
+    from .fingerprints import run_fingerprint
     from .training_cell import pretrain_quietly, thinned_log
 
     grid = plan.stability

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .cells import DONE
-from .evaluations import data_name
+from .fingerprints import data_name
 from .plan import Plan
 from .statistics import paired_difference, steps_to_reach, summarise
 from .work import read_evaluation, read_gradients, read_point, read_pretrain

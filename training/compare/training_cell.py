@@ -14,8 +14,8 @@ from ..files import folder_written_at_once
 from ..processor import image_processor
 from ..recipe import ResolvedRecipe
 from ..run_folder import PRETRAINING, differing_fields, git_commit, hardware, read_run, recorded_values
-from .cells import COLLAPSED, DATA_FIELDS, DONE, PRETRAIN, STOPPED, Cells, scrubbed
-from .evaluations import data_name
+from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, scrubbed
+from .fingerprints import DATA_FIELDS, data_name
 
 if TYPE_CHECKING:
     from .plan import Method, Plan

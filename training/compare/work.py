@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import TrainingStopped
-from .cells import DONE, GRADIENTS, PRETRAIN, STOPPED, Cells, run_defaults, run_fingerprint, scrubbed
+from .cells import DONE, GRADIENTS, PRETRAIN, STOPPED, Cells, scrubbed
 from .evaluations import Evaluation
+from .fingerprints import run_defaults, run_fingerprint
 from .grid import Point
 from .plan import Method, Plan
 from .stability import run_point
