@@ -3,6 +3,7 @@
 import re
 import types
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -200,3 +201,16 @@ def _describe(choice: Any) -> str:
     if get_origin(choice) is Literal:
         return " or ".join(str(value) for value in get_args(choice))
     return _NAMES.get(get_origin(choice) or choice, "text")
+
+
+def read_yaml(path: str, what: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path} cannot be read: {error}") from error
+    return load_yaml(text, f"{what} {path}")

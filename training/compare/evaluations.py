@@ -164,7 +164,7 @@ def _read_alike(recipe: ResolvedRecipe) -> dict[str, Any]:
 
 
 def _from_file(path: str) -> list[Evaluation]:
-    from .plan import read_yaml
+    from ..values import read_yaml
 
     listed = read_yaml(path, "evaluations")
     if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import UserError
 from ..fields import unknown_name
 from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
-from ..values import coerce, load_yaml
+from ..values import coerce, read_yaml
 from .evaluations import Evaluation, planned_evaluations
 from .fingerprints import run_fingerprint
 from .grid import Stability, planned_stability
@@ -196,19 +196,6 @@ def read_variants(path: str) -> dict[str, dict[str, Any]]:
                 None if value is None else coerce(value, known[field_name][0], f"{where}: {field_name}")
             )
     return variants
-
-
-def read_yaml(path: str, what: str) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} cannot be read: {error}") from error
-    return load_yaml(text, f"{what} {path}")
 
 
 def _base_recipe(options: CompareOptions) -> Recipe:
