@@ -11,9 +11,10 @@ from .evaluations import Evaluation, check_data, missing_labels
 from .options import CompareOptions
 from .plan import Plan, make_plan
 from .report import JSON_FILE, TABLE_FILE, grid, results_table, write_report
+from .results import read_evaluation
 from .schedule import run_all
 from .summary import summarise_comparison
-from .work import LOGS, missing_work, read_evaluation, say_with_time, units_of
+from .work import LOGS, missing_work, say_with_time, units_of
 
 
 def compare_command(options: CompareOptions) -> int:

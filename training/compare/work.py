@@ -1,8 +1,6 @@
 """The work of one method and one seed: pretraining, evaluations, gradient shares; what is done is not redone."""
 
 import contextlib
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +10,16 @@ from typing import Any
 from ..errors import TrainingStopped
 from .cells import DONE, GRADIENTS, PRETRAIN, STOPPED, Cells, scrubbed
 from .evaluations import Evaluation
-from .fingerprints import run_defaults, run_fingerprint
 from .grid import Point
 from .plan import Method, Plan
+from .results import (
+    evaluation_fingerprint,
+    gradients_fingerprint,
+    read_evaluation,
+    read_gradients,
+    read_point,
+    read_pretrain,
+)
 from .stability import run_point
 from .training_cell import ensure_weights, has_weights, make_training_cell, remove_checkpoints
 
@@ -49,45 +54,6 @@ def units_of(plan: Plan) -> list[Unit]:
             Unit(method.name, plan.stability.seed, point) for point in plan.stability.points for method in trained
         ]
     return units
-
-
-def read_pretrain(plan: Plan, method: Method, seed: int) -> dict[str, Any] | None:
-    """The cell of a pretraining, or None."""
-    fingerprint = plan.fingerprint(method, seed)
-    return Cells(plan.folder, plan.redo).read(method.name, seed, PRETRAIN, fingerprint, run_defaults())
-
-
-def evaluation_fingerprint(plan: Plan, method: Method, seed: int, evaluation: Evaluation) -> dict[str, Any]:
-    """All that decides an evaluation's figures, with the weights as a short hash of what decides them."""
-    return {**evaluation.fingerprint(), "pretraining": _weights(plan, method, seed)}
-
-
-def read_evaluation(plan: Plan, method: Method, seed: int, evaluation: Evaluation) -> dict[str, Any] | None:
-    """The cell of an evaluation, or None."""
-    fingerprint = evaluation_fingerprint(plan, method, seed, evaluation)
-    return Cells(plan.folder, plan.redo).read(method.name, seed, evaluation.key, fingerprint, evaluation.defaults())
-
-
-def gradients_fingerprint(plan: Plan, method: Method, seed: int) -> dict[str, Any]:
-    """All that decides the gradient shares."""
-    from .gradients import BATCHES, IMAGES
-
-    return {"batches": BATCHES, "images": IMAGES, "pretraining": _weights(plan, method, seed)}
-
-
-def read_gradients(plan: Plan, method: Method, seed: int) -> dict[str, Any] | None:
-    """The cell of the gradient shares, or None."""
-    fingerprint = gradients_fingerprint(plan, method, seed)
-    return Cells(plan.folder, plan.redo).read(method.name, seed, GRADIENTS, fingerprint)
-
-
-def read_point(plan: Plan, method: Method, point: Point) -> dict[str, Any] | None:
-    """The cell of a short run, or None."""
-    grid = plan.stability
-    recipe = plan.recipe(method, grid.seed, point.key, **grid.changes(point))
-    return Cells(plan.folder, plan.redo).read(
-        method.name, grid.seed, point.key, run_fingerprint(recipe), run_defaults()
-    )
 
 
 def missing_work(plan: Plan, unit: Unit) -> list[str]:
@@ -204,22 +170,6 @@ def make_evaluation_cell(
     return content
 
 
-def _weights(plan: Plan, method: Method, seed: int) -> str:
-    """A short hash of what decides a run's weights, by its cell where that is there."""
-    cell = read_pretrain(plan, method, seed)
-    fields = cell["fingerprint"] if cell else plan.fingerprint(method, seed)
-    return hashlib.sha256(json.dumps(_as_floats(fields), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _as_floats(value: Any) -> Any:
-    """A weight written 1 is the weight 1.0."""
-    if isinstance(value, dict):
-        return {name: _as_floats(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_as_floats(entry) for entry in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
 def say_with_time(text: str) -> None:
     """Print a line of progress at once."""
     print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
@@ -252,7 +202,7 @@ def _pretrain_text(cell: dict[str, Any]) -> str:
 
 
 def _evaluation_text(cell: dict[str, Any]) -> str:
-    from .summary import figures_of
+    from .metrics import figures_of
 
     if cell["status"] != DONE:
         return f"{cell['status']}: {cell['reason']}"
