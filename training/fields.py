@@ -3,7 +3,7 @@
 import difflib
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from .errors import UserError
@@ -15,6 +15,25 @@ def unknown_name(name: str, known: Iterable[str], what: str, dashes: bool = Fals
     near = difflib.get_close_matches(name.replace("-", "_"), [*known], n=1, cutoff=0.6)
     shown = f"--{near[0]}" if near and dashes else near[0] if near else ""
     return UserError(f"{what}" + (f"; did you mean {shown}?" if near else ""))
+
+
+def option(default: Any, help_text: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field with a help text.
+
+    Args:
+        default: Its value where none is given; of a list or a dict each instance gets a copy.
+        help_text: Shown by `--help`.
+        choices: The only values that make sense; None for any of its type.
+    """
+    metadata = {"help": help_text, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def needed(help_text: str) -> Any:
+    """A dataclass field that must be given."""
+    return field(metadata={"help": help_text})
 
 
 def default_of(item: Field) -> Any:

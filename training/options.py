@@ -3,110 +3,103 @@
 Nothing heavy is imported here, because `ladder --help` lists these fields in under a second.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from .fields import option
+
 Number = float | int
-
-
-def _option(default: Any, help_text: str) -> Any:
-    """A dataclass field with a help text; lists and dicts get a factory."""
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass
 class DataOptions:
     """Where the images come from."""
 
-    dataset: str | list[str] | None = _option(
+    dataset: str | list[str] | None = option(
         None, "Hub data set name, folder of images, Parquet files, WebDataset shards, or `digits`; may be given twice."
     )
-    mix: list[float] | None = _option(None, "Mixing weights, one per data set; default: by size.")
-    split: str = _option("train", "Split to train on.")
-    revision: str | None = _option(None, "Branch, tag or commit of a Hub data set.")
-    streaming: bool = _option(False, "Read the data while training instead of downloading it first.")
-    image_column: str | None = _option(None, "Column that holds the images; default: found by its type.")
-    label_column: str | None = _option(
-        None, "Column that holds the labels used for monitoring; default: found by type."
-    )
-    eval_dataset: str | None = _option(
+    mix: list[float] | None = option(None, "Mixing weights, one per data set; default: by size.")
+    split: str = option("train", "Split to train on.")
+    revision: str | None = option(None, "Branch, tag or commit of a Hub data set.")
+    streaming: bool = option(False, "Read the data while training instead of downloading it first.")
+    image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
+    label_column: str | None = option(None, "Column that holds the labels used for monitoring; default: found by type.")
+    eval_dataset: str | None = option(
         None, "Data set for monitoring; default: the validation or test split, or 1 % of the training images held out."
     )
-    shuffle_buffer: int = _option(2048, "Undecoded examples each worker holds to shuffle a stream.")
-    max_bad_fraction: float = _option(0.01, "Share of unreadable images past which the run stops.")
+    shuffle_buffer: int = option(2048, "Undecoded examples each worker holds to shuffle a stream.")
+    max_bad_fraction: float = option(0.01, "Share of unreadable images past which the run stops.")
 
 
 @dataclass
 class ModelOptions:
     """The network and its levels; a field left out takes the default of `LadderSiameseConfig`."""
 
-    method: str = _option("ladder", "ladder, byol (one global level on the last stage) or simsiam.")
-    backbone_config: dict[str, Any] | None = _option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
-    level_names: list[str] | None = _option(None, "Stages that get a loss.")
-    level_losses: list[str] | None = _option(None, "global, local or both, one per level.")
-    level_weights: list[Number] | None = _option(None, "Weight of each level's loss.")
-    projection_hidden_size: int | None = _option(None, "Width of the hidden layer of the last level's global heads.")
-    lower_projection_hidden_size: int | None = _option(None, "The same, of the other levels.")
-    projection_size: int | None = _option(None, "Width of the projections.")
-    local_projection_hidden_size: int | None = _option(None, "Width of the hidden layer of the local heads.")
-    local_matching: str | None = _option(None, "location or feature.")
-    local_grid_size: int | None = _option(None, "Points per side of the matched grid.")
-    base_momentum: float | None = _option(None, "tau at step 0; it rises to 1 on a cosine.")
-    detach_stages: bool | None = _option(None, "Keep the gradient of each level in its own stage: an ablation.")
-    from_model: str | None = _option(
+    method: str = option("ladder", "ladder, byol (one global level on the last stage) or simsiam.")
+    backbone_config: dict[str, Any] | None = option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
+    level_names: list[str] | None = option(None, "Stages that get a loss.")
+    level_losses: list[str] | None = option(None, "global, local or both, one per level.")
+    level_weights: list[Number] | None = option(None, "Weight of each level's loss.")
+    projection_hidden_size: int | None = option(None, "Width of the hidden layer of the last level's global heads.")
+    lower_projection_hidden_size: int | None = option(None, "The same, of the other levels.")
+    projection_size: int | None = option(None, "Width of the projections.")
+    local_projection_hidden_size: int | None = option(None, "Width of the hidden layer of the local heads.")
+    local_matching: str | None = option(None, "location or feature.")
+    local_grid_size: int | None = option(None, "Points per side of the matched grid.")
+    base_momentum: float | None = option(None, "tau at step 0; it rises to 1 on a cosine.")
+    detach_stages: bool | None = option(None, "Keep the gradient of each level in its own stage: an ablation.")
+    from_model: str | None = option(
         None, "Start from this backbone or pretraining checkpoint: a folder or USER/NAME, also USER/NAME@REVISION."
     )
-    verify: bool = _option(False, "Compare the files of --from with the Hub's checksums before anything is loaded.")
+    verify: bool = option(False, "Compare the files of --from with the Hub's checksums before anything is loaded.")
 
 
 @dataclass
 class ViewOptions:
     """How the two views of an image are made."""
 
-    image_size: int = _option(224, "Height and width of a view, in pixels.")
-    min_scale: float = _option(0.08, "Smallest share of the image's area in a crop.")
-    max_scale: float = _option(1.0, "Largest share of the image's area in a crop.")
-    min_ratio: float = _option(3 / 4, "Smallest width / height of a crop.")
-    max_ratio: float = _option(4 / 3, "Largest width / height of a crop.")
-    flip: float = _option(0.5, "Probability of mirroring left to right.")
-    jitter: float = _option(0.8, "Probability of changing the colours.")
-    brightness: float = _option(0.4, "Largest change of the brightness factor from 1.")
-    contrast: float = _option(0.4, "Largest change of the contrast factor from 1.")
-    saturation: float = _option(0.2, "Largest change of the saturation factor from 1.")
-    hue: float = _option(0.1, "Largest turn of the hue circle, at most 0.5.")
-    grayscale: float = _option(0.2, "Probability of grey.")
-    blur: list[float] = _option([1.0, 0.1], "Probability of a blur, for view 1 and view 2.")
-    min_sigma: float = _option(0.1, "Smallest deviation of the blur, in pixels of the view.")
-    max_sigma: float = _option(2.0, "Largest deviation of the blur.")
-    solarize: list[float] = _option([0.0, 0.2], "Probability of solarizing, for view 1 and view 2.")
-    image_mean: list[float] = _option([0.485, 0.456, 0.406], "Mean per channel, of values in [0, 1].")
-    image_std: list[float] = _option([0.229, 0.224, 0.225], "Standard deviation per channel.")
-    device_views: bool = _option(False, "Change colours, blur and normalise on the device, not in the workers.")
+    image_size: int = option(224, "Height and width of a view, in pixels.")
+    min_scale: float = option(0.08, "Smallest share of the image's area in a crop.")
+    max_scale: float = option(1.0, "Largest share of the image's area in a crop.")
+    min_ratio: float = option(3 / 4, "Smallest width / height of a crop.")
+    max_ratio: float = option(4 / 3, "Largest width / height of a crop.")
+    flip: float = option(0.5, "Probability of mirroring left to right.")
+    jitter: float = option(0.8, "Probability of changing the colours.")
+    brightness: float = option(0.4, "Largest change of the brightness factor from 1.")
+    contrast: float = option(0.4, "Largest change of the contrast factor from 1.")
+    saturation: float = option(0.2, "Largest change of the saturation factor from 1.")
+    hue: float = option(0.1, "Largest turn of the hue circle, at most 0.5.")
+    grayscale: float = option(0.2, "Probability of grey.")
+    blur: list[float] = option([1.0, 0.1], "Probability of a blur, for view 1 and view 2.")
+    min_sigma: float = option(0.1, "Smallest deviation of the blur, in pixels of the view.")
+    max_sigma: float = option(2.0, "Largest deviation of the blur.")
+    solarize: list[float] = option([0.0, 0.2], "Probability of solarizing, for view 1 and view 2.")
+    image_mean: list[float] = option([0.485, 0.456, 0.406], "Mean per channel, of values in [0, 1].")
+    image_std: list[float] = option([0.229, 0.224, 0.225], "Standard deviation per channel.")
+    device_views: bool = option(False, "Change colours, blur and normalise on the device, not in the workers.")
 
 
 @dataclass
 class TrainingOptions:
     """Fields of `LadderTrainingArguments` that transformers' TrainingArguments does not have."""
 
-    optimizer: str = _option("lars", "lars, or sgd / adamw (torch's own), with the same parameter groups.")
-    base_learning_rate: float | None = _option(
+    optimizer: str = option("lars", "lars, or sgd / adamw (torch's own), with the same parameter groups.")
+    base_learning_rate: float | None = option(
         None, "Learning rate for 256 images; learning_rate becomes base * global batch / 256."
     )
-    momentum: float = _option(0.9, "Momentum of LARS or SGD.")
-    lars_eta: float = _option(1e-3, "Trust coefficient of LARS.")
-    warmup_epochs: float | None = _option(None, "Linear warm-up in passes over the data; replaces warmup_steps.")
-    sync_batch_norm: bool = _option(True, "Share batch-norm statistics among GPUs, in both networks.")
-    channels_last: bool = _option(True, "Channels-last memory format for convolutional backbones.")
-    monitor_steps: int | None = _option(
+    momentum: float = option(0.9, "Momentum of LARS or SGD.")
+    lars_eta: float = option(1e-3, "Trust coefficient of LARS.")
+    warmup_epochs: float | None = option(None, "Linear warm-up in passes over the data; replaces warmup_steps.")
+    sync_batch_norm: bool = option(True, "Share batch-norm statistics among GPUs, in both networks.")
+    channels_last: bool = option(True, "Channels-last memory format for convolutional backbones.")
+    monitor_steps: int | None = option(
         None, "Steps between two looks at the held-out images; default: a tenth of the run; 0 turns it off."
     )
-    monitor_images: int = _option(2000, "Most held-out images a look uses.")
-    knn_neighbours: int = _option(20, "Neighbours that vote in the monitoring kNN.")
-    knn_temperature: float = _option(0.1, "Temperature of the vote.")
-    stop_on_collapse: bool = _option(True, "Stop, naming the stage, when projections collapse to a point.")
-    collapse_threshold: float = _option(
+    monitor_images: int = option(2000, "Most held-out images a look uses.")
+    knn_neighbours: int = option(20, "Neighbours that vote in the monitoring kNN.")
+    knn_temperature: float = option(0.1, "Temperature of the vote.")
+    stop_on_collapse: bool = option(True, "Stop, naming the stage, when projections collapse to a point.")
+    collapse_threshold: float = option(
         0.1, "Collapse: standard deviation of the normalised projection below this share of 1/sqrt(d)."
     )
 
@@ -115,7 +108,7 @@ class TrainingOptions:
 class RunOptions:
     """What the run's card says of it."""
 
-    output: str | None = _option(None, "Folder of the run.")
-    license: str = _option("other", "Licence of the published weights.")
-    card_images: bool = _option(False, "Show held-out images in the card's figures; they are published with it.")
-    run_name_for_card: str | None = _option(None, "Title of the card; default: the folder's name.")
+    output: str | None = option(None, "Folder of the run.")
+    license: str = option("other", "Licence of the published weights.")
+    card_images: bool = option(False, "Show held-out images in the card's figures; they are published with it.")
+    run_name_for_card: str | None = option(None, "Title of the card; default: the folder's name.")

@@ -1,14 +1,8 @@
 """Options of `ladder compare`, besides the fields of the recipe; nothing heavy is imported here."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
-
-def _option(default: Any, help_text: str) -> Any:
-    """A dataclass field with a help text; a list gets a factory."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
+from ..fields import option
 
 
 @dataclass(kw_only=True)
@@ -16,34 +10,34 @@ class CompareOptions:
     """What is compared on what; `fields` holds the words of recipe fields typed on the command line."""
 
     recipe: str = field(metadata={"help": "YAML file, or the name of a packaged recipe."})
-    methods: list[str] | None = _option(
+    methods: list[str] | None = option(
         None,
         "byol, ladder, simsiam, random (untrained), STAGE.KIND (one level only, e.g. stage4.global), or names of "
         "--variants; default: byol ladder.",
     )
-    seeds: list[int] | None = _option(None, "Seeds, each for every method; default: 0 1 2.")
-    baseline: str | None = _option(
+    seeds: list[int] | None = option(None, "Seeds, each for every method; default: 0 1 2.")
+    baseline: str | None = option(
         None, "Method that the others are compared with; default: byol, or the first where byol is not asked for."
     )
-    variants: str | None = _option(
+    variants: str | None = option(
         None, "YAML file of further methods: name -> fields of the recipe that it changes, method: among them."
     )
-    evaluations: str | None = _option(
+    evaluations: str | None = option(
         None,
         "YAML file, a list of {task, dataset, test_dataset, recipe, name, repeats, any setting}; replaces kNN and "
         "linear. repeats: times with other seeds, averaged.",
     )
-    classification_dataset: list[str] | None = _option(None, "Also evaluate kNN and linear on these data sets.")
-    detection_dataset: list[str] | None = _option(None, "Also evaluate detection on these data sets.")
-    segmentation_dataset: list[str] | None = _option(None, "Also evaluate segmentation on these data sets.")
-    gradients: bool = _option(True, "Measure the share of each level in the gradient of each stage.")
-    stability: bool = _option(False, "Also run short runs over learning rates and batch sizes, one seed.")
-    stability_learning_rates: list[float | int] | None = _option(
+    classification_dataset: list[str] | None = option(None, "Also evaluate kNN and linear on these data sets.")
+    detection_dataset: list[str] | None = option(None, "Also evaluate detection on these data sets.")
+    segmentation_dataset: list[str] | None = option(None, "Also evaluate segmentation on these data sets.")
+    gradients: bool = option(True, "Measure the share of each level in the gradient of each stage.")
+    stability: bool = option(False, "Also run short runs over learning rates and batch sizes, one seed.")
+    stability_learning_rates: list[float | int] | None = option(
         None, "Peak learning rates of the short runs; default: a quarter, one and four times the recipe's."
     )
-    stability_batch_sizes: list[int] | None = _option(None, "Batch sizes of the short runs; default: 16 64 256.")
-    stability_steps: int = _option(200, "Steps of each short run.")
-    jobs: int = _option(1, "Runs at the same time, each in its own process with its share of the cores.")
-    keep_weights: bool = _option(False, "Keep checkpoint-N folders too, not only the final weights.")
-    redo: bool = _option(False, "Run cells anew that were made by other settings, instead of stopping there.")
+    stability_batch_sizes: list[int] | None = option(None, "Batch sizes of the short runs; default: 16 64 256.")
+    stability_steps: int = option(200, "Steps of each short run.")
+    jobs: int = option(1, "Runs at the same time, each in its own process with its share of the cores.")
+    keep_weights: bool = option(False, "Keep checkpoint-N folders too, not only the final weights.")
+    redo: bool = option(False, "Run cells anew that were made by other settings, instead of stopping there.")
     fields: dict[str, list[str]] = field(default_factory=dict)

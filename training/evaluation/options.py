@@ -7,28 +7,24 @@ import dataclasses
 import difflib
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UserError
+from ..fields import option
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-
-
-def _option(default: Any, help_text: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field with a help text and, where only some values make sense, those values."""
-    return field(default=default, metadata={"help": help_text, "choices": choices})
 
 
 @dataclass(kw_only=True)
 class _TaskOptions:
     """What every task needs."""
 
-    split: str | None = _option(None, "Split to score; default: test, or validation where there is no test.")
-    image_column: str | None = _option(None, "Column that holds the images; default: found by its type.")
-    batch_size: int = _option(64, "Images per batch and device.")
-    num_workers: int = _option(0, "Processes that decode images.")
+    split: str | None = option(None, "Split to score; default: test, or validation where there is no test.")
+    image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
+    batch_size: int = option(64, "Images per batch and device.")
+    num_workers: int = option(0, "Processes that decode images.")
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
@@ -54,12 +50,12 @@ class _TaskOptions:
 class _ClassificationOptions(_TaskOptions):
     """What the tasks on labelled images need."""
 
-    label_column: str | None = _option(None, "Column that holds the labels; default: found by its type.")
-    streaming: bool = _option(False, "Read the data while evaluating instead of downloading it first.")
-    image_size: int | None = _option(
+    label_column: str | None = option(None, "Column that holds the labels; default: found by its type.")
+    streaming: bool = option(False, "Read the data while evaluating instead of downloading it first.")
+    image_size: int | None = option(
         None, "Side of the images the network sees; default: of the model's preprocessor_config.json, else 224."
     )
-    crop_fraction: float | None = _option(
+    crop_fraction: float | None = option(
         None,
         "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's.",
     )
@@ -75,8 +71,8 @@ class _ClassificationOptions(_TaskOptions):
 class KnnOptions(_ClassificationOptions):
     """Weighted k-nearest-neighbour classification of frozen features."""
 
-    k: int = _option(20, "Neighbours that vote.")
-    temperature: float = _option(0.1, "A neighbour of cosine similarity s votes with weight exp(s / temperature).")
+    k: int = option(20, "Neighbours that vote.")
+    temperature: float = option(0.1, "A neighbour of cosine similarity s votes with weight exp(s / temperature).")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,22 +83,22 @@ class KnnOptions(_ClassificationOptions):
 class LinearOptions(_ClassificationOptions):
     """Linear classification of frozen features (one classifier per stage, and one on all stages)."""
 
-    epochs: int = _option(50, "Passes over the training images.")
-    train_batch_size: int = _option(256, "Images per step of the classifiers, over all devices.")
-    learning_rates: tuple[float, ...] = _option(
+    epochs: int = option(50, "Passes over the training images.")
+    train_batch_size: int = option(256, "Images per step of the classifiers, over all devices.")
+    learning_rates: tuple[float, ...] = option(
         (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), "Learning rates for 256 images, swept over; the best on held-out images wins."
     )
-    holdout_fraction: float = _option(0.1, "Part of the training images on which the learning rate is chosen.")
-    holdout_images: int = _option(10_000, "Most training images held out for that.")
-    standardize: bool = _option(
+    holdout_fraction: float = option(0.1, "Part of the training images on which the learning rate is chosen.")
+    holdout_images: int = option(10_000, "Most training images held out for that.")
+    standardize: bool = option(
         True, "Centre and scale each feature by its training mean and deviation; false: raw features, as on ImageNet."
     )
-    augment: bool = _option(
+    augment: bool = option(
         False, "Random crops and flips, features computed anew in every pass (the ImageNet protocol; many GPUs)."
     )
-    max_steps: int | None = _option(None, "Steps of the augmented protocol; needed where a stream's length is unknown.")
-    shuffle_buffer: int = _option(4096, "Undecoded examples held to shuffle, in the augmented protocol.")
-    label_fraction: float | None = _option(None, "Share of the labels that is used, the same of every class.")
+    max_steps: int | None = option(None, "Steps of the augmented protocol; needed where a stream's length is unknown.")
+    shuffle_buffer: int = option(4096, "Undecoded examples held to shuffle, in the augmented protocol.")
+    label_fraction: float | None = option(None, "Share of the labels that is used, the same of every class.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,18 +116,18 @@ class LinearOptions(_ClassificationOptions):
 class SemiSupervisedOptions(_ClassificationOptions):
     """Fine-tuning of the whole network with a small share of the labels."""
 
-    label_fraction: float = _option(0.01, "Share of the labels that is used, the same of every class.")
-    epochs: int = _option(50, "Passes over the labelled images.")
-    min_steps: int = _option(200, "Fewest optimizer steps, however few images there are.")
-    batch_size: int = _option(64, "Images per step and device.")
-    learning_rates: tuple[float, ...] = _option(
+    label_fraction: float = option(0.01, "Share of the labels that is used, the same of every class.")
+    epochs: int = option(50, "Passes over the labelled images.")
+    min_steps: int = option(200, "Fewest optimizer steps, however few images there are.")
+    batch_size: int = option(64, "Images per step and device.")
+    learning_rates: tuple[float, ...] = option(
         (0.01, 0.03, 0.1), "Learning rates of the backbone for 256 images, chosen on a part of the labelled images."
     )
-    head_learning_rate_factor: float = _option(10.0, "The classifier's learning rate is the backbone's times this.")
-    holdout_fraction: float = _option(0.2, "Part of the labelled images on which the learning rate is chosen.")
-    weight_decay: float = _option(0.0, "Weight decay of the backbone and classifier.")
-    min_crop_scale: float = _option(0.08, "Smallest area of a random crop.")
-    batch_norm: str = _option(
+    head_learning_rate_factor: float = option(10.0, "The classifier's learning rate is the backbone's times this.")
+    holdout_fraction: float = option(0.2, "Part of the labelled images on which the learning rate is chosen.")
+    weight_decay: float = option(0.0, "Weight decay of the backbone and classifier.")
+    min_crop_scale: float = option(0.08, "Smallest area of a random crop.")
+    batch_norm: str = option(
         "train",
         "frozen: running statistics; train: of each batch; sync: over all GPUs.",
         choices=("frozen", "train", "sync"),
@@ -148,23 +144,23 @@ class SemiSupervisedOptions(_ClassificationOptions):
 class _DenseOptions(_TaskOptions):
     """What fine-tuning a dense prediction head needs."""
 
-    stages: tuple[str, ...] | None = _option(None, "Stages that the head reads; default: all.")
-    freeze_backbone: bool = _option(False, "Train the head only, on the backbone as it is.")
-    learning_rate: float = _option(0.01, "Peak learning rate, for the batch size given.")
-    momentum: float = _option(0.9, "Momentum of SGD.")
-    weight_decay: float = _option(1e-4, "Weight decay.")
-    max_gradient_norm: float = _option(10.0, "Gradients are scaled down to this norm; 0: never.")
-    warmup_steps: int = _option(50, "Steps in which the learning rate rises from 0.")
-    batch_norm: str = _option(
+    stages: tuple[str, ...] | None = option(None, "Stages that the head reads; default: all.")
+    freeze_backbone: bool = option(False, "Train the head only, on the backbone as it is.")
+    learning_rate: float = option(0.01, "Peak learning rate, for the batch size given.")
+    momentum: float = option(0.9, "Momentum of SGD.")
+    weight_decay: float = option(1e-4, "Weight decay.")
+    max_gradient_norm: float = option(10.0, "Gradients are scaled down to this norm; 0: never.")
+    warmup_steps: int = option(50, "Steps in which the learning rate rises from 0.")
+    batch_norm: str = option(
         "train",
         "Backbone's batch norms. frozen: keep running statistics and scales; train: statistics of each batch; "
         "sync: of the batches of all GPUs.",
         choices=("frozen", "train", "sync"),
     )
-    precise_batch_norm: int = _option(
+    precise_batch_norm: int = option(
         0, "Training images with which running statistics are measured again at the end; 0: keep the moving averages."
     )
-    mixed_precision: str = _option("no", "Arithmetic of the forward pass.", choices=("no", "fp16", "bf16"))
+    mixed_precision: str = option("no", "Arithmetic of the forward pass.", choices=("no", "fp16", "bf16"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,24 +171,24 @@ class _DenseOptions(_TaskOptions):
 class DetectionOptions(_DenseOptions):
     """Fine-tuning of Faster R-CNN or Mask R-CNN with a feature pyramid; the defaults suit small data on two cores."""
 
-    steps: int = _option(400, "Optimizer steps.")
-    batch_size: int = _option(4, "Images per step and device.")
-    learning_rate: float = _option(0.02, "Peak learning rate, for the batch size given.")
-    masks: str = _option("auto", "Mask R-CNN; auto: where the data has masks.", choices=("auto", "yes", "no"))
-    milestones: tuple[float, ...] = _option(
+    steps: int = option(400, "Optimizer steps.")
+    batch_size: int = option(4, "Images per step and device.")
+    learning_rate: float = option(0.02, "Peak learning rate, for the batch size given.")
+    masks: str = option("auto", "Mask R-CNN; auto: where the data has masks.", choices=("auto", "yes", "no"))
+    milestones: tuple[float, ...] = option(
         (0.667, 0.889), "Shares of the run after which the learning rate falls to a tenth."
     )
-    short_sides: tuple[int, ...] = _option((192,), "Shorter side of training images, drawn at random.")
-    long_side: int = _option(320, "Longest side of images.")
-    test_short_side: int | None = _option(None, "Shorter side of test images; default: the last of short_sides.")
-    anchor_scale: float = _option(4.0, "Side of the anchors in strides of their level; 8 on COCO, 4 for small images.")
-    pyramid_channels: int = _option(64, "Channels of the feature pyramid; 256 on COCO.")
-    head_channels: int = _option(256, "Width of the box head; 1024 on COCO.")
-    proposals: int = _option(300, "Boxes the first stage proposes; 1000 on COCO.")
-    box_samples: int = _option(128, "Boxes per image that the box head learns from; 512 on COCO.")
-    score_threshold: float = _option(0.05, "Detections below this score are dropped.")
-    keep_empty: bool = _option(False, "Also train on images without a box; the field leaves them out.")
-    pyramid_batch_norm: bool = _option(True, "Batch norm in the feature pyramid.")
+    short_sides: tuple[int, ...] = option((192,), "Shorter side of training images, drawn at random.")
+    long_side: int = option(320, "Longest side of images.")
+    test_short_side: int | None = option(None, "Shorter side of test images; default: the last of short_sides.")
+    anchor_scale: float = option(4.0, "Side of the anchors in strides of their level; 8 on COCO, 4 for small images.")
+    pyramid_channels: int = option(64, "Channels of the feature pyramid; 256 on COCO.")
+    head_channels: int = option(256, "Width of the box head; 1024 on COCO.")
+    proposals: int = option(300, "Boxes the first stage proposes; 1000 on COCO.")
+    box_samples: int = option(128, "Boxes per image that the box head learns from; 512 on COCO.")
+    score_threshold: float = option(0.05, "Detections below this score are dropped.")
+    keep_empty: bool = option(False, "Also train on images without a box; the field leaves them out.")
+    pyramid_batch_norm: bool = option(True, "Batch norm in the feature pyramid.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -205,22 +201,22 @@ class DetectionOptions(_DenseOptions):
 class SegmentationOptions(_DenseOptions):
     """Fine-tuning of a segmentation head; the defaults suit small data on two cores."""
 
-    head: str = _option(
+    head: str = option(
         "fcn", "fcn: last stages dilated, as in the VOC12aug protocol; upernet: all stages.", choices=("fcn", "upernet")
     )
-    label_column: str | None = _option(None, "Column that holds the label maps; default: the other image column.")
-    num_classes: int | None = _option(None, "Number of classes; default: found in the training maps.")
-    ignore_index: int = _option(255, "Value of pixels that are neither learned nor scored.")
-    steps: int = _option(400, "Optimizer steps.")
-    batch_size: int = _option(8, "Images per step and device.")
-    learning_rate: float = _option(0.02, "Peak learning rate, for the batch size given.")
-    power: float = _option(0.9, "The learning rate falls as (1 - step / steps) to this power.")
-    crop_size: int = _option(128, "Side of the training crops.")
-    resize_side: int | None = _option(None, "Shorter side that images are brought to first; default: as stored.")
-    scale_range: tuple[float, ...] = _option((0.5, 2.0), "Range of the random scale of training images.")
-    output_stride: int = _option(8, "Stride of the last feature map of the fcn head.")
-    head_channels: int = _option(64, "Channels of the head; 512 on VOC12aug and in UperNet.")
-    dropout: float = _option(0.1, "Dropout before the last layer.")
+    label_column: str | None = option(None, "Column that holds the label maps; default: the other image column.")
+    num_classes: int | None = option(None, "Number of classes; default: found in the training maps.")
+    ignore_index: int = option(255, "Value of pixels that are neither learned nor scored.")
+    steps: int = option(400, "Optimizer steps.")
+    batch_size: int = option(8, "Images per step and device.")
+    learning_rate: float = option(0.02, "Peak learning rate, for the batch size given.")
+    power: float = option(0.9, "The learning rate falls as (1 - step / steps) to this power.")
+    crop_size: int = option(128, "Side of the training crops.")
+    resize_side: int | None = option(None, "Shorter side that images are brought to first; default: as stored.")
+    scale_range: tuple[float, ...] = option((0.5, 2.0), "Range of the random scale of training images.")
+    output_stride: int = option(8, "Stride of the last feature map of the fcn head.")
+    head_channels: int = option(64, "Channels of the head; 512 on VOC12aug and in UperNet.")
+    dropout: float = option(0.1, "Dropout before the last layer.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
