@@ -12,9 +12,10 @@ from stream_data import NumberViews, encoded, numbered, write_parquet, write_tar
 
 from ladder_training.columns import find_image_column, find_label_column
 from ladder_training.errors import UserError
+from ladder_training.held_out_split import split_monitoring
 from ladder_training.loader import ViewLoader
 from ladder_training.mixing import MapMixture, mix_streams
-from ladder_training.streams import load_image_stream, split_monitoring, split_names
+from ladder_training.streams import load_image_stream, split_names
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

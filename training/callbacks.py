@@ -1,56 +1,66 @@
 """What happens around a training step: the target's update, looks at held-out images, the progress bar."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import ProgressCallback
 
 from ladder_training.momentum import target_momentum
 
-if TYPE_CHECKING:
-    from ladder_training.trainer import LadderTrainer
-
 
 class TargetUpdateCallback(TrainerCallback):
-    """Moves the target once per optimizer step, after it and before any save; tau needs no state of its own."""
+    """Moves the target once per optimizer step, after it and before any save; tau needs no state of its own.
 
-    def __init__(self, trainer: "LadderTrainer") -> None:
-        self.trainer = trainer
+    Args:
+        accelerator: Says whether the optimizer step was skipped, and unwraps the model of a distributed run.
+        passes: Gives the passes over the training data so far.
+
+    Attributes:
+        last_momentum: tau of the last update; None before the first.
+    """
+
+    def __init__(self, accelerator: Any, passes: Callable[[], float]) -> None:
+        self._accelerator, self._passes = accelerator, passes
+        self.last_momentum: float | None = None
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """`global_step` is already counted up: this was optimizer step `global_step - 1`."""
-        state.epoch = self.trainer.passes
-        if self.trainer.accelerator.optimizer_step_was_skipped:
+        state.epoch = self._passes()
+        if self._accelerator.optimizer_step_was_skipped:
             return
-        model = self.trainer.pretraining_model
+        model = self._accelerator.unwrap_model(kwargs["model"])
         momentum = target_momentum(state.global_step - 1, state.max_steps, model.config.base_momentum)
         model.update_target(momentum)
-        self.trainer.last_momentum = momentum
+        self.last_momentum = momentum
 
 
 class MonitorCallback(TrainerCallback):
-    """Asks the trainer to look at held-out images: before the first step, every `every` steps, and after the last."""
+    """Asks for a look at held-out images: before the first step, every `monitor_steps` steps, and after the last.
 
-    def __init__(self, trainer: "LadderTrainer") -> None:
-        self.trainer = trainer
+    Args:
+        look: Looks at the held-out images; None where no image is held out.
+    """
+
+    def __init__(self, look: Callable[[], Any] | None) -> None:
+        self._look = look
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The untrained network's figures, once; a resumed run has them already."""
-        if state.global_step == 0 and self._every(state) > 0:
-            self.trainer.look()
+        if self._look is not None and state.global_step == 0 and self._every(args, state) > 0:
+            self._look()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Marks the steps at which the trainer evaluates."""
-        every = self._every(state)
+        every = self._every(args, state)
         if every > 0 and (state.global_step % every == 0 or state.global_step == state.max_steps):
             control.should_evaluate = True
 
-    def _every(self, state: TrainerState) -> int:
-        if self.trainer.held_out is None:
+    def _every(self, args: Any, state: TrainerState) -> int:
+        if self._look is None:
             return 0
-        every = self.trainer.args.monitor_steps
-        return max(1, state.max_steps // 10) if every is None else every
+        return max(1, state.max_steps // 10) if args.monitor_steps is None else args.monitor_steps
 
 
 class ImagesProgressCallback(ProgressCallback):

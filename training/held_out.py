@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ladder_training.columns import find_image_column, find_label_column
 from ladder_training.errors import BadImageError
+from ladder_training.held_out_split import split_monitoring
 from ladder_training.images import decode_image
 from ladder_training.mixing import Mixture
 from ladder_training.monitor import HeldOutImages
 from ladder_training.preprocess import center_view
-from ladder_training.streams import find_image_column, find_label_column, split_monitoring
 
 
 def is_image_dataset(dataset: Any) -> bool:

@@ -11,6 +11,7 @@ from transformers.utils.hub import PushInProgress
 
 from ladder_training.checkpoints import PARTIAL_PREFIX
 from ladder_training.errors import UserError
+from ladder_training.published import publish
 from ladder_training.run_folder import RUN_FILE, git_commit, hardware, now, read_run, versions, write_run
 
 if TYPE_CHECKING:
@@ -214,9 +215,7 @@ class HubPushes:
             earlier: The run's own folder, whose run.json and hand-written section of the card are taken along.
             **facts: See `_describe`.
         """
-        from ladder_training.pretrain import publish
-
-        publish(self, folder, pretraining=pretraining)
+        publish(self.pretraining_model, self.transform, self.state, folder, pretraining=pretraining)
         for name in (RUN_FILE, "README.md") if earlier is not None else ():
             if (earlier / name).is_file():
                 shutil.copy(earlier / name, folder / name)

@@ -12,8 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 from .build import Data, build_model, build_views, load_data, training_arguments
 from .checkpoints import newest_valid_checkpoint
 from .errors import TrainingStopped, UserError
-from .files import folder_written_at_once
-from .processor import image_processor
+from .published import TRAINER_STATE, publish
 from .recipe import ResolvedRecipe
 from .run_folder import (
     PRETRAINING,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from .trainer import LadderTrainer
 
 BAD_IMAGES = "bad_images.jsonl"
-TRAINER_STATE = "trainer_state.json"
 
 
 class RunRecord(TrainerCallback):
@@ -110,7 +108,7 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         raise
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        publish(trainer, folder)
+        publish(trainer.pretraining_model, trainer.transform, trainer.state, folder)
         record.update(trainer.state, status="finished", finished=now())
         _write_card(trainer, folder, recipe)
         if arguments.push_to_hub:
@@ -118,29 +116,6 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
     trainer.accelerator.wait_for_everyone()
     return 0
-
-
-def publish(trainer: "LadderTrainer", folder: Path, *, pretraining: bool = True) -> None:
-    """Write what a finished run's folder holds at its root, and `pretraining/`.
-
-    Args:
-        trainer: With the trained model; its transform gives size, mean and deviation of the images. Without a transform
-            (the data set gives views) there is no preprocessor.
-        folder: The run's folder.
-        pretraining: Write `pretraining/` too.
-    """
-    from modeling_ladder import save_native_backbone
-
-    model, transform = trainer.pretraining_model, trainer.transform
-    with folder_written_at_once(folder) as temporary:
-        save_native_backbone(model, temporary)
-        if pretraining:
-            model.save_pretrained(temporary / PRETRAINING)
-        if transform is not None:
-            processor = image_processor(transform.size, tuple(transform.mean), tuple(transform.std))
-            for place in (temporary, temporary / PRETRAINING) if pretraining else (temporary,):
-                processor.save_pretrained(place)
-        trainer.state.save_to_json(str(temporary / TRAINER_STATE))
 
 
 def _cpu_seconds() -> float:

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from . import digits
-from .columns import check_image_column, find_image_column, find_label_column
+from .columns import check_image_column
 from .errors import UserError
-from .held_out_split import split_monitoring
 from .hub_access import hub_access
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
 from .iterable import as_stream, stream_size
 from .parquet_memory import bound_parquet, by_row_group, parquet_reading
-
-__all__ = ["find_image_column", "find_label_column", "load_image_stream", "split_monitoring", "split_names"]
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _PACKED = {".parquet": "parquet", ".tar": "webdataset"}

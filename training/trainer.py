@@ -29,12 +29,12 @@ from ladder_training.lars import Lars
 from ladder_training.loader import ViewLoader
 from ladder_training.meters import LevelMeters, first_non_finite
 from ladder_training.monitor import Figures, look
+from ladder_training.published import TRAINER_STATE
 from ladder_training.stage_sizes import check_image_size
 from ladder_training.views import TwoViewTransform
 from modeling_ladder import LadderSiameseForPreTraining
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
-TRAINER_STATE = "trainer_state.json"
 BATCH_NORM_SETTLED = 50
 """Steps after which running statistics (two updates a step, momentum 0.1) have forgotten their start. Before,
 held-out projections have the spread of the statistics' start and tell nothing of a collapse; the batches' own do."""
@@ -99,7 +99,6 @@ class LadderTrainer(HubPushes, Trainer):
             train_dataset, self.held_out = held_out_images(
                 train_dataset, eval_dataset, self.transform, image_column, label_column, args.monitor_images
             )
-        self.last_momentum: float | None = None
         self._train_loader: ViewLoader | None = None
         self._meters = LevelMeters()
         self._last_log = (time.monotonic(), 0)
@@ -112,8 +111,9 @@ class LadderTrainer(HubPushes, Trainer):
             args.max_steps = asked
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImagesProgressCallback(args.global_batch_size))
-        self.add_callback(TargetUpdateCallback(self))
-        self.add_callback(MonitorCallback(self))
+        self._target_update = TargetUpdateCallback(self.accelerator, lambda: self.passes)
+        self.add_callback(self._target_update)
+        self.add_callback(MonitorCallback(None if self.held_out is None else self.look))
 
     @property
     def pretraining_model(self) -> LadderSiameseForPreTraining:
@@ -252,8 +252,8 @@ class LadderTrainer(HubPushes, Trainer):
             seconds, steps = now - self._last_log[0], step - self._last_log[1]
             self._last_log = (now, step)
             logs = {**logs, **entries, "images_per_second": steps * self.args.global_batch_size / max(seconds, 1e-9)}
-            if self.last_momentum is not None:
-                logs["momentum"] = self.last_momentum
+            if self._target_update.last_momentum is not None:
+                logs["momentum"] = self._target_update.last_momentum
             super().log(logs, start_time)
             self._check_losses(logs)
             prefix = "batch_std/"

@@ -108,8 +108,9 @@ def missing_labels(evaluation: Evaluation) -> str | None:
 @functools.cache
 def _missing_labels(dataset: str, split: str | None, label_column: str | None, streaming: bool) -> str | None:
     """As `missing_labels`; several tasks ask about the same data."""
+    from ..columns import find_label_column
     from ..evaluation.splits import FIT_NAMES, SCORE_NAMES
-    from ..streams import find_label_column, load_image_stream, split_names
+    from ..streams import load_image_stream, split_names
 
     splits = split_names(dataset)
     fit = next((name for name in FIT_NAMES if name in splits), None)

@@ -37,7 +37,8 @@ def pretrain_quietly(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: as `pretrain`.
     """
-    from ..pretrain import TRAINER_STATE, pretrain
+    from ..pretrain import pretrain
+    from ..published import TRAINER_STATE
 
     with contextlib.suppress(TrainingStopped):  # run.json says why
         pretrain(recipe)

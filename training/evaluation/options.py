@@ -27,15 +27,15 @@ class _TaskOptions:
     num_workers: int = option(0, "Processes that decode images.")
 
     def __post_init__(self) -> None:
-        for option in dataclasses.fields(self):
-            value = getattr(self, option.name)
-            choices = option.metadata.get("choices")
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            choices = item.metadata.get("choices")
             if choices and value not in choices:
-                raise UserError(f"{option.name} must be one of {', '.join(choices)}; it is {value!r}")
-            if not _has_type(value, typing.get_type_hints(type(self))[option.name]):
-                raise UserError(f"{option.name} must be {_spoken(option.type)}; it is {value!r}")
+                raise UserError(f"{item.name} must be one of {', '.join(choices)}; it is {value!r}")
+            if not _has_type(value, typing.get_type_hints(type(self))[item.name]):
+                raise UserError(f"{item.name} must be {_spoken(item.type)}; it is {value!r}")
             if isinstance(value, list):
-                setattr(self, option.name, tuple(value))
+                setattr(self, item.name, tuple(value))
         self._check_positive("batch_size")
 
     def _check_positive(self, *names: str) -> None:

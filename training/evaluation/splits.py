@@ -65,7 +65,7 @@ def image_column(dataset: Any, asked: str | None) -> str:
     Raises:
         UserError: there is none, or not the one that was asked for.
     """
-    from ..streams import find_image_column
+    from ..columns import find_image_column
 
     if asked is None:
         return find_image_column(dataset)
@@ -79,7 +79,7 @@ def label_column(dataset: Any, asked: str | None) -> str:
     Raises:
         UserError: there is none; the message names the columns that exist.
     """
-    from ..streams import find_label_column
+    from ..columns import find_label_column
 
     if asked is not None:
         check_column(dataset, asked, "label_column")
