@@ -10,7 +10,7 @@ show is the protocol, not any pretraining. One seed, so no spread is known.
 import argparse
 
 from ladder_training import evaluation
-from ladder_training.run_folder import hardware, versions
+from ladder_training.runs.run_folder import hardware, versions
 
 TASKS = (
     "detection/fruit",

@@ -24,9 +24,9 @@ import datasets
 import torch
 from machine import describe_machine
 
-from ladder_training.loader import ViewLoader
-from ladder_training.streams import load_image_stream
-from ladder_training.views import TwoViewTransform
+from ladder_training.data.sources import load_image_stream
+from ladder_training.loading.loader import ViewLoader
+from ladder_training.views.two_views import TwoViewTransform
 
 MEGABYTE = 1 << 20
 SHARDS = 4

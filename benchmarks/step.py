@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoBackbone, ResNetConfig
 
-from ladder_training.lars import Lars
+from ladder_training.trainer.lars import Lars
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]

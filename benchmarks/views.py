@@ -35,7 +35,7 @@ import torch
 from machine import describe_machine
 from PIL import Image
 
-from ladder_training.views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
+from ladder_training.views.two_views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
 
 PACKAGES = ("opencv-python-headless", "torch", "torchvision", "pillow", "lightly", "albumentations")
 SIZE = 224

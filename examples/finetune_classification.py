@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from ladder_training import load_image_stream
-from ladder_training.columns import find_image_column, find_label_column
-from ladder_training.images import decode_image
+from ladder_training.data.columns import find_image_column, find_label_column
+from ladder_training.images.decode import decode_image
 
 
 @dataclass

@@ -17,8 +17,9 @@ import datasets  # noqa: F401
 import matplotlib.pyplot  # noqa: F401
 
 import ladder_model_cards  # noqa: F401
-from ladder_training import pretrain, trainer
-from ladder_training.cli import main
+from ladder_training.cli.entry import main
+from ladder_training.pretraining import run as pretrain
+from ladder_training.trainer import trainer
 
 
 def announce(owner: Any, name: str, phase: str, pipe: int) -> None:

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 from stream_data import NumberViews, encoded, numbered, numbers, write_tar
 
-from ladder_training.bad_images import BadImage, BadImageCount, BadImageFile, is_bad_image, one_line
+from ladder_training.data.sources import load_image_stream
 from ladder_training.errors import BadImageError, TrainingStopped, UserError
-from ladder_training.images import decode_image
-from ladder_training.loader import ViewLoader
-from ladder_training.streams import load_image_stream
+from ladder_training.images.decode import decode_image
+from ladder_training.loading.bad_images import BadImage, BadImageCount, BadImageFile, is_bad_image, one_line
+from ladder_training.loading.loader import ViewLoader
 
 SIZE = 60
 BAD = frozenset({0, 7, 8, 9, 31, 59})

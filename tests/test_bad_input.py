@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from transformers import ConvNextConfig
 
-from ladder_training.cli import main
+from ladder_training.cli.entry import main
 from ladder_training.errors import UserError
-from ladder_training.stage_sizes import check_image_size
+from ladder_training.models.stage_sizes import check_image_size
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining, save_native_backbone
 
 SMALL = "{model_type: resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 8, 8, 8], depths: [1, 1, 1, 1]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ladder_training.checkpoints import (
+from ladder_training.runs.checkpoints import (
     damage,
     list_checkpoints,
     newest_valid_checkpoint,
@@ -16,7 +16,7 @@ from ladder_training.checkpoints import (
     publish_checkpoint,
     rotate_checkpoints,
 )
-from ladder_training.momentum import target_momentum
+from ladder_training.trainer.momentum import target_momentum
 
 
 def write(run: Path, step: int) -> Path:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ladder_training import cli
-from ladder_training.cli import main
+from ladder_training.cli import entry as cli
+from ladder_training.cli.entry import main
+from ladder_training.config.recipe import own_fields
 from ladder_training.errors import TrainingStopped
-from ladder_training.recipe import own_fields
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "torchvision", "sklearn", "matplotlib", "accelerate", "cv2")
 
@@ -32,7 +32,7 @@ HEAVY = ("torch", "transformers", "datasets", "evaluate", "torchvision", "sklear
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (
-        "import sys; from ladder_training.cli import main; "
+        "import sys; from ladder_training.cli.entry import main; "
         f"code = main({words!r}); "
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr); sys.exit(code)"
     )
@@ -67,10 +67,10 @@ def test_help_all_adds_every_inherited_field(capsys: pytest.CaptureFixture) -> N
 @pytest.fixture
 def resolved(monkeypatch: pytest.MonkeyPatch) -> list:
     """What `ladder pretrain` was asked to run, without running it."""
-    import ladder_training.pretrain
+    import ladder_training.pretraining.run
 
     calls: list = []
-    monkeypatch.setattr(ladder_training.pretrain, "pretrain", lambda recipe: calls.append(recipe) or 0)
+    monkeypatch.setattr(ladder_training.pretraining.run, "pretrain", lambda recipe: calls.append(recipe) or 0)
     return calls
 
 
@@ -173,7 +173,7 @@ def test_the_module_and_the_script_are_the_same_command() -> None:
 
 
 def test_secrets_stay_out_of_the_recorded_command() -> None:
-    from ladder_training.run_folder import command_line, recorded_values
+    from ladder_training.runs.run_folder import command_line, recorded_values
 
     for words in (["--hub-token", "hf_secret"], ["--hub_token=hf_secret"]):
         assert "hf_secret" not in command_line(["pretrain", "digits", *words, "--seed", "1"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ladder_training import evaluation
-from ladder_training.cli import main
+from ladder_training.cli.entry import main
 from ladder_training.compare import figures, training_cell
 from ladder_training.compare.evaluations import REPEAT_STRIDE
 from ladder_training.errors import TrainingStopped

@@ -15,7 +15,7 @@ def test_help_imports_nothing_heavy() -> None:
     import sys
 
     code = (
-        "import sys; from ladder_training.cli import main; code = main(['compare', '--help']); "
+        "import sys; from ladder_training.cli.entry import main; code = main(['compare', '--help']); "
         "print([n for n in ('torch', 'transformers', 'datasets', 'matplotlib', 'scipy') if n in sys.modules]);"
         "sys.exit(code)"
     )

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import ResNetConfig, set_seed
 
-from ladder_training.build import build_model, build_views, load_data, training_arguments
-from ladder_training.cli import main
+from ladder_training.cli.entry import main
 from ladder_training.compare.figures import comparison_figures
 from ladder_training.compare.gradients import parameters_by_stage, shares
-from ladder_training.recipe import Recipe, resolve
-from ladder_training.trainer import LadderTrainer
+from ladder_training.config.recipe import Recipe, resolve
+from ladder_training.pretraining.build import build_model, build_views, load_data, training_arguments
+from ladder_training.trainer.trainer import LadderTrainer
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 VALUES: dict[str, Any] = {

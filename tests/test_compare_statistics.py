@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from ladder_training.compare.metrics import figures_of, headline_of
-from ladder_training.compare.stability import verdict
+from ladder_training.compare.short_runs import verdict
 from ladder_training.compare.statistics import paired_difference, steps_to_reach, summarise, t_quantile
 from ladder_training.compare.summary import mean_curves
 from ladder_training.compare.training_cell import LOG_POINTS, thinned_log

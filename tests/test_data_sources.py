@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from stream_data import encoded, write_tar
 
-from ladder_training.cli import main
-from ladder_training.trainer import LadderTrainer
+from ladder_training.cli.entry import main
+from ladder_training.trainer.trainer import LadderTrainer
 
 RECIPE = """
 image_size: 32

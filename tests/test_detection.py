@@ -9,11 +9,11 @@ import torch
 
 from ladder_training.errors import UserError
 from ladder_training.evaluation import detection
-from ladder_training.evaluation.coco_metric import average_precision, coco_metric
-from ladder_training.evaluation.detection_data import DetectionImages, ObjectReader
-from ladder_training.evaluation.detection_model import build_detector
-from ladder_training.evaluation.load import ImageSettings, load_backbone
-from ladder_training.evaluation.object_detection import train_detector
+from ladder_training.evaluation.backbone import ImageSettings, load_backbone
+from ladder_training.evaluation.object_detection.coco_metric import average_precision, coco_metric
+from ladder_training.evaluation.object_detection.data import DetectionImages, ObjectReader
+from ladder_training.evaluation.object_detection.model import build_detector
+from ladder_training.evaluation.object_detection.task import train_detector
 from ladder_training.evaluation.options import DetectionOptions, read_recipe
 from ladder_training.evaluation.tuning import SeededBatches, TunedBackbone, make_accelerator
 

@@ -10,9 +10,9 @@ from test_views import encode, natural_image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as reference
 
-from ladder_training.device_views import DeviceViews
-from ladder_training.view_parameters import PARAMETER_COUNT, ColourParameters, Draws
-from ladder_training.views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
+from ladder_training.views.device import DeviceViews
+from ladder_training.views.draws import PARAMETER_COUNT, ColourParameters, Draws
+from ladder_training.views.two_views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
 
 STD = torch.tensor(IMAGENET_STD)[:, None, None]
 

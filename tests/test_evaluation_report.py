@@ -10,7 +10,7 @@ import torch
 
 from ladder_training.errors import UserError
 from ladder_training.evaluation import semi_supervised
-from ladder_training.evaluation.load import StageFeatures, default_output, load_backbone, load_image_settings
+from ladder_training.evaluation.backbone import StageFeatures, default_output, load_backbone, load_image_settings
 from ladder_training.evaluation.options import TASK_OPTIONS, KnnOptions, read_options, read_recipe
 from ladder_training.evaluation.report import EvaluationResult, file_name
 from ladder_training.evaluation.splits import resolve_splits
@@ -75,7 +75,8 @@ def test_the_package_is_light_and_gives_functions():
         "heavy = {'torch', 'transformers', 'datasets', 'evaluate', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "from ladder_training.evaluation import knn, linear, detection, segmentation, semi_supervised, knn_accuracy\n"
-        "import ladder_training.evaluation.object_detection, ladder_training.evaluation.semantic_segmentation\n"
+        "import ladder_training.evaluation.object_detection.task\n"
+        "import ladder_training.evaluation.semantic_segmentation.task\n"
         "assert all(map(callable, (e.knn, e.linear, e.detection, e.segmentation, e.semi_supervised, e.knn_accuracy)))\n"
         "assert 'evaluate' not in sys.modules and 'sklearn' not in sys.modules\n"
     )

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ladder_training.cli import main
+from ladder_training.cli.entry import main
 from ladder_training.errors import UserError
-from ladder_training.export import export
-from ladder_training.export_keys import detectron2_key
+from ladder_training.export.backbone import export
+from ladder_training.export.keys import detectron2_key
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining, LadderSiameseModel
 
 HEADS = {"projection_hidden_size": 16, "projection_size": 8, "local_grid_size": 2}

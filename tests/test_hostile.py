@@ -191,7 +191,7 @@ def test_code_in_a_repository_never_runs(folder: Path, tmp_path: Path, monkeypat
     write_json(folder / "config.json", config | {"auto_map": auto_map})
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     write_json(folder / "preprocessor_config.json", processor | {"auto_map": {"AutoImageProcessor": "evil.Evil"}})
-    from ladder_training.evaluation.load import load_backbone, load_image_settings
+    from ladder_training.evaluation.backbone import load_backbone, load_image_settings
 
     LadderSiameseModel.from_pretrained(folder)
     load_native_backbone(folder)
@@ -296,7 +296,7 @@ def test_lengths_of_headers_are_no_reason_to_take_memory(folder: Path) -> None:
 )
 def test_preprocessors_that_make_no_sense(changes: dict[str, Any], field: str, folder: Path) -> None:
     from ladder_training.errors import UserError
-    from ladder_training.processor import image_processor, processor_of
+    from ladder_training.models.processor import image_processor, processor_of
 
     good = json.loads(image_processor(32).to_json_string())
     write_json(folder / "preprocessor_config.json", good | changes)
@@ -305,7 +305,7 @@ def test_preprocessors_that_make_no_sense(changes: dict[str, Any], field: str, f
 
 
 def test_a_preprocessor_sets_only_its_own_fields(folder: Path) -> None:
-    from ladder_training.processor import image_processor, processor_of
+    from ladder_training.models.processor import image_processor, processor_of
 
     good = json.loads(image_processor(32).to_json_string())
     write_json(folder / "preprocessor_config.json", good | {"preprocess": "evil", "__class__": "x", "evil": 1})

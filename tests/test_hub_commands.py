@@ -17,7 +17,7 @@ from hub_server.tokens import INVALID, READ, WRITE
 from safetensors.torch import load, load_file, save
 
 from ladder_model_cards import push
-from ladder_training.cli import main
+from ladder_training.cli.entry import main
 
 pytest_plugins = ["hub_server.fixtures"]
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -224,7 +224,7 @@ def test_pretraining_goes_on_from_a_name_with_its_target(
 ) -> None:
     """The EMA target starts as it was saved: bit for bit in the first step's target before the update."""
     from ladder_model_cards import build_card
-    from ladder_training.trainer import LadderTrainer
+    from ladder_training.trainer.trainer import LadderTrainer
 
     started: dict[str, torch.Tensor] = {}
     train = LadderTrainer.train
@@ -293,7 +293,7 @@ def test_data_sets_of_the_hub_are_known_with_their_commit(
     import huggingface_hub
     from PIL import Image
 
-    from ladder_training.streams import hub_dataset
+    from ladder_training.data.sources import hub_dataset
 
     asked = []
 

@@ -15,9 +15,9 @@ from safetensors.torch import load, load_file
 from view_dataset import ViewPairs
 
 from ladder_model_cards.card import BEGIN
-from ladder_training.arguments import LadderTrainingArguments
+from ladder_training.config.arguments import LadderTrainingArguments
 from ladder_training.errors import UserError
-from ladder_training.trainer import LadderTrainer
+from ladder_training.trainer.trainer import LadderTrainer
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 pytest_plugins = ["hub_server.fixtures"]

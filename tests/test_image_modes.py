@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ladder_training.errors import BadImageError
-from ladder_training.images import decode_image
+from ladder_training.images.decode import decode_image
 
 # Four areas of 16 x 16: red, green, blue, light grey.
 COLOURS = np.array([[[200, 30, 30], [30, 180, 40]], [[20, 40, 190], [220, 220, 220]]], dtype=np.uint8)

@@ -14,8 +14,8 @@ from stream_data import encoded
 from test_views import encode, natural_image
 
 from ladder_training.errors import BadImageError
-from ladder_training.images import decode_image, open_image
-from ladder_training.jpeg_header import count_scans, is_complete, read_jpeg_header, top_rows
+from ladder_training.images.decode import decode_image, open_image
+from ladder_training.images.jpeg_header import count_scans, is_complete, read_jpeg_header, top_rows
 
 
 def file_of(image: Image.Image, kind: str, **options: Any) -> bytes:

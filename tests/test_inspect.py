@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from stream_data import encoded, write_tar
 
-from ladder_training.cli import main
-from ladder_training.contact_sheet import VIEW_COLOURS, contact_sheet, save_contact_sheet, source_points
-from ladder_training.inspect_data import evenly, inspect_data, inspect_one
-from ladder_training.speed import compare_with_step, measure_step
-from ladder_training.streams import load_image_stream
-from ladder_training.views import TwoViewTransform
+from ladder_training.cli.entry import main
+from ladder_training.data.sources import load_image_stream
+from ladder_training.inspection.contact_sheet import VIEW_COLOURS, contact_sheet, save_contact_sheet, source_points
+from ladder_training.inspection.data import evenly, inspect_data, inspect_one
+from ladder_training.inspection.speed import compare_with_step, measure_step
+from ladder_training.views.two_views import TwoViewTransform
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 from modeling_ladder.matching import match_locations
 

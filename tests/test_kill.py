@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from stream_data import encoded
 
-from ladder_training.checkpoints import damage, list_checkpoints
+from ladder_training.runs.checkpoints import damage, list_checkpoints
 
 HERE = Path(__file__).parent
 IMAGES, SPOILT = 45, (3, 31)

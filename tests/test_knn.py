@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ladder_training.errors import UserError
-from ladder_training.evaluation import knn, knn_accuracy, neighbour_votes
-from ladder_training.evaluation.neighbour_votes import knn_votes
+from ladder_training.evaluation import knn, knn_accuracy
+from ladder_training.evaluation.image_classification import neighbour_votes
+from ladder_training.evaluation.image_classification.neighbour_votes import knn_votes
 
 
 def brute_force_votes(train, labels, test, k, temperature, classes):
@@ -139,9 +140,9 @@ def test_k_is_clamped_with_a_note(backbone):
 
 
 def test_features_are_the_pooled_stages_in_eval_mode(backbone):
+    from ladder_training.evaluation.backbone import ImageSettings, load_backbone
     from ladder_training.evaluation.features import extract_features
     from ladder_training.evaluation.image_transforms import CenterTransform
-    from ladder_training.evaluation.load import ImageSettings, load_backbone
 
     data = coloured_squares(5, 0)
     transform = CenterTransform(ImageSettings(size=32))

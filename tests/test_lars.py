@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ladder_training.lars import Lars, trust_ratios
+from ladder_training.trainer.lars import Lars, trust_ratios
 
 
 def reference_step(p, g, buffer, lr, momentum, decay, eta):

@@ -9,10 +9,15 @@ import torch.nn.functional as F
 
 from ladder_training.errors import UserError
 from ladder_training.evaluation import linear
-from ladder_training.evaluation.classification import stratified_split
-from ladder_training.evaluation.linear_heads import ParallelHeads, best_rates, make_optimizer, set_cosine
-from ladder_training.evaluation.linear_probe import fit_probe
-from ladder_training.evaluation.linear_stream import is_held_out
+from ladder_training.evaluation.image_classification.linear_heads import (
+    ParallelHeads,
+    best_rates,
+    make_optimizer,
+    set_cosine,
+)
+from ladder_training.evaluation.image_classification.linear_probe import fit_probe
+from ladder_training.evaluation.image_classification.linear_stream import is_held_out
+from ladder_training.evaluation.image_classification.task import stratified_split
 from ladder_training.evaluation.options import LinearOptions, read_recipe
 
 

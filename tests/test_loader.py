@@ -9,13 +9,13 @@ import pytest
 import torch
 from stream_data import NumberViews, numbered, numbers
 
+from ladder_training.data.mixing import mix_streams
+from ladder_training.data.order import PassOrders, stable_hash, view_seed
 from ladder_training.errors import UserError
-from ladder_training.loader import ViewLoader
-from ladder_training.map_source import apportion
-from ladder_training.mixing import mix_streams
-from ladder_training.order import PassOrders, stable_hash, view_seed
-from ladder_training.shards import deal_shards
-from ladder_training.stream_source import StreamPart
+from ladder_training.loading.loader import ViewLoader
+from ladder_training.loading.map_source import apportion
+from ladder_training.loading.shards import deal_shards
+from ladder_training.loading.stream_source import StreamPart
 
 
 def take(dataset, count, **options):
@@ -366,7 +366,7 @@ def _rank_main(rank, port, folder, results):
     import torch.distributed as dist
 
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    from ladder_training.streams import load_image_stream
+    from ladder_training.data.sources import load_image_stream
 
     found = {}
     for kind, workers in itertools.product(("map", "stream"), (0, 2)):

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stream_data import NumberViews, numbered, write_parquet
 
+from ladder_training.data.mixing import mix_streams
 from ladder_training.errors import TrainingStopped, UserError
-from ladder_training.loader import ViewLoader
-from ladder_training.mixing import mix_streams
+from ladder_training.loading.loader import ViewLoader
 
 SIZE = 103
 BAD = frozenset(range(5, SIZE, 13))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ladder_training.monitor import HeldOutImages, leave_one_out_knn, look
+from ladder_training.trainer.monitor import HeldOutImages, leave_one_out_knn, look
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 

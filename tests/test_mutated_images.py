@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from ladder_training.errors import BadImageError
-from ladder_training.loader import ViewLoader
-from ladder_training.views import TwoViewTransform
+from ladder_training.loading.loader import ViewLoader
+from ladder_training.views.two_views import TwoViewTransform
 
 LONGEST = 20.0
 """Seconds for one image; a damaged header may ask for up to 100 million pixels, which takes about two."""

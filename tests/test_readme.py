@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ladder_training.cli import main
-from ladder_training.recipe import read_recipe
+from ladder_training.cli.entry import main
+from ladder_training.config.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ladder_training.arguments import LadderTrainingArguments
-from ladder_training.errors import UserError
-from ladder_training.help_text import COMMON_INHERITED
-from ladder_training.recipe import (
+from ladder_training.cli.help_text import COMMON_INHERITED
+from ladder_training.config.arguments import LadderTrainingArguments
+from ladder_training.config.recipe import (
     OWN_GROUPS,
     all_fields,
     own_fields,
@@ -18,7 +17,8 @@ from ladder_training.recipe import (
     read_recipe,
     resolve,
 )
-from ladder_training.values import coerce, from_text, load_yaml
+from ladder_training.config.values import coerce, from_text, load_yaml
+from ladder_training.errors import UserError
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -181,7 +181,7 @@ def test_own_fields_are_the_trainers_fields_and_every_field_has_a_help_text() ->
 def test_packaged_recipes_are_read_and_make_arguments_and_a_network(name: str, tmp_path: Path) -> None:
     import torch
 
-    from ladder_training.build import build_model, training_arguments
+    from ladder_training.pretraining.build import build_model, training_arguments
 
     # Mixed precision is a matter of the machine, which here may have none.
     recipe = resolve(read_recipe(name), {"bf16": ["false"]})

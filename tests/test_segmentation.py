@@ -11,13 +11,18 @@ from PIL import Image as PILImage
 
 from ladder_training.errors import UserError
 from ladder_training.evaluation import segmentation
-from ladder_training.evaluation.dilation import dilate
-from ladder_training.evaluation.load import ImageSettings, load_backbone
-from ladder_training.evaluation.mean_iou import confusion_matrix, mean_iou_metric, scores_of
+from ladder_training.evaluation.backbone import ImageSettings, load_backbone
 from ladder_training.evaluation.options import SegmentationOptions, read_recipe
-from ladder_training.evaluation.segmentation_data import LabelledImages, TrainingCrops, read_label_map, resize_labels
-from ladder_training.evaluation.segmentation_model import SegmentationNetwork, segmentation_loss
-from ladder_training.evaluation.semantic_segmentation import predict
+from ladder_training.evaluation.semantic_segmentation.data import (
+    LabelledImages,
+    TrainingCrops,
+    read_label_map,
+    resize_labels,
+)
+from ladder_training.evaluation.semantic_segmentation.dilation import dilate
+from ladder_training.evaluation.semantic_segmentation.mean_iou import confusion_matrix, mean_iou_metric, scores_of
+from ladder_training.evaluation.semantic_segmentation.model import SegmentationNetwork, segmentation_loss
+from ladder_training.evaluation.semantic_segmentation.task import predict
 
 
 def test_iou_by_hand():

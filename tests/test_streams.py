@@ -10,12 +10,12 @@ import pytest
 from huggingface_hub import constants
 from stream_data import NumberViews, encoded, numbered, write_parquet, write_tar
 
-from ladder_training.columns import find_image_column, find_label_column
+from ladder_training.data.columns import find_image_column, find_label_column
+from ladder_training.data.held_out import split_monitoring
+from ladder_training.data.mixing import MapMixture, mix_streams
+from ladder_training.data.sources import load_image_stream, split_names
 from ladder_training.errors import UserError
-from ladder_training.held_out_split import split_monitoring
-from ladder_training.loader import ViewLoader
-from ladder_training.mixing import MapMixture, mix_streams
-from ladder_training.streams import load_image_stream, split_names
+from ladder_training.loading.loader import ViewLoader
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -53,7 +53,7 @@ def test_digits_are_the_1797_of_scikit_learn_split_by_content():
 
 
 def _is_test(pixels):
-    from ladder_training.order import stable_hash
+    from ladder_training.data.order import stable_hash
 
     return stable_hash("digits", pixels.astype(np.uint8).tobytes().hex()) % 100 < 20
 

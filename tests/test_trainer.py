@@ -11,12 +11,12 @@ import torch
 from transformers import TrainerCallback
 from view_dataset import ViewPairs
 
-from ladder_training.arguments import LadderTrainingArguments
+from ladder_training.config.arguments import LadderTrainingArguments
 from ladder_training.errors import TrainingStopped, UserError
-from ladder_training.lars import Lars
-from ladder_training.momentum import target_momentum
-from ladder_training.monitor import Figures
-from ladder_training.trainer import BATCH_NORM_SETTLED, LadderTrainer
+from ladder_training.trainer.lars import Lars
+from ladder_training.trainer.momentum import target_momentum
+from ladder_training.trainer.monitor import Figures
+from ladder_training.trainer.trainer import BATCH_NORM_SETTLED, LadderTrainer
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from test_trainer import assert_equal, make_arguments, make_model, weights
 
 from ladder_training import LadderTrainer, TwoViewTransform, load_image_stream
-from ladder_training.preprocess import center_view
+from ladder_training.images.center import center_view
 
 
 def pictures(count: int, labels: bool = True, seed: int = 0) -> datasets.Dataset:

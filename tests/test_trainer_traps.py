@@ -9,9 +9,9 @@ from test_trainer import make_arguments, make_model
 from transformers import TrainerCallback
 from view_dataset import ViewPairs
 
-from ladder_training.arguments import LadderTrainingArguments
+from ladder_training.config.arguments import LadderTrainingArguments
 from ladder_training.errors import UserError
-from ladder_training.trainer import LadderTrainer
+from ladder_training.trainer.trainer import LadderTrainer
 
 
 @pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
@@ -101,7 +101,7 @@ def test_the_trainer_converts_batch_norm_on_several_gpus_only(tiny_backbone, tmp
         torch.nn.SyncBatchNorm, "convert_sync_batchnorm", lambda model: (converted.append(model), model)[1]
     )
     # Any error after the conversion: there is no GPU to go on with.
-    monkeypatch.setattr("ladder_training.trainer._all_parameters_used", lambda model: 1 / 0)
+    monkeypatch.setattr("ladder_training.trainer.trainer._all_parameters_used", lambda model: 1 / 0)
     for world_size, device, wanted, calls in ((1, "cuda", True, 0), (2, "cpu", True, 0), (2, "cuda", True, 1)):
         args = SimpleNamespace(
             n_gpu=1,

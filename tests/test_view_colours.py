@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from ladder_training import colour
-from ladder_training.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, ColourParameters
+from ladder_training.views import colour
+from ladder_training.views.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ColourParameters
 
 ADJUST = {
     BRIGHTNESS: reference.adjust_brightness,

@@ -16,9 +16,9 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from ladder_training.errors import BadImageError
-from ladder_training.images import decode_image
-from ladder_training.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, Chances, Draws
-from ladder_training.views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
+from ladder_training.images.decode import decode_image
+from ladder_training.views.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Chances, Draws
+from ladder_training.views.two_views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
 
 CROP_ONLY = {
     "jitter": 0.0,

@@ -8,8 +8,8 @@ import torch
 from transformers import ResNetConfig
 from view_dataset import ViewPairs
 
-from ladder_training.arguments import LadderTrainingArguments
-from ladder_training.trainer import LadderTrainer
+from ladder_training.config.arguments import LadderTrainingArguments
+from ladder_training.trainer.trainer import LadderTrainer
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 

@@ -7,23 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .arguments import LadderTrainingArguments
+    from .config.arguments import LadderTrainingArguments
+    from .data.sources import load_image_stream
     from .errors import TrainingStopped, UserError
-    from .lars import Lars
-    from .loader import ViewLoader
-    from .streams import load_image_stream
-    from .trainer import LadderTrainer
-    from .views import TwoViewTransform
+    from .loading.loader import ViewLoader
+    from .trainer.lars import Lars
+    from .trainer.trainer import LadderTrainer
+    from .views.two_views import TwoViewTransform
 
 _HOMES = {
-    "LadderTrainer": "trainer",
-    "LadderTrainingArguments": "arguments",
-    "Lars": "lars",
+    "LadderTrainer": "trainer.trainer",
+    "LadderTrainingArguments": "config.arguments",
+    "Lars": "trainer.lars",
     "TrainingStopped": "errors",
-    "TwoViewTransform": "views",
+    "TwoViewTransform": "views.two_views",
     "UserError": "errors",
-    "ViewLoader": "loader",
-    "load_image_stream": "streams",
+    "ViewLoader": "loading.loader",
+    "load_image_stream": "data.sources",
 }
 
 __all__ = [

@@ -58,7 +58,7 @@ done
 # Detection: which learning rate tells a pretrained backbone from an untrained one?
 python - <<'PYTHON'
 from transformers import ResNetBackbone, ResNetConfig, set_seed
-from ladder_training.model_reference import image_processor
+from ladder_training.models.reference import image_processor
 
 stages = ["stage1", "stage2", "stage3", "stage4"]
 config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1] * 4, layer_type="basic", out_features=stages)

@@ -93,10 +93,10 @@ def measure_run(folder: Path) -> dict[str, Any]:
     import torch
     from transformers import set_seed
 
-    from ladder_training.build import build_model
     from ladder_training.compare.gradients import view_batches
-    from ladder_training.recipe import Recipe, resolve
-    from ladder_training.run_folder import PRETRAINING, read_run
+    from ladder_training.config.recipe import Recipe, resolve
+    from ladder_training.pretraining.build import build_model
+    from ladder_training.runs.run_folder import PRETRAINING, read_run
     from modeling_ladder import LadderSiameseForPreTraining
 
     recipe = resolve(Recipe("run", "", read_run(folder)["recipe"]["values"], str(folder)))
@@ -157,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     import torch
 
-    from ladder_training.run_folder import hardware
+    from ladder_training.runs.run_folder import hardware
 
     torch.set_num_threads(1)
     file = arguments.comparison / "insight.json"

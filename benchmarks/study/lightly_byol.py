@@ -34,8 +34,8 @@ def lightly_run(recipe: Any, folder: Path) -> None:
     from PIL import Image
     from transformers import get_cosine_schedule_with_warmup, set_seed
 
-    from ladder_training.build import build_model, load_data, network_config, training_arguments
-    from ladder_training.processor import image_processor
+    from ladder_training.models.processor import image_processor
+    from ladder_training.pretraining.build import build_model, load_data, network_config, training_arguments
 
     config, arguments, views = network_config(recipe), training_arguments(recipe, folder), recipe.views
     seed, steps = arguments.seed, arguments.max_steps
@@ -137,9 +137,9 @@ def main() -> None:
     import lightly
     import torch
 
-    from ladder_training.pretrain import pretrain
-    from ladder_training.recipe import read_recipe, resolve
-    from ladder_training.run_folder import hardware
+    from ladder_training.config.recipe import read_recipe, resolve
+    from ladder_training.pretraining.run import pretrain
+    from ladder_training.runs.run_folder import hardware
 
     torch.set_num_threads(1)
     done = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {"seeds": {}}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import write_text
-from ..run_folder import now, versions
+from ..runs.run_folder import now, versions
 from .fingerprints import differing_field, plain
 
 PRETRAIN, GRADIENTS = "pretrain", "gradients"

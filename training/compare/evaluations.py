@@ -4,11 +4,11 @@ import functools
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..config.fields import unknown_name
+from ..config.recipe import ResolvedRecipe
 from ..errors import UserError
 from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
 from ..evaluation.report import file_name
-from ..fields import unknown_name
-from ..recipe import ResolvedRecipe
 from .fingerprints import data_name
 from .options import CompareOptions
 
@@ -108,9 +108,9 @@ def missing_labels(evaluation: Evaluation) -> str | None:
 @functools.cache
 def _missing_labels(dataset: str, split: str | None, label_column: str | None, streaming: bool) -> str | None:
     """As `missing_labels`; several tasks ask about the same data."""
-    from ..columns import find_label_column
+    from ..data.columns import find_label_column
+    from ..data.sources import load_image_stream, split_names
     from ..evaluation.splits import FIT_NAMES, SCORE_NAMES
-    from ..streams import load_image_stream, split_names
 
     splits = split_names(dataset)
     fit = next((name for name in FIT_NAMES if name in splits), None)
@@ -139,8 +139,8 @@ def check_data(evaluation: Evaluation) -> None:
 def _check_columns(evaluation: Evaluation) -> None:
     """Open the splits of an evaluation and find its columns, as the task itself will."""
     from ..evaluation import splits as splits_module
-    from ..evaluation.detection_data import check_layout
-    from ..evaluation.segmentation_data import label_map_column
+    from ..evaluation.object_detection.data import check_layout
+    from ..evaluation.semantic_segmentation.data import label_map_column
 
     asked = evaluation.settings.get
     streaming = bool(asked("streaming"))
@@ -165,7 +165,7 @@ def _read_alike(recipe: ResolvedRecipe) -> dict[str, Any]:
 
 
 def _from_file(path: str) -> list[Evaluation]:
-    from ..values import read_yaml
+    from ..config.values import read_yaml
 
     listed = read_yaml(path, "evaluations")
     if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..build import network_config
-from ..fields import default_of
-from ..options import TrainingOptions
-from ..recipe import ResolvedRecipe, own_fields
-from ..run_folder import FREE_FIELDS
+from ..config.fields import default_of
+from ..config.options import TrainingOptions
+from ..config.recipe import ResolvedRecipe, own_fields
+from ..pretraining.build import network_config
+from ..runs.run_folder import FREE_FIELDS
 
 DATA_FIELDS = ("dataset", "eval_dataset", "from_model")
 

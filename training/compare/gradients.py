@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..build import build_model, build_views, load_data
-from ..loader import ViewLoader
-from ..recipe import ResolvedRecipe
-from ..run_folder import PRETRAINING
+from ..config.recipe import ResolvedRecipe
+from ..loading.loader import ViewLoader
+from ..pretraining.build import build_model, build_views, load_data
+from ..runs.run_folder import PRETRAINING
 
 if TYPE_CHECKING:
     from modeling_ladder import LadderSiameseForPreTraining
@@ -60,7 +60,7 @@ def view_batches(recipe: ResolvedRecipe, count: int = BATCHES) -> list[dict[str,
     loader = ViewLoader(data.train, views, batch_size=size, seed=SEED, image_column=recipe.data.image_column)
     batches = [dict(batch) for batch in itertools.islice(iter(loader), count)]
     if recipe.views.device_views:
-        from ..device_views import DeviceViews
+        from ..views.device import DeviceViews
 
         batches = [DeviceViews(views)(batch) for batch in batches]
     return batches

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.recipe import ResolvedRecipe
 from ..errors import UserError
-from ..recipe import ResolvedRecipe
 from .options import CompareOptions
 
 BATCH_SIZES = (16, 64, 256)
@@ -74,7 +74,7 @@ def planned_stability(options: CompareOptions, recipe: ResolvedRecipe) -> Stabil
     Raises:
         UserError: a number is out of range.
     """
-    from ..build import training_arguments
+    from ..pretraining.build import training_arguments
 
     arguments = training_arguments(recipe, recipe.run.output)
     rates = options.stability_learning_rates or [arguments.peak_learning_rate * factor for factor in FACTORS]

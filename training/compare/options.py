@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..fields import option
+from ..config.fields import option
 
 
 @dataclass(kw_only=True)

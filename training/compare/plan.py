@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config.fields import unknown_name
+from ..config.recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
+from ..config.values import coerce, read_yaml
 from ..errors import UserError
-from ..fields import unknown_name
-from ..recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
-from ..values import coerce, read_yaml
 from .evaluations import Evaluation, planned_evaluations
 from .fingerprints import run_fingerprint
 from .grid import Stability, planned_stability
@@ -133,7 +133,7 @@ def make_plan(options: CompareOptions) -> Plan:
         raise UserError("seeds: give at least one")
     if options.jobs < 1:
         raise UserError(f"jobs must be at least 1, got {options.jobs}")
-    from ..build import build_views, network_config, training_arguments
+    from ..pretraining.build import build_views, network_config, training_arguments
 
     for method in plan.methods:
         recipe = plan.recipe(method, plan.seeds[0])

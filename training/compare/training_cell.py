@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..build import build_model, build_views
-from ..checkpoints import list_checkpoints
+from ..config.recipe import ResolvedRecipe
 from ..errors import TrainingStopped
 from ..files import folder_written_at_once
-from ..processor import image_processor
-from ..recipe import ResolvedRecipe
-from ..run_folder import PRETRAINING, differing_fields, git_commit, hardware, read_run, recorded_values
+from ..models.processor import image_processor
+from ..pretraining.build import build_model, build_views
+from ..runs.checkpoints import list_checkpoints
+from ..runs.run_folder import PRETRAINING, differing_fields, git_commit, hardware, read_run, recorded_values
 from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, scrubbed
 from .fingerprints import DATA_FIELDS, data_name
 
@@ -37,8 +37,8 @@ def pretrain_quietly(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: as `pretrain`.
     """
-    from ..pretrain import pretrain
-    from ..published import TRAINER_STATE
+    from ..models.published import TRAINER_STATE
+    from ..pretraining.run import pretrain
 
     with contextlib.suppress(TrainingStopped):  # run.json says why
         pretrain(recipe)

@@ -20,7 +20,7 @@ from .results import (
     read_point,
     read_pretrain,
 )
-from .stability import run_point
+from .short_runs import run_point
 from .training_cell import ensure_weights, has_weights, make_training_cell, remove_checkpoints
 
 LOGS = "logs"

@@ -10,23 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .fine_tuning import semi_supervised
-    from .linear_probe import linear
-    from .nearest_neighbours import knn
-    from .neighbour_votes import knn_accuracy
-    from .object_detection import detection
+    from .image_classification.fine_tuning import semi_supervised
+    from .image_classification.linear_probe import linear
+    from .image_classification.nearest_neighbours import knn
+    from .image_classification.neighbour_votes import knn_accuracy
+    from .object_detection.task import detection
     from .report import EvaluationResult
-    from .semantic_segmentation import segmentation
+    from .semantic_segmentation.task import segmentation
 
 # No submodule may have the name of a function: importing it would put the module in the function's place.
 _HOMES = {
     "EvaluationResult": "report",
-    "detection": "object_detection",
-    "knn": "nearest_neighbours",
-    "knn_accuracy": "neighbour_votes",
-    "linear": "linear_probe",
-    "segmentation": "semantic_segmentation",
-    "semi_supervised": "fine_tuning",
+    "detection": "object_detection.task",
+    "knn": "image_classification.nearest_neighbours",
+    "knn_accuracy": "image_classification.neighbour_votes",
+    "linear": "image_classification.linear_probe",
+    "segmentation": "semantic_segmentation.task",
+    "semi_supervised": "image_classification.fine_tuning",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import BadImageError, UserError
-from .load import StageFeatures
+from .backbone import StageFeatures
 from .progress import progress
 from .report import ALL_STAGES
 from .splits import is_streaming, undecoded

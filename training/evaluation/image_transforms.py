@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BadImageError, UserError
-from ..images import decode_image
-from ..preprocess import center_view
-from .load import ImageSettings
+from ..images.center import center_view
+from ..images.decode import decode_image
+from .backbone import ImageSettings
 
 
 def read_image(image: Any, where: str) -> np.ndarray:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..config.fields import option
 from ..errors import UserError
-from ..fields import option
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import write_json
-from ..run_folder import now, versions
+from ..runs.run_folder import now, versions
 
 FOLDER = "evaluation"
 ALL_STAGES = "all"

@@ -65,7 +65,7 @@ def image_column(dataset: Any, asked: str | None) -> str:
     Raises:
         UserError: there is none, or not the one that was asked for.
     """
-    from ..columns import find_image_column
+    from ..data.columns import find_image_column
 
     if asked is None:
         return find_image_column(dataset)
@@ -79,7 +79,7 @@ def label_column(dataset: Any, asked: str | None) -> str:
     Raises:
         UserError: there is none; the message names the columns that exist.
     """
-    from ..columns import find_label_column
+    from ..data.columns import find_label_column
 
     if asked is not None:
         check_column(dataset, asked, "label_column")
@@ -176,7 +176,7 @@ def _has_splits(dataset: Any) -> bool:
 def _take(dataset: Any, name: str, wanted: tuple[str, ...], purpose: str, streaming: bool) -> tuple[Any, str]:
     """The first of the wanted splits that exists, and its name."""
     if isinstance(dataset, str | os.PathLike):
-        from ..streams import load_image_stream, split_names
+        from ..data.sources import load_image_stream, split_names
 
         existing = list(split_names(str(dataset)))
         chosen = _first(wanted, existing, name, purpose)

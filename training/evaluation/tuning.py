@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import TrainingStopped
-from .load import StageFeatures
+from .backbone import StageFeatures
 from .progress import progress
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm

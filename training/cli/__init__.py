@@ -1,0 +1,1 @@
+"""The `ladder` command: words in, one line out."""

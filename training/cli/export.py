@@ -1,0 +1,15 @@
+"""`ladder export`: writes the backbone for another library and prints how to load it."""
+
+from ..export.backbone import export
+from ..models.verification import verified
+from .options import ExportOptions
+
+
+def export_command(options: ExportOptions) -> int:
+    """Export as the command line asks, and print how to load the result."""
+    checkpoint, revision = options.checkpoint, options.revision
+    if options.verify:
+        checkpoint, revision = verified(checkpoint, revision), None
+    hint = export(checkpoint, options.format, options.output, revision, options.image_size)
+    print(f"{options.format} backbone written to {options.output}; load it with\n  {hint}")
+    return 0

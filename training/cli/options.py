@@ -1,0 +1,80 @@
+"""Options of the commands that have few; plain dataclasses without heavy imports."""
+
+from dataclasses import dataclass
+
+from ..config.fields import needed, option
+
+FORMATS = ("transformers", "torchvision", "timm", "detectron2", "onnx")
+
+
+@dataclass(kw_only=True)
+class EvaluateOptions:
+    """What every evaluation task needs."""
+
+    model: str = needed("Run folder, checkpoint, exported folder or Hub name; USER/NAME@REVISION too.")
+    revision: str | None = option(None, "Branch, tag or commit of a Hub model.")
+    verify: bool = option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")
+    dataset: str = needed("digits, Hub data set, folder of images, Parquet files or WebDataset shards.")
+    recipe: str | None = option(None, "YAML file with settings of the task, or the name of a packaged one.")
+    test_dataset: str | None = option(None, "Data set to score, where it is not a split of --dataset.")
+    output: str | None = option(None, "Folder that gets evaluation/TASK-DATASET.json; default: the run's folder.")
+    seed: int = option(0, "Seed of everything random in the task.")
+    device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
+
+
+@dataclass(kw_only=True)
+class ExportOptions:
+    """Writing the backbone for another library."""
+
+    checkpoint: str = needed("Run folder, checkpoint, exported folder or Hub name; USER/NAME@REVISION too.")
+    format: str = option("transformers", f"One of {', '.join(FORMATS)}.")
+    output: str = needed("Folder for the files.")
+    revision: str | None = option(None, "Branch, tag or commit of a Hub model.")
+    verify: bool = option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")
+    image_size: int | None = option(None, "Side of the images, for a model without preprocessor_config.json.")
+
+
+@dataclass(kw_only=True)
+class CardOptions:
+    """Writing the model card of a run again."""
+
+    directory: str = needed("Folder of a run.")
+
+
+@dataclass(kw_only=True)
+class PushOptions:
+    """Publishing a run on the Hub."""
+
+    directory: str = needed("Folder of a run.")
+    repo: str = needed("USER/NAME on the Hub.")
+    private: bool = option(False, "Make the repo private when it is created.")
+    pretraining: bool = option(False, "Publish the full pretraining checkpoint too, to continue from.")
+    revision: str | None = option(None, "Branch to push to; made from main if it does not exist.")
+    tag: str | None = option(None, "Tag to put on the pushed commit.")
+    message: str | None = option(None, "Commit message.")
+    dry_run: bool = option(False, "Only show what would be sent, and how large it is.")
+
+
+@dataclass(kw_only=True)
+class InspectOptions:
+    """Looking at data before training on it."""
+
+    dataset: list[str] | None = option(None, "Data set name, folder or files, as in pretrain; may be given twice.")
+    recipe: str | None = option(None, "Recipe whose views and model are used; its data set, unless --dataset is given.")
+    output: str | None = option(None, "Folder for inspect.json and views.png; default: runs/inspect-NAME.")
+    split: str = option("train", "Split to look at.")
+    streaming: bool = option(False, "Read as a stream.")
+    revision: str | None = option(None, "Branch, tag or commit of a Hub data set.")
+    image_column: str | None = option(None, "Column of the images; default: found by its type.")
+    image_size: int | None = option(None, "Side of the views in pixels.")
+    limit: int = option(1000, "Images to decode, spread over the data set; 0 for all.")
+    batch_size: int = option(32, "Images per batch, for the speed.")
+    num_workers: int = option(0, "Worker processes, for the speed.")
+
+
+@dataclass(kw_only=True)
+class DemoOptions:
+    """The tour of the package on handwritten digits."""
+
+    directory: str = needed("Folder for the run.")
+    steps: int | None = option(None, "Optimizer steps; default: the recipe's.")

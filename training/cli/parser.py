@@ -1,0 +1,171 @@
+"""Options of the command line, made from the dataclasses that declare them; nothing heavy is imported here."""
+
+import argparse
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import Field
+from typing import Any, NoReturn
+
+from ..config.fields import default_of, unknown_name
+from ..config.recipe import ALIASES
+from ..config.values import is_list, is_switch
+from ..errors import UserError
+
+_SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0", "none", "null")
+Fields = Mapping[str, tuple[Any, Field]]
+
+
+class OptionParser(argparse.ArgumentParser):
+    """argparse with our spelling rules: `--max_steps` is `--max-steps`, `--no-streaming` is `--streaming false`.
+
+    An error is a `UserError` of one line; an unknown option names the nearest one that exists.
+    """
+
+    def __init__(self, usage: str, description: str) -> None:
+        super().__init__(
+            prog="ladder",
+            usage=usage,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        self._declared: dict[str, tuple[Any, str]] = {}
+        self._help_flags = {"help": "Show this text."}
+
+    def error(self, message: str) -> NoReturn:
+        """Every mistake of the command line is the user's to mend."""
+        command = " ".join(self.usage.split()[:2])
+        raise UserError(f"{message} (see `{command} --help`)")
+
+    def add_fields(self, title: str, declared: Fields) -> None:
+        """Add a group with one option per dataclass field."""
+        group = self.add_argument_group(title)
+        aliases = {field: alias for alias, field in ALIASES.items() if field in declared and alias not in declared}
+        for name, (annotation, item) in declared.items():
+            several = is_list(annotation)
+            settings = {"dest": name, "action": "append", "metavar": _metavar(annotation)}
+            settings["nargs"] = "+" if several and not _takes_one(annotation) else None
+            shown, *hidden = [aliases[name], name] if aliases.get(name) == "from" else [name, *_alias(aliases, name)]
+            group.add_argument(f"--{shown}", help=_help(item), **settings)
+            for spelling in hidden:
+                group.add_argument(f"--{spelling}", help=argparse.SUPPRESS, **settings)
+            for spelling in (shown, *hidden):
+                self._declared[spelling] = (annotation, name)
+
+    def add_flag(self, name: str, text: str) -> None:
+        """Add a flag that shows help and does nothing else."""
+        self._help_flags[name] = text
+
+    def parse(self, words: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+        """Read the words of a command.
+
+        Returns:
+            Positional arguments by name, and for each option that was given its words.
+
+        Raises:
+            UserError: an option does not exist, has no value, or a positional argument is missing or too many.
+        """
+        found = vars(self.parse_args(self._normalised(words)))
+        names = {name for _, name in self._declared.values()}
+        options = {name: _flat(value, self._annotation(name)) for name, value in found.items() if name in names}
+        return {name: value for name, value in found.items() if name not in names}, options
+
+    def full_help(self) -> str:
+        """The help text, with the flags that show help at its end."""
+        group = self.add_argument_group("help")
+        for name, text in self._help_flags.items():
+            group.add_argument(f"--{name}", action="store_true", help=text)
+        return self.format_help()
+
+    def unknown(self, words: Iterable[str]) -> list[str]:
+        """Names of the options among the words that were not declared."""
+        names = [_option_name(word) for word in words]
+        return [name for name in names if name is not None and self._known(name) is None]
+
+    def fail_on_unknown(self, name: str) -> NoReturn:
+        """Raise the error for an option that does not exist."""
+        raise unknown_name(name, [*self._declared, *self._help_flags], f"unknown option --{name}", dashes=True)
+
+    def _known(self, name: str) -> tuple[str, str | None] | None:
+        """The declared spelling of an option, and "false" where it is a switch that is turned off."""
+        if name in self._declared:
+            return name, None
+        positive = name.removeprefix("no_")
+        if positive != name and positive in self._declared and is_switch(self._declared[positive][0]):
+            return positive, "false"
+        return None
+
+    def _annotation(self, name: str) -> Any:
+        return next(annotation for annotation, field in self._declared.values() if field == name)
+
+    def _normalised(self, words: list[str]) -> list[str]:
+        """The words with one spelling per option and `--name=value` wherever there is one value."""
+        result, position = [], 0
+        while position < len(words):
+            word, position = words[position], position + 1
+            name = _option_name(word)
+            if name is None:
+                result.append(word)
+                continue
+            known = self._known(name)
+            if known is None:
+                self.fail_on_unknown(name)
+            spelling, value = known
+            annotation = self._declared[spelling][0]
+            following = words[position] if position < len(words) else None
+            if "=" in word:
+                value = word.partition("=")[2]
+            elif value is None and is_switch(annotation):
+                value = "true"
+                if following is not None and following.lower() in _SWITCH_WORDS:
+                    value, position = following, position + 1
+            elif value is None and not (is_list(annotation) and not _takes_one(annotation)):
+                if following is None or _option_name(following) is not None:
+                    raise UserError(f"option --{name} needs a value")
+                value, position = following, position + 1
+            result.append(f"--{spelling}" if value is None else f"--{spelling}={value}")
+        return result
+
+
+def _alias(aliases: Mapping[str, str], name: str) -> list[str]:
+    """The other name of a field, where it has one."""
+    return [aliases[name]] if name in aliases else []
+
+
+def _option_name(word: str) -> str | None:
+    """The name in `--name` or `--name=value` with underscores, or None for another word."""
+    if not word.startswith("--") or len(word) == 2:
+        return None
+    return word[2:].partition("=")[0].replace("-", "_")
+
+
+def _takes_one(annotation: Any) -> bool:
+    """Whether an option is one text or several: then each use of it gives one."""
+    return str in typing.get_args(annotation)
+
+
+def _flat(value: list[Any], annotation: Any) -> list[str]:
+    """The words of an option that may have been given several times; of a single-valued one the last wins."""
+    words = [word for entry in value for word in (entry if isinstance(entry, list) else [entry])]
+    return words if is_list(annotation) else words[-1:]
+
+
+def _metavar(annotation: Any) -> str:
+    """What stands for the value in the help."""
+    members = [annotation, *typing.get_args(annotation)]
+    members += [inner for member in members if is_list(member) for inner in typing.get_args(member)]
+    for kind, shown in ((float, "NUMBER"), (int, "N"), (bool, "[true|false]")):
+        if kind in members:
+            return shown
+    return "{...}" if any(typing.get_origin(member) is dict for member in members) else "X"
+
+
+def _help(item: Field) -> str:
+    """The help of a field with its default, ready for argparse (which reads % as a format)."""
+    text = " ".join(str(item.metadata.get("help", "")).split())
+    default = default_of(item)
+    if default is not None and "default:" not in text.lower() and not isinstance(default, (list, dict)):
+        text = f"{text} (default: {getattr(default, 'value', default)})"
+    return text.replace("%", "%%")

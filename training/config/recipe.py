@@ -1,0 +1,183 @@
+"""Recipes: flat YAML files whose fields are our own options and those of transformers' TrainingArguments."""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .fields import unknown_name
+from .options import DataOptions, ModelOptions, RunOptions, TrainingOptions, ViewOptions
+from .values import coerce, from_text, load_yaml
+
+RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
+OWN_GROUPS: Mapping[str, type] = {
+    "images": DataOptions,
+    "network and levels": ModelOptions,
+    "views": ViewOptions,
+    "training": TrainingOptions,
+    "run": RunOptions,
+}
+LEVEL_FIELDS = ("level_names", "level_losses", "level_weights")
+METHODS = ("ladder", "byol", "simsiam")
+# What a name of an option means where the field has another name.
+ALIASES = {"from": "from_model", "output_dir": "output"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as its author wrote it.
+
+    Attributes:
+        name: The file's name without its ending.
+        text: The whole file.
+        values: Field name -> value, as parsed.
+        where: The file's path, for messages.
+    """
+
+    name: str
+    text: str
+    values: dict[str, Any]
+    where: str
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with what the command line changed, checked and sorted by who reads it.
+
+    Attributes:
+        name: As in `Recipe`.
+        text: As in `Recipe`.
+        values: Every field that was set, by the recipe or the command line.
+        data: Where the images come from.
+        model: The network and its levels.
+        views: How the two views are made.
+        run: What the run's card says.
+        arguments: Keyword arguments of `LadderTrainingArguments`: its own fields and those it inherits.
+    """
+
+    name: str
+    text: str
+    values: dict[str, Any]
+    data: DataOptions
+    model: ModelOptions
+    views: ViewOptions
+    run: RunOptions
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe from a file, or by the name of one that comes with the package.
+
+    Raises:
+        UserError: there is no such recipe, or it is no flat YAML mapping.
+    """
+    path = _find(str(name_or_path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} cannot be read: {error}") from error
+    values = load_yaml(text, f"recipe {path}")
+    if values is None:
+        values = {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"recipe {path} must hold `field: value` lines, one field each")
+    return Recipe(path.stem, text, values, f"recipe {path}")
+
+
+def own_fields() -> dict[str, tuple[Any, Field]]:
+    """Our own fields: name -> (type, dataclass field). Imports nothing heavy."""
+    found = {}
+    for group in OWN_GROUPS.values():
+        hints = typing.get_type_hints(group)
+        found.update({item.name: (hints[item.name], item) for item in fields(group)})
+    return found
+
+
+def inherited_fields() -> dict[str, tuple[Any, Field]]:
+    """Fields of transformers' TrainingArguments: name -> (type, dataclass field). Imports transformers."""
+    from .arguments import LadderTrainingArguments
+
+    hints, own = typing.get_type_hints(LadderTrainingArguments), own_fields()
+    return {
+        item.name: (hints[item.name], item)
+        for item in fields(LadderTrainingArguments)
+        if item.init and item.name not in own
+    }
+
+
+def all_fields() -> dict[str, tuple[Any, Field]]:
+    """Every field a recipe may hold. Imports transformers."""
+    return {**inherited_fields(), **own_fields()}
+
+
+def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> ResolvedRecipe:
+    """Put a recipe and the command line's changes together, and check every name and type.
+
+    Args:
+        recipe: From `read_recipe`.
+        overrides: Field -> value, replacing the recipe's; a list of words stands for what was typed after an option.
+
+    Raises:
+        UserError: a field does not exist (the nearest one is named), or a value has the wrong type.
+    """
+    known = all_fields()
+    values = _checked(recipe.values, known, recipe.where)
+    for name, value in (overrides or {}).items():
+        values[name] = from_text(value, known[name][0], name) if isinstance(value, list) else value
+    method = values.get("method", "ladder")
+    if method not in METHODS:
+        raise unknown_name(method, METHODS, f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method != "ladder":
+        # The baselines have one global level on the last stage, whatever levels the recipe gives to the Ladder.
+        values = {name: value for name, value in values.items() if name not in LEVEL_FIELDS}
+    groups = {group: {item.name for item in fields(group)} for group in OWN_GROUPS.values()}
+    parts = {
+        group: group(**{name: value for name, value in values.items() if name in names and value is not None})
+        for group, names in groups.items()
+        if group is not TrainingOptions
+    }
+    elsewhere = set().union(*(names for group, names in groups.items() if group is not TrainingOptions))
+    return ResolvedRecipe(
+        name=recipe.name,
+        text=recipe.text,
+        values=values,
+        data=parts[DataOptions],
+        model=parts[ModelOptions],
+        views=parts[ViewOptions],
+        run=parts[RunOptions],
+        arguments={name: value for name, value in values.items() if name not in elsewhere},
+    )
+
+
+def _find(name: str) -> Path:
+    """The file of a recipe given by path or by packaged name."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    packaged = RECIPE_FOLDER / f"{name.removesuffix('.yaml')}.yaml"
+    if path.name == name and packaged.is_file():
+        return packaged
+    if path.is_dir():
+        raise UserError(f"recipe {name} is a folder; give a YAML file")
+    names = packaged_recipes()
+    raise unknown_name(path.stem, names, f"there is no recipe {name}: give a YAML file, or one of {', '.join(names)}")
+
+
+def _checked(values: Mapping[str, Any], known: Mapping[str, tuple[Any, Field]], where: str) -> dict[str, Any]:
+    """The recipe's values with their declared types."""
+    checked = {}
+    for written, value in values.items():
+        name = ALIASES.get(written, written).replace("-", "_")
+        if name not in known:
+            raise unknown_name(name, [*known, *ALIASES], f"{where}: unknown field {written!r}")
+        if name in checked:
+            raise UserError(f"{where}: {written!r} is given twice")
+        checked[name] = None if value is None else coerce(value, known[name][0], f"{where}: {name}")
+    return checked

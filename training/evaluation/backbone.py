@@ -1,0 +1,164 @@
+"""Any reference to a model becomes one thing: a module that gives the feature maps of the online backbone's stages."""
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..models.processor import (
+    CROP_FRACTION,
+    DEFAULT_IMAGE_SIZE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    image_processor,
+    processor_of,
+)
+from ..models.reference import load_model
+
+
+class StageFeatures(nn.Module):
+    """A copy of a transformers backbone that gives its stages by name.
+
+    Args:
+        backbone: Any transformers backbone; its `out_features` are set to `stages`.
+        stages: Names of the stages to give, in order; default: all but the stem.
+    """
+
+    def __init__(self, backbone: nn.Module, stages: tuple[str, ...] | None = None) -> None:
+        super().__init__()
+        known = [name for name in backbone.config.stage_names if name != "stem"]
+        unknown = [name for name in stages or () if name not in known]
+        if unknown:
+            raise UserError(f"the backbone has no stage {', '.join(unknown)}; its stages are {', '.join(known)}")
+        self.stages = [name for name in known if stages is None or name in stages]
+        backbone.out_features = self.stages
+        self.backbone = backbone
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Stage name to (batch, channels, height, width) for images (batch, 3, height, width), first stage first."""
+        maps = self.backbone(pixel_values=pixel_values, output_hidden_states=False, return_dict=True).feature_maps
+        return dict(zip(self.stages, maps, strict=True))
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each stage."""
+        return [self.backbone.out_feature_channels[name] for name in self.stages]
+
+    @torch.no_grad()
+    def strides(self, size: int = 256) -> list[int]:
+        """Image pixels per cell of each stage, measured on an empty image of `size` pixels."""
+        training = self.training
+        parameter = next(self.parameters())
+        maps = self.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+        self.train(training)
+        return [round(size / feature_map.shape[-1]) for feature_map in maps.values()]
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How the network wants its images: side in pixels, centre crop as a share of the shorter side, mean, deviation."""
+
+    size: int = DEFAULT_IMAGE_SIZE
+    crop_fraction: float = CROP_FRACTION
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFeatures:
+    """Load the online backbone of any model this package writes or reads.
+
+    Args:
+        reference: A run's folder, its `checkpoint-N` or `pretraining`, an exported folder, a Hub name, or a loaded
+            model (Ladder, or any transformers backbone, base model or classifier with a backbone class). A loaded
+            model is copied, never changed.
+        device: Where the copy goes.
+
+    Returns:
+        The backbone in eval mode, in float32.
+
+    Raises:
+        UserError: there is no such model, or it has no feature maps.
+    """
+    if isinstance(reference, str | os.PathLike):
+        backbone = load_model(str(reference)).backbone
+    elif isinstance(reference, StageFeatures):
+        backbone = copy.deepcopy(reference.backbone)
+    elif isinstance(reference, nn.Module):
+        backbone = _taken_from(reference)
+    else:
+        raise UserError(f"a model must be a folder, a Hub name or a loaded model, not {type(reference).__name__}")
+    features = StageFeatures(backbone).to(device=device, dtype=torch.float32).eval()
+    if torch.device(device).type == "cuda":
+        features.to(memory_format=torch.channels_last)
+    return features.requires_grad_(False)
+
+
+def model_name(reference: Any) -> str:
+    """What a result calls the model."""
+    if isinstance(reference, str | os.PathLike):
+        return str(reference)
+    if isinstance(reference, StageFeatures):
+        reference = reference.backbone
+    return getattr(reference, "name_or_path", "") or type(reference).__name__
+
+
+def default_output(reference: Any) -> Path | None:
+    """The run's folder that a model lies in (DIR for DIR, DIR/checkpoint-N and DIR/pretraining); None for others."""
+    if not isinstance(reference, str | os.PathLike) or not Path(reference).is_dir():
+        return None
+    folder = Path(reference)
+    nested = folder.name == "pretraining" or folder.name.startswith("checkpoint-")
+    return folder.resolve().parent if nested else folder
+
+
+def load_image_settings(reference: Any, size: int | None = None, crop_fraction: float | None = None) -> ImageSettings:
+    """Image settings from the model's preprocessor_config.json, or its run's; the package's defaults where it has none.
+
+    Args:
+        reference: As in `load_backbone`; a loaded model has no file.
+        size: Replaces the size that the file says.
+        crop_fraction: Replaces the crop.
+
+    Raises:
+        UserError: the file is there and makes no sense.
+    """
+    if isinstance(reference, str | os.PathLike):
+        processor = processor_of(str(reference), size)
+    else:
+        processor = image_processor(size or DEFAULT_IMAGE_SIZE)
+    side, shorter = processor.crop_size["height"], processor.size["shortest_edge"]
+    return ImageSettings(
+        int(side),
+        crop_fraction or min(1.0, side / shorter),
+        tuple(processor.image_mean),
+        tuple(processor.image_std),
+    )
+
+
+def _taken_from(model: nn.Module) -> nn.Module:
+    """A copy of the backbone inside a loaded model."""
+    from transformers.backbone_utils import BackboneMixin
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+
+    while not isinstance(model, BackboneMixin) or isinstance(getattr(model, "backbone", None), BackboneMixin):
+        inner = getattr(model, "backbone", None) or getattr(model, "module", None)
+        if inner is None:
+            break
+        model = inner
+    if isinstance(model, BackboneMixin):
+        return copy.deepcopy(model)
+    config = getattr(model, "config", None)
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+        raise UserError(f"{type(model).__name__} gives no feature maps per stage; use a transformers backbone")
+    backbone = MODEL_FOR_BACKBONE_MAPPING[type(config)](copy.deepcopy(config))
+    prefix = f"{model.base_model_prefix}."
+    state = {name.removeprefix(prefix): value for name, value in model.state_dict().items()}
+    missing = backbone.load_state_dict(state, strict=False).missing_keys
+    if missing:
+        raise UserError(f"{type(model).__name__} lacks weights of its backbone, such as {missing[0]}")
+    return backbone

@@ -1,0 +1,1 @@
+"""Classification of images: kNN, linear probes and fine-tuning with few labels."""

@@ -1,0 +1,185 @@
+"""Semi-supervised classification: the whole network fine-tuned with a small share of the labels.
+
+The protocol of SimCLR and BYOL (Grill et al. 2020, appendix D.2): 1 % or 10 % of the labels, the same share of every
+class; crops and flips; SGD with Nesterov momentum, a larger learning rate for the classifier. Here the learning rate is
+chosen on a part of the labelled images and the network is trained again on all of them: labels that are not "there"
+choose nothing.
+"""
+
+import math
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ...errors import UserError
+from .. import splits as splits_module
+from ..image_transforms import CenterTransform, RandomCropTransform
+from ..options import SemiSupervisedOptions
+from ..progress import progress
+from ..report import EvaluationResult, check_output
+from ..tuning import TunedBackbone, fine_tune, make_accelerator, parameter_groups, shared_statistics, training_loader
+from .task import (
+    ClassificationTask,
+    classification_metrics,
+    open_classification,
+    stratified_split,
+    task_result,
+)
+
+MOMENTUM = 0.9
+
+
+def semi_supervised(
+    model: Any,
+    dataset: Any,
+    *,
+    test_dataset: Any = None,
+    output: Any = None,
+    device: Any = None,
+    seed: int = 0,
+    **settings: Any,
+) -> EvaluationResult:
+    """Fine-tune backbone and classifier with a share of the labels and score the test images.
+
+    Args:
+        model: Any reference to a model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
+        test_dataset: Scored instead of a split of `dataset`.
+        output: Folder that gets `evaluation/semi_supervised_1pct-DATASET.json`; None writes nothing.
+        device: Default: a GPU where there is one, or all that `accelerate launch` gives.
+        seed: Of the labels that are used, the classifier, the order and the crops.
+        **settings: Fields of `SemiSupervisedOptions`.
+
+    Raises:
+        UserError: anything the user gave does not fit; nothing is written then.
+        TrainingStopped: the loss is not finite.
+    """
+    start = time.monotonic()
+    check_output(output)
+    accelerator = make_accelerator(device)
+    task = open_classification(model, dataset, test_dataset, SemiSupervisedOptions, settings, accelerator.device)
+    options = task.options
+    if splits_module.is_streaming(task.splits.fit) or splits_module.is_streaming(task.splits.score):
+        raise UserError("semi_supervised needs its data on disk: do not stream it")
+    labels = task.index.numbers(task.splits.fit[task.label_column], task.splits.fit_split)
+    score_labels = task.index.numbers(task.splits.score[task.label_column], task.splits.score_split)
+    used, _ = stratified_split(labels, options.label_fraction, seed, at_least=1)
+
+    rates, found = options.learning_rates, {}
+    held, kept = stratified_split(labels[used], options.holdout_fraction, seed, at_least=0)
+    if len(rates) > 1 and len(held):
+        for rate in rates:
+            network = _train(task, labels, used[kept], rate, seed, accelerator)
+            scores = _scores(network, task, task.splits.fit, used[held], accelerator)
+            found[rate] = (scores.argmax(1) == labels[used[held]]).double().mean().item()
+        chosen = max(sorted(rates), key=lambda rate: (found[rate], -rate))
+    else:
+        chosen = sorted(rates)[len(rates) // 2]
+        if len(rates) > 1:
+            task.notes.append(f"too few labels to hold some out: learning rate {chosen:g} was taken without a choice")
+    network = _train(task, labels, used, chosen, seed, accelerator)
+    scores = _scores(network, task, task.splits.score, torch.arange(len(score_labels)), accelerator)
+    result = task_result(
+        f"semi_supervised_{options.label_fraction * 100:g}pct",
+        task,
+        {"fine_tuned": classification_metrics(scores, score_labels)},
+        seed,
+        start,
+        {"fit": len(used), "score": len(score_labels)},
+        protocol={
+            "features": "backbone fine-tuned, linear classifier on the last stage",
+            "chosen_learning_rate": chosen,
+            "holdout_accuracy": {str(rate): value for rate, value in found.items()},
+            "steps": _steps(options, len(used), accelerator),
+            "global_batch": options.batch_size * accelerator.num_processes,
+        },
+    )
+    if output is not None and accelerator.is_main_process:
+        result.save(output)
+    accelerator.wait_for_everyone()
+    return result
+
+
+class Classifier(nn.Module):
+    """A trainable backbone and a linear classifier, starting at zero, on its last stage."""
+
+    def __init__(self, body: TunedBackbone, num_classes: int) -> None:
+        super().__init__()
+        self.body = body
+        self.classifier = nn.Linear(body.features.channels[-1], num_classes)
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Scores (batch, classes) of images (batch, 3, height, width)."""
+        return self.classifier(list(self.body(pixel_values).values())[-1].mean(dim=(2, 3)))
+
+
+class _Images(Dataset):
+    """Chosen images as (pixels, class number); unreadable ones stop the run with their reason."""
+
+    def __init__(self, task: ClassificationTask, dataset: Any, indices: Tensor, labels: Tensor | None, transform: Any):
+        self.dataset = splits_module.undecoded(dataset, task.image_column)
+        self.column, self.indices, self.labels, self.transform = task.image_column, indices.tolist(), labels, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int]:
+        place, seed = key if isinstance(key, tuple) else (key, None)
+        index = self.indices[place]
+        pixels = self.transform(self.dataset[index][self.column], seed)
+        return pixels, -1 if self.labels is None else int(self.labels[index])
+
+
+def _steps(options: SemiSupervisedOptions, images: int, accelerator: Any) -> int:
+    batch = options.batch_size * accelerator.num_processes
+    return max(options.min_steps, options.epochs * math.ceil(images / batch))
+
+
+def _train(
+    task: ClassificationTask, labels: Tensor, indices: Tensor, rate: float, seed: int, accelerator: Any
+) -> Classifier:
+    """A network fine-tuned on the chosen images."""
+    options = task.options
+    steps = _steps(options, len(indices), accelerator)
+    transform = RandomCropTransform(task.settings, options.min_crop_scale)
+    images = _Images(task, task.splits.fit, indices, labels, transform)
+    loader = training_loader(images, options, steps, seed, accelerator, torch.utils.data.default_collate)
+    network = Classifier(TunedBackbone(task.backbone, options.batch_norm), len(task.index.names))
+    network = shared_statistics(network, options.batch_norm, accelerator)
+    scaled = rate * options.batch_size * accelerator.num_processes / 256
+    groups = [{**group, "lr": scaled} for group in parameter_groups(network.body, options.weight_decay)]
+    head_rate = scaled * options.head_learning_rate_factor
+    groups += [{**group, "lr": head_rate} for group in parameter_groups(network.classifier, options.weight_decay)]
+    optimizer = torch.optim.SGD(groups, lr=scaled, momentum=MOMENTUM, nesterov=True)
+    model, optimizer = accelerator.prepare(network, optimizer)
+
+    def loss_of(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+        pixels, classes = (part.to(accelerator.device, non_blocking=True) for part in batch)
+        return F.cross_entropy(net(pixels).float(), classes)
+
+    fine_tune(
+        model,
+        loader,
+        loss_of,
+        optimizer,
+        lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)),
+        accelerator,
+        name=f"fine-tuning at {rate:g}",
+    )
+    return network
+
+
+@torch.inference_mode()
+def _scores(network: Classifier, task: ClassificationTask, dataset: Any, indices: Tensor, accelerator: Any) -> Tensor:
+    """Scores (images, classes) of the middle crops on the CPU, in eval mode; every process computes all."""
+    network.eval()
+    images = _Images(task, dataset, indices, None, CenterTransform(task.settings))
+    loader = DataLoader(images, batch_size=task.options.batch_size, num_workers=task.options.num_workers)
+    parts = [network(pixels.to(accelerator.device)).float().cpu() for pixels, _ in progress(loader, "scoring")]
+    return torch.cat(parts)

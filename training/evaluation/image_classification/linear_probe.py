@@ -1,0 +1,202 @@
+"""Linear classification of frozen features: the task, and the protocol on features that are computed once."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..features import with_all_stages
+from ..options import LinearOptions, read_options
+from ..progress import progress
+from ..report import EvaluationResult, check_output
+from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
+from .task import classification_metrics, classification_result, prepare_classification, stratified_split
+
+
+def linear(
+    model: Any,
+    dataset: Any,
+    *,
+    test_dataset: Any = None,
+    output: Any = None,
+    device: Any = None,
+    seed: int = 0,
+    **settings: Any,
+) -> EvaluationResult:
+    """Train a linear classifier on each frozen stage, and on all stages side by side, and score the test images.
+
+    The learning rate is chosen on held-out training images, and the classifiers are trained again on all of them: the
+    test images have no part in it. Features are average-pooled stages of the online network in eval mode, of the middle
+    crop. With `augment`, features are computed anew from random crops and flips in every pass (see `linear_stream`).
+
+    Args:
+        model: Any reference to a model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
+        test_dataset: Scored instead of a split of `dataset`.
+        output: Folder that gets `evaluation/linear-DATASET.json`; None writes nothing.
+        device: Default: a GPU where there is one.
+        seed: Of the order of the images and of what is held out.
+        **settings: Fields of `LinearOptions`.
+
+    Raises:
+        UserError: anything the user gave does not fit; nothing is written then.
+    """
+    start = time.monotonic()
+    check_output(output)
+    options = read_options(LinearOptions, settings)
+    if options.augment:
+        from .linear_stream import linear_on_augmented_images
+
+        return linear_on_augmented_images(model, dataset, test_dataset, output, device, seed, settings, start)
+    data = prepare_classification(model, dataset, test_dataset, LinearOptions, settings, device)
+    fit, fit_labels = with_all_stages(data.fit.features, normalise=False), data.fit_labels
+    if options.label_fraction is not None:
+        used, _ = stratified_split(fit_labels, options.label_fraction, seed, at_least=1)
+        fit, fit_labels = {name: values[used] for name, values in fit.items()}, fit_labels[used]
+        data.notes.append(f"{len(used)} of {len(data.fit_labels)} labels were used")
+    score = with_all_stages(data.score.features, normalise=False)
+    probe = fit_probe(fit, fit_labels, len(data.classes), options, seed, data.device)
+    metrics = {
+        name: classification_metrics(votes, data.score_labels)
+        for name, votes in probe.scores(score, data.device).items()
+    }
+    data.notes.extend(probe.notes)
+    name = "linear" if options.label_fraction is None else f"linear_{options.label_fraction * 100:g}pct"
+    protocol = {
+        "classifiers": "one per stage and one on all, refit on every training image",
+        "chosen_learning_rates": probe.rates,
+        "holdout_accuracy": probe.holdout_accuracy,
+    }
+    result = classification_result(name, data, metrics, seed, start, protocol)
+    result.count["fit"] = len(fit_labels)
+    if output is not None:
+        result.save(output)
+    return result
+
+
+@dataclass
+class Probe:
+    """Fitted linear classifiers.
+
+    Attributes:
+        heads: One classifier per feature set.
+        shift: Feature name to what is subtracted from features first; `scale`: and what they are multiplied by.
+        rates: Feature name to its learning rate.
+        holdout_accuracy: Feature name to the held-out accuracy of each learning rate of the sweep.
+        notes: Remarks for the report.
+    """
+
+    heads: ParallelHeads
+    shift: dict[str, Tensor]
+    scale: dict[str, Tensor]
+    rates: dict[str, float]
+    holdout_accuracy: dict[str, list[float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def scores(self, features: dict[str, Tensor], device: Any = "cpu") -> dict[str, Tensor]:
+        """Feature name to (images, classes) on the CPU."""
+        scores = _scores(self.heads, self.shift, self.scale, features, device)
+        return {name: values[:, 0] for name, values in scores.items()}
+
+
+def fit_probe(
+    features: dict[str, Tensor],
+    labels: Tensor,
+    num_classes: int,
+    options: LinearOptions,
+    seed: int,
+    device: Any = "cpu",
+) -> Probe:
+    """Choose the learning rate of each feature set on held-out images, then fit on all images.
+
+    Args:
+        features: Name to float32 (images, channels), on the CPU.
+        labels: int64 (images,).
+        num_classes: Number of classes.
+        options: Sweep, passes, batch size, part held out.
+        seed: Of the hold-out and of the order; the same seed gives the same classifiers.
+        device: Where the classifiers are trained.
+    """
+    fraction = min(options.holdout_fraction, options.holdout_images / len(labels))
+    held, kept = stratified_split(labels, fraction, seed, at_least=0)
+    rates, notes = tuple(options.learning_rates), []
+    accuracies: dict[str, list[float]] = {}
+    if len(rates) == 1:
+        chosen = dict.fromkeys(features, 0)
+    elif len(held) == 0:
+        middle = sorted(range(len(rates)), key=lambda index: rates[index])[len(rates) // 2]
+        chosen = dict.fromkeys(features, middle)
+        notes.append(f"too few images to hold some out: learning rate {rates[middle]:g} was taken without a choice")
+    else:
+        part = {name: values[kept] for name, values in features.items()}
+        sweep = dict.fromkeys(features, rates)
+        heads, shift, scale = _fit(part, labels[kept], num_classes, sweep, options, seed, device)
+        tested = {name: values[held] for name, values in features.items()}
+        found = {
+            name: accuracy_per_rate(scores, labels[held]) / len(held)
+            for name, scores in _scores(heads, shift, scale, tested, device).items()
+        }
+        chosen, notes = best_rates(found, rates)
+        accuracies = {name: values.tolist() for name, values in found.items()}
+    final = {name: (rates[index],) for name, index in chosen.items()}
+    heads, shift, scale = _fit(features, labels, num_classes, final, options, seed, device)
+    return Probe(heads, shift, scale, {name: rate[0] for name, rate in final.items()}, accuracies, notes)
+
+
+def _fit(
+    features: dict[str, Tensor],
+    labels: Tensor,
+    num_classes: int,
+    rates: dict[str, Sequence[float]],
+    options: LinearOptions,
+    seed: int,
+    device: Any,
+) -> tuple[ParallelHeads, dict[str, Tensor], dict[str, Tensor]]:
+    """Train classifiers with every learning rate of each feature set; also the standardisation they expect."""
+    shift, scale = {}, {}
+    for name, values in features.items():
+        shift[name], scale[name] = _standardisation(values) if options.standardize else (torch.zeros(1), torch.ones(1))
+    inputs = {name: ((values - shift[name]) * scale[name]).to(device) for name, values in features.items()}
+    batch = min(options.train_batch_size, len(labels))
+    scaled = {name: [rate * batch / 256 for rate in values] for name, values in rates.items()}
+    heads = ParallelHeads({name: values.shape[1] for name, values in features.items()}, num_classes, scaled).to(device)
+    optimizer = make_optimizer(heads)
+    labels = labels.to(device)
+    generator = torch.Generator().manual_seed(seed)
+    steps_per_pass = math.ceil(len(labels) / batch)
+    step, steps = 0, options.epochs * steps_per_pass
+    for _ in progress(range(options.epochs), "linear classifiers"):
+        order = torch.randperm(len(labels), generator=generator).to(device)
+        for chosen in order.split(batch):
+            set_cosine(optimizer, step, steps)
+            scores = heads({name: values[chosen] for name, values in inputs.items()})
+            heads.loss(scores, labels[chosen]).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+    return heads.eval(), shift, scale
+
+
+@torch.no_grad()
+def _scores(
+    heads: ParallelHeads, shift: dict[str, Tensor], scale: dict[str, Tensor], features: dict[str, Tensor], device: Any
+) -> dict[str, Tensor]:
+    """Feature name to (images, learning rates, classes) on the CPU."""
+    prepared = {name: ((values - shift[name]) * scale[name]).to(device) for name, values in features.items()}
+    return {name: values.cpu() for name, values in heads(prepared).items()}
+
+
+def _standardisation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and scale to mean 0, deviation 1 / sqrt(channels): a feature vector then has length about 1.
+
+    A linear classifier with bias can undo it, so it changes how fast SGD learns, not what can be learned; one sweep of
+    learning rates then fits stages of any width. Features that do not vary become 0.
+    """
+    deviation, mean = torch.std_mean(values.double(), dim=0, correction=0)
+    varies = deviation > 1e-6 * mean.abs().clamp_min(1e-20)
+    scale = torch.where(varies, 1 / deviation.clamp_min(1e-30), 0.0) / math.sqrt(values.shape[1])
+    return mean.float(), scale.float()

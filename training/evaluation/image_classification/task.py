@@ -1,0 +1,234 @@
+"""What kNN and the linear probe share: features with class numbers of both splits, and the figures of a classifier."""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ...models.devices import choose_device
+from ...models.stage_sizes import check_image_size
+from .. import splits as splits_module
+from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings, model_name
+from ..features import FeatureSet, bad_image_notes, extract_features
+from ..image_transforms import CenterTransform
+from ..options import Options, read_options
+from ..report import EvaluationResult
+
+TOP_FIVE_FROM = 6
+
+
+@dataclass
+class ClassificationTask:
+    """Model, data and options of a task on labelled images, checked."""
+
+    backbone: StageFeatures
+    settings: ImageSettings
+    splits: splits_module.Splits
+    options: Any
+    model: str
+    device: torch.device
+    image_column: str
+    label_column: str
+    index: splits_module.ClassIndex
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ClassificationData:
+    """Cached features and class numbers of both splits.
+
+    Attributes:
+        fit: Features of the fitting split; `fit_labels`: int64 (n,).
+        score: Features of the scored split; `score_labels`: int64 (m,).
+        classes: Class names.
+    """
+
+    task: ClassificationTask
+    fit: FeatureSet
+    fit_labels: Tensor
+    score: FeatureSet
+    score_labels: Tensor
+    classes: list[str]
+
+    @property
+    def options(self) -> Any:
+        return self.task.options
+
+    @property
+    def notes(self) -> list[str]:
+        return self.task.notes
+
+    @property
+    def device(self) -> torch.device:
+        return self.task.device
+
+
+def open_classification(
+    model: Any, dataset: Any, test_dataset: Any, kind: type[Options], settings: dict[str, Any], device: Any
+) -> ClassificationTask:
+    """Read options, find splits and columns, check the labels that can be read without reading images, load the model.
+
+    Raises:
+        UserError: see `ClassIndex`, `resolve_splits`, `load_backbone`, `read_options`.
+    """
+    options = read_options(kind, settings)
+    splits = splits_module.resolve_splits(
+        dataset, test_dataset, split=options.split, streaming=getattr(options, "streaming", False)
+    )
+    image = splits_module.image_column(splits.fit, options.image_column)
+    label = splits_module.label_column(splits.fit, options.label_column)
+    for column, option in ((image, "image_column"), (label, "label_column")):
+        splits_module.check_column(splits.score, column, option)
+    _check_is_class(splits.fit, label)
+    index = splits_module.ClassIndex(splits.fit, label)
+    if not splits_module.is_streaming(splits.fit):
+        _numbered_labels(index, splits, splits.fit[label], None, label)
+    device = choose_device(device)
+    image_settings = load_image_settings(model, options.image_size, options.crop_fraction)
+    backbone = load_backbone(model, device)
+    check_image_size(backbone, backbone, image_settings.size, backbone.stages[-1])
+    return ClassificationTask(backbone, image_settings, splits, options, model_name(model), device, image, label, index)
+
+
+def prepare_classification(
+    model: Any, dataset: Any, test_dataset: Any, kind: type[Options], settings: dict[str, Any], device: Any
+) -> ClassificationData:
+    """Open a task and run the backbone once over both splits."""
+    task = open_classification(model, dataset, test_dataset, kind, settings, device)
+    sets = [
+        extract_features(
+            task.backbone,
+            part,
+            CenterTransform(task.settings),
+            image_column=task.image_column,
+            label_column=task.label_column,
+            split=name,
+            batch_size=task.options.batch_size,
+            num_workers=task.options.num_workers,
+            device=task.device,
+        )
+        for part, name in ((task.splits.fit, task.splits.fit_split), (task.splits.score, task.splits.score_split))
+    ]
+    fit, score = sets
+    fit_labels, score_labels = _numbered_labels(task.index, task.splits, fit.labels, score.labels, task.label_column)
+    task.notes += bad_image_notes(*sets)
+    return ClassificationData(task, fit, fit_labels, score, score_labels, task.index.names)
+
+
+def classification_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy, its mean over classes, and top-5 accuracy from six classes on.
+
+    Args:
+        scores: (images, classes), larger is likelier.
+        labels: int64 (images,).
+    """
+    right = scores.argmax(dim=1) == labels
+    seen = labels.bincount(minlength=scores.shape[1])
+    right_per_class = labels[right].bincount(minlength=scores.shape[1])
+    metrics = {
+        "accuracy": right.double().mean().item(),
+        "mean_class_accuracy": (right_per_class[seen > 0] / seen[seen > 0]).double().mean().item(),
+    }
+    if scores.shape[1] >= TOP_FIVE_FROM:
+        metrics["accuracy_top5"] = (scores.topk(5, dim=1).indices == labels[:, None]).any(1).double().mean().item()
+    return metrics
+
+
+def classification_result(
+    name: str,
+    data: ClassificationData,
+    metrics: dict[str, dict[str, float]],
+    seed: int,
+    start: float,
+    protocol: dict[str, Any] | None = None,
+) -> EvaluationResult:
+    """The report of a task on cached features."""
+    counts = {"fit": len(data.fit_labels), "score": len(data.score_labels)}
+    return task_result(name, data.task, metrics, seed, start, counts, protocol)
+
+
+def task_result(
+    name: str,
+    task: ClassificationTask,
+    metrics: dict[str, dict[str, float]],
+    seed: int,
+    start: float,
+    counts: dict[str, int],
+    protocol: dict[str, Any] | None = None,
+) -> EvaluationResult:
+    """The report of a task on labelled images; `protocol` adds to the options, or replaces them."""
+    return EvaluationResult(
+        task=name,
+        dataset=task.splits.name,
+        split=task.splits.score_split,
+        fit_split=task.splits.fit_split,
+        model=task.model,
+        metrics=metrics,
+        protocol={
+            **dataclasses.asdict(task.options),
+            "image_size": task.settings.size,
+            "crop_fraction": task.settings.crop_fraction,
+            "image_mean": task.settings.mean,
+            "image_std": task.settings.std,
+            "features": "average-pooled stages of the online network in eval mode",
+            **(protocol or {}),
+        },
+        seed=seed,
+        count=counts,
+        seconds=time.monotonic() - start,
+        notes=task.notes,
+        classes=task.index.names,
+    )
+
+
+def _numbered_labels(
+    index: splits_module.ClassIndex, splits: splits_module.Splits, fit: list[Any], score: list[Any] | None, column: str
+) -> tuple[Tensor, Tensor]:
+    """Class numbers of both splits; with `score` None the scored split's labels are read where that is cheap."""
+    if score is None:
+        score = [] if splits_module.is_streaming(splits.score) else splits.score[column]
+    index.learn(fit)
+    fit_labels = index.numbers(fit, splits.fit_split)
+    score_labels = index.numbers(score, splits.score_split)
+    splits_module.check_classes(fit_labels, score_labels, index.names, splits.score_split)
+    if len(fit_labels.unique()) < 2:
+        raise UserError(f"split {splits.fit_split} has one class only: {index.names[int(fit_labels[0])]}")
+    return fit_labels, score_labels
+
+
+def _check_is_class(dataset: Any, column: str) -> None:
+    """Raise a UserError where a label column holds something that is no class."""
+    from datasets import ClassLabel, Value
+
+    feature = dataset.features.get(column) if dataset.features else None
+    fits = feature is None or isinstance(feature, ClassLabel)
+    if isinstance(feature, Value):
+        fits = feature.dtype in ("string", "large_string", "bool") or feature.dtype.startswith(("int", "uint"))
+    if not fits:
+        raise UserError(f"label_column {column!r} holds no class per image ({feature}); name another with label_column")
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int, *, at_least: int) -> tuple[Tensor, Tensor]:
+    """Draw the same share of every class, reproducibly.
+
+    Args:
+        labels: int64 (n,).
+        fraction: Share to draw, rounded per class.
+        seed: Of the draw.
+        at_least: Images to draw of each class however small its share; with 0, one image of each class is always left.
+
+    Returns:
+        Indices drawn and indices left, both rising.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().squeeze(1)
+        members = members[torch.randperm(len(members), generator=generator)]
+        count = max(at_least, round(fraction * len(members)))
+        drawn[members[: count if at_least else min(count, len(members) - 1)]] = True
+    return drawn.nonzero().squeeze(1), (~drawn).nonzero().squeeze(1)

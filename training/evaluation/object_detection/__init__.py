@@ -1,0 +1,1 @@
+"""Object detection: data, Faster and Mask R-CNN on the backbone, COCO metrics."""

@@ -1,0 +1,203 @@
+"""Images with boxes: the layout {image, objects {bbox, category, ...}}, checked and read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ...errors import UserError
+from ..image_transforms import read_image
+from ..splits import is_streaming, undecoded
+
+OBJECTS = "objects"
+CATEGORY_NAMES = ("category", "categories", "label", "labels", "category_id")
+SMALLEST_SIDE = 1e-3
+
+
+@dataclass
+class Objects:
+    """The objects of one image.
+
+    Attributes:
+        boxes: float32 (n, 4), x, y, width, height in pixels.
+        labels: int64 (n,) class numbers from 0.
+        area: float32 (n,) in square pixels, as stored, else of the box.
+        iscrowd: bool (n,).
+        segmentation: Per object polygons ([[x, y, x, y, ...], ...]) or a run-length code; None without masks.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    area: np.ndarray
+    iscrowd: np.ndarray
+    segmentation: list[Any] | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ObjectReader:
+    """Reads the objects column of a data set's rows; made from the fitting split, whose classes count.
+
+    Args:
+        dataset: Map-style `datasets.Dataset`.
+        split: Its name, for messages.
+
+    Raises:
+        UserError: streaming data, or another layout.
+    """
+
+    def __init__(self, dataset: Any, split: str) -> None:
+        check_layout(dataset, split)
+        feature = dataset.features[OBJECTS]
+        fields = getattr(feature, "feature", feature)
+        self.category = next(name for name in CATEGORY_NAMES if name in fields)
+        self.has_masks = "segmentation" in fields
+        names = _class_names(fields[self.category])
+        self.declared = names is not None
+        if names is None:
+            values = {
+                value for row in dataset.select_columns([OBJECTS]) for value in _field(row[OBJECTS], self.category)
+            }
+            ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
+            names = [str(value) for value in ordered]
+            self._numbers = {value: number for number, value in enumerate(ordered)}
+        else:
+            self._numbers = {number: number for number in range(len(names))}
+        self.names: list[str] = names
+        if not names:
+            raise UserError(f"split {split} has no boxes")
+
+    def read(self, row: dict[str, Any], split: str) -> Objects:
+        """The objects of a row; boxes without area are left out.
+
+        Raises:
+            UserError: a class that the fitting split does not know, or columns of different lengths.
+        """
+        objects = row[OBJECTS]
+        boxes = np.asarray(_field(objects, "bbox"), np.float32).reshape(-1, 4)
+        values = _field(objects, self.category)
+        if len(values) != len(boxes):
+            raise UserError(f"split {split}: an image has {len(boxes)} boxes and {len(values)} categories")
+        unknown = [value for value in values if value not in self._numbers]
+        if unknown:
+            raise UserError(f"category {unknown[0]!r} exists only in split {split}, not in the one that is fitted on")
+        labels = np.asarray([self._numbers[value] for value in values], np.int64)
+        area = np.asarray(_field(objects, "area") or boxes[:, 2] * boxes[:, 3], np.float32)
+        crowd = np.asarray(_field(objects, "iscrowd") or np.zeros(len(boxes)), bool)
+        kept = (boxes[:, 2:] > SMALLEST_SIDE).all(axis=1) & np.isfinite(boxes).all(axis=1)
+        segmentation = _field(objects, "segmentation") if self.has_masks else None
+        if segmentation is not None:
+            segmentation = [entry for entry, keep in zip(segmentation, kept, strict=True) if keep]
+        return Objects(boxes[kept], labels[kept], area[kept], crowd[kept], segmentation)
+
+    def read_all(self, dataset: Any, split: str) -> list[Objects]:
+        """The objects of every image, without reading the images."""
+        return [self.read(row, split) for row in dataset.select_columns([OBJECTS])]
+
+
+class DetectionImages(Dataset):
+    """Images and targets as torchvision's detectors take them.
+
+    Args:
+        dataset: Map-style data set; only its images are read.
+        objects: Objects of each image.
+        image_column: Column of the images.
+        masks: Whether targets hold masks.
+        flip: Mirror half of the images.
+        indices: Images to use; default: all.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        objects: list[Objects],
+        image_column: str,
+        *,
+        masks: bool,
+        flip: bool,
+        indices: list[int] | None = None,
+    ) -> None:
+        self.dataset, self.objects, self.column = undecoded(dataset, image_column), objects, image_column
+        self.masks, self.flip = masks, flip
+        self.indices = list(range(len(objects))) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Float32 (3, H, W) in [0, 1] and {"boxes" x0, y0, x1, y1, "labels" from 1, "masks"} without crowd regions."""
+        place, seed = key if isinstance(key, tuple) else (key, 0)
+        index = self.indices[place]
+        objects = self.objects[index]
+        image = read_image(self.dataset[index][self.column], f"image {index}")
+        height, width = image.shape[:2]
+        chosen = np.flatnonzero(~objects.iscrowd)
+        boxes = objects.boxes[chosen].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
+        boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
+        inside = (boxes[:, 2:] - boxes[:, :2] > SMALLEST_SIDE).all(axis=1)
+        boxes, chosen = boxes[inside], chosen[inside]
+        target = {"labels": torch.from_numpy(objects.labels[chosen] + 1)}
+        if self.masks:
+            masks = np.zeros((len(chosen), height, width), np.uint8)
+            for number, place in enumerate(chosen):
+                masks[number] = decode_mask(objects.segmentation[place], height, width)
+        flipped = self.flip and np.random.default_rng(seed).random() < 0.5
+        if flipped:
+            image = image[:, ::-1]
+            boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+        target["boxes"] = torch.from_numpy(boxes.astype(np.float32).reshape(-1, 4))
+        if self.masks:
+            target["masks"] = torch.from_numpy(np.ascontiguousarray(masks[:, :, ::-1] if flipped else masks))
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+        return pixels, target
+
+
+def check_layout(dataset: Any, split: str) -> None:
+    """Raise a UserError where a split is not of the detection layout, saying what is missing."""
+    if is_streaming(dataset):
+        raise UserError("detection needs its data on disk: do not stream it")
+    columns = ", ".join(dataset.column_names)
+    if OBJECTS not in dataset.column_names:
+        raise UserError(f"split {split} has no column {OBJECTS!r} with bbox and category; its columns are {columns}")
+    feature = dataset.features[OBJECTS]
+    fields = getattr(feature, "feature", feature)
+    if not isinstance(fields, dict) or "bbox" not in fields or not any(name in fields for name in CATEGORY_NAMES):
+        held = ", ".join(fields) if isinstance(fields, dict) else str(fields)
+        raise UserError(f"column {OBJECTS!r} of split {split} must hold bbox and category; it holds {held}")
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """uint8 (height, width) of polygons or a run-length code."""
+    from faster_coco_eval import mask
+
+    return mask.decode(encode_mask(segmentation, height, width)).reshape(height, width)
+
+
+def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Run-length code of polygons, of an uncompressed code, or of a code itself."""
+    from faster_coco_eval import mask
+
+    if isinstance(segmentation, dict):
+        code = dict(segmentation)
+        return mask.frPyObjects(code, height, width) if isinstance(code.get("counts"), list) else code
+    if not segmentation:
+        return mask.encode(np.zeros((height, width), np.uint8, order="F"))
+    polygons = segmentation if isinstance(segmentation[0], list | np.ndarray) else [segmentation]
+    return mask.merge(mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width))
+
+
+def _field(objects: Any, name: str) -> list[Any]:
+    """One field of all objects, whether stored as a dictionary of lists or a list of dictionaries."""
+    if isinstance(objects, dict):
+        return list(objects.get(name) or [])
+    return [entry.get(name) for entry in objects or [] if name in entry]
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return list(names) if names is not None else None

@@ -1,0 +1,235 @@
+"""Detection: Faster R-CNN or Mask R-CNN on the backbone, fine-tuned end to end, scored by COCO's average precision."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from .. import splits as splits_module
+from ..backbone import load_backbone, load_image_settings, model_name
+from ..options import DetectionOptions, read_options
+from ..progress import progress
+from ..report import EvaluationResult, check_output
+from ..tuning import make_accelerator, tune_on_images
+from .coco_metric import coco_metric
+from .data import DetectionImages, ObjectReader, check_layout, encode_mask
+from .model import build_detector
+
+TASK = "detection"
+
+
+def detection(
+    model: Any,
+    dataset: Any,
+    *,
+    test_dataset: Any = None,
+    output: Any = None,
+    device: Any = None,
+    seed: int = 0,
+    **settings: Any,
+) -> EvaluationResult:
+    """Fine-tune a detector on the backbone and score it.
+
+    Data: {image, objects {bbox [x, y, width, height] in pixels, category, area, iscrowd, segmentation}}; the last
+    three may be missing. Crowd regions are not learned, and detections in them are not counted as wrong. Categories
+    that no training image has stay in the average, with a note.
+
+    Args:
+        model: Any reference to a model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
+        test_dataset: Scored instead of a split of `dataset`.
+        output: Folder that gets `evaluation/detection-DATASET.json`; None writes nothing.
+        device: Default: a GPU where there is one, or all that `accelerate launch` gives.
+        seed: Of the head's weights, the order and the augmentation.
+        **settings: Fields of `DetectionOptions`.
+
+    Raises:
+        UserError: anything the user gave does not fit; nothing is written then.
+        TrainingStopped: the loss is not finite.
+    """
+    start = time.monotonic()
+    check_output(output)
+    options = read_options(DetectionOptions, settings)
+    splits = splits_module.resolve_splits(dataset, test_dataset, split=options.split)
+    reader = ObjectReader(splits.fit, splits.fit_split)
+    check_layout(splits.score, splits.score_split)
+    image_column = splits_module.image_column(splits.fit, options.image_column)
+    splits_module.check_column(splits.score, image_column, "image_column")
+    fit_objects = reader.read_all(splits.fit, splits.fit_split)
+    score_objects = reader.read_all(splits.score, splits.score_split)
+    masks = _with_masks(options, reader)
+    used = [
+        index
+        for index, entry in enumerate(fit_objects)
+        if options.keep_empty or (len(entry) and not entry.iscrowd.all())
+    ]
+    if not used:
+        raise UserError(f"split {splits.fit_split} has no image with a box")
+    notes = _notes(reader, fit_objects, score_objects, len(fit_objects) - len(used))
+    accelerator = make_accelerator(device, options.mixed_precision)
+    features = load_backbone(model)
+    if options.stages is not None:
+        features = type(features)(features.backbone, options.stages)
+    image_settings = load_image_settings(model)
+    images = DetectionImages(splits.fit, fit_objects, image_column, masks=masks, flip=True, indices=used)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        detector = build_detector(features, len(reader.names), options, image_settings, masks=masks)
+        losses = train_detector(detector, images, options, seed, accelerator)
+    scored = DetectionImages(splits.score, score_objects, image_column, masks=False, flip=False)
+    detector.to(accelerator.device)
+    metrics, per_class = _score(detector, scored, reader, options, accelerator, masks=masks)
+    result = EvaluationResult(
+        task=TASK,
+        dataset=splits.name,
+        split=splits.score_split,
+        fit_split=splits.fit_split,
+        model=model_name(model),
+        metrics=metrics,
+        protocol={
+            **dataclasses.asdict(options),
+            "architecture": "Mask R-CNN" if masks else "Faster R-CNN",
+            "stages": features.stages,
+            "global_batch": options.batch_size * accelerator.num_processes,
+            "image_mean": image_settings.mean,
+            "image_std": image_settings.std,
+            "first_loss": losses[0],
+            "last_loss": float(np.mean(losses[-20:])),
+        },
+        seed=seed,
+        count={"fit": len(used), "score": len(score_objects)},
+        seconds=time.monotonic() - start,
+        notes=notes,
+        classes=reader.names,
+        per_class=per_class,
+    )
+    if output is not None and accelerator.is_main_process:
+        result.save(output)
+    accelerator.wait_for_everyone()
+    return result
+
+
+def train_detector(
+    detector: Any, images: DetectionImages, options: DetectionOptions, seed: int, accelerator: Any
+) -> list[float]:
+    """Fine-tune a detector in place; its losses, step by step."""
+
+    def loss_of(network: Any, batch: Any) -> Tensor:
+        inputs, targets = on_device(batch, accelerator.device)
+        return sum(network(inputs, targets).values())
+
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+        return warm * 0.1 ** sum(step >= share * options.steps for share in options.milestones)
+
+    return tune_on_images(
+        detector,
+        images,
+        options,
+        seed,
+        accelerator,
+        loss_of=loss_of,
+        factor=factor,
+        collate=collate,
+        name=TASK,
+        measure=detector.backbone.body.measures_statistics,
+    )
+
+
+def collate(examples: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images differ in size: a batch is two lists."""
+    return [image for image, _ in examples], [target for _, target in examples]
+
+
+def on_device(batch: tuple[list[Tensor], list[dict[str, Tensor]]], device: Any) -> tuple[list, list]:
+    """A batch moved to a device."""
+    images, targets = batch
+    return (
+        [image.to(device, non_blocking=True) for image in images],
+        [{name: value.to(device, non_blocking=True) for name, value in target.items()} for target in targets],
+    )
+
+
+@torch.inference_mode()
+def predict(
+    detector: Any, images: DetectionImages, options: DetectionOptions, accelerator: Any, *, masks: bool
+) -> list:
+    """This process's share of the images as (index, prediction, height, width); predictions as COCO's metric wants."""
+    from faster_coco_eval import mask as mask_codes
+
+    detector.eval()
+    detector.transform.min_size = (options.test_short_side or options.short_sides[-1],)
+    found = []
+    mine = range(accelerator.process_index, len(images), accelerator.num_processes)
+    for first in progress(range(0, len(mine), options.batch_size), "detection of test images"):
+        chosen = mine[first : first + options.batch_size]
+        pixels = [images[index][0] for index in chosen]
+        outputs = detector([image.to(accelerator.device) for image in pixels])
+        for index, image, output in zip(chosen, pixels, outputs, strict=True):
+            boxes = output["boxes"].cpu()
+            boxes[:, 2:] -= boxes[:, :2]
+            prediction = {
+                "boxes": boxes.numpy(),
+                "scores": output["scores"].cpu().numpy(),
+                "labels": output["labels"].cpu().numpy() - 1,
+            }
+            if masks:
+                binary = (output["masks"][:, 0] > 0.5).byte().cpu().numpy()
+                prediction["masks"] = [mask_codes.encode(np.asfortranarray(entry)) for entry in binary]
+            found.append((index, prediction, *image.shape[1:]))
+    return found
+
+
+def _score(
+    detector: Any,
+    images: DetectionImages,
+    reader: ObjectReader,
+    options: DetectionOptions,
+    accelerator: Any,
+    *,
+    masks: bool,
+) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
+    """Metrics of boxes and, with masks, of masks; the same on every process."""
+    from accelerate.utils import gather_object
+
+    found = predict(detector, images, options, accelerator, masks=masks)
+    found = sorted(gather_object(found), key=lambda entry: entry[0])
+    metrics, per_class = {}, {}
+    for name, kind in (("box", "bbox"), ("mask", "segm")):
+        if name == "mask" and not masks:
+            continue
+        metric = coco_metric(len(reader.names), kind)
+        for index, prediction, height, width in found:
+            objects = images.objects[index]
+            reference = {**vars(objects), "height": height, "width": width}
+            if name == "mask":
+                reference["masks"] = [encode_mask(entry, height, width) for entry in objects.segmentation]
+            metric.add(prediction=prediction, reference=reference)
+        values = metric.compute()
+        per_class[f"{name}_AP"] = values.pop("per_class")
+        metrics[name] = values
+    return metrics, per_class
+
+
+def _with_masks(options: DetectionOptions, reader: ObjectReader) -> bool:
+    if options.masks == "yes" and not reader.has_masks:
+        raise UserError("masks: yes needs objects with a segmentation field (polygons or run-length codes)")
+    return reader.has_masks and options.masks != "no"
+
+
+def _notes(reader: ObjectReader, fit: list, score: list, left_out: int) -> list[str]:
+    """What a reader of the figures must know about the data."""
+    notes = []
+    if left_out:
+        notes.append(f"{left_out} training images without a box were left out")
+    seen = {number for entry in fit for number in entry.labels.tolist()}
+    unseen = sorted({number for entry in score for number in entry.labels.tolist()} - seen)
+    if unseen:
+        shown = ", ".join(reader.names[number] for number in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        notes.append(f"{len(unseen)} categories of the scored split have no training box: {shown}")
+    return notes

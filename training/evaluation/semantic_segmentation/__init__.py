@@ -1,0 +1,1 @@
+"""Semantic segmentation: data, dilated FCN and UperNet on the backbone, mean IoU."""

@@ -1,0 +1,69 @@
+"""Strides of a ResNet's last stages become dilation: denser feature maps from the same weights.
+
+Where a stage had stride 2, its convolutions look twice as far apart instead, so that at every second position the map
+is exactly what it was (Chen et al. 2017, arXiv 1706.05587, section 3.1; OpenMMLab's "r50-d8").
+"""
+
+from torch import nn
+
+from ...errors import UserError
+
+
+def dilate(backbone: nn.Module, output_stride: int) -> list[str]:
+    """Change a transformers ResNet in place so that no stage is coarser than `output_stride` pixels.
+
+    Weights, their names and their shapes stay: checkpoints load as before.
+
+    Args:
+        backbone: `ResNetBackbone`.
+        output_stride: 4, 8, 16 or 32.
+
+    Returns:
+        Names of the stages that were changed.
+
+    Raises:
+        UserError: another architecture.
+    """
+    stages = getattr(getattr(backbone, "encoder", None), "stages", None)
+    if backbone.config.model_type != "resnet" or stages is None:
+        raise UserError(
+            f"the fcn head dilates ResNets, and this backbone is a {backbone.config.model_type}: use head: upernet"
+        )
+    names = [name for name in backbone.config.stage_names if name != "stem"]
+    stride, dilation, changed = 4, 1, []
+    for name, stage in zip(names, stages, strict=True):
+        before = dilation
+        for block in stage.layers:
+            stride, dilation = _dilate_block(block, stride, dilation, output_stride)
+        if dilation != before:
+            changed.append(name)
+    return changed
+
+
+def _dilate_block(block: nn.Module, stride: int, dilation: int, output_stride: int) -> tuple[int, int]:
+    """One residual block; stride and dilation of its output."""
+    removed = 1
+    for module in block.layer.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        own = module.stride[0]
+        if stride * own > output_stride:
+            # This convolution saw the finer map already: it keeps the dilation so far, what follows gets the new one.
+            module.stride, removed = (1, 1), own
+            _spread(module, dilation)
+            dilation *= own
+        else:
+            stride *= own
+            _spread(module, dilation)
+    for module in block.shortcut.modules():
+        if isinstance(module, nn.Conv2d) and removed > 1:
+            module.stride = (1, 1)
+    return stride, dilation
+
+
+def _spread(convolution: nn.Conv2d, dilation: int) -> None:
+    """Set a convolution's dilation, and the padding that keeps the map's size."""
+    size = convolution.kernel_size[0]
+    if size > 1:
+        convolution.dilation = (dilation, dilation)
+        convolution.padding = (dilation * (size // 2), dilation * (size // 2))

@@ -1,0 +1,171 @@
+"""Segmentation: a head on the backbone, fine-tuned with it or alone, scored by mean intersection over union."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import UserError
+from .. import splits as splits_module
+from ..backbone import ImageSettings, load_backbone, load_image_settings, model_name
+from ..image_transforms import resize, size_with_shorter_side, to_tensor
+from ..options import SegmentationOptions, read_options
+from ..progress import progress
+from ..report import EvaluationResult, check_output
+from ..tuning import make_accelerator, tune_on_images
+from .data import LabelledImages, TrainingCrops, label_map_column
+from .mean_iou import mean_iou_metric, scores_of
+from .model import SegmentationNetwork, segmentation_loss
+
+TASK = "segmentation"
+
+
+def segmentation(
+    model: Any,
+    dataset: Any,
+    *,
+    test_dataset: Any = None,
+    output: Any = None,
+    device: Any = None,
+    seed: int = 0,
+    **settings: Any,
+) -> EvaluationResult:
+    """Train a segmentation head on the backbone and score it on whole images at the size of their label maps.
+
+    Data: {image, label}, the label an image of class numbers (mode L or P, 255 ignored). The result also holds the
+    score of always answering the most frequent training class ("constant").
+
+    Args:
+        model: Any reference to a model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
+        test_dataset: Scored instead of a split of `dataset`.
+        output: Folder that gets `evaluation/segmentation-DATASET.json`; None writes nothing.
+        device: Default: a GPU where there is one, or all that `accelerate launch` gives.
+        seed: Of the head's weights, the order and the augmentation.
+        **settings: Fields of `SegmentationOptions`.
+
+    Raises:
+        UserError: anything the user gave does not fit; nothing is written then.
+        TrainingStopped: the loss is not finite.
+    """
+    start = time.monotonic()
+    check_output(output)
+    options = read_options(SegmentationOptions, settings)
+    splits = splits_module.resolve_splits(dataset, test_dataset, split=options.split)
+    image_column = splits_module.image_column(splits.fit, options.image_column)
+    label_column = label_map_column(splits.fit, image_column, options.label_column, splits.fit_split)
+    splits_module.check_column(splits.score, image_column, "image_column")
+    label_map_column(splits.score, image_column, label_column, splits.score_split)
+    fit = LabelledImages(splits.fit, image_column, label_column, splits.fit_split)
+    score = LabelledImages(splits.score, image_column, label_column, splits.score_split)
+    seen = fit.histogram(options.ignore_index, options.num_classes)
+    num_classes = options.num_classes or len(seen)
+    if num_classes < 2:
+        raise UserError(f"split {splits.fit_split} has one class only")
+    present = score.histogram(options.ignore_index, num_classes)
+    seen, present = (np.pad(counts, (0, num_classes - len(counts))) for counts in (seen, present))
+    features = load_backbone(model)
+    if options.stages is not None:
+        features = type(features)(features.backbone, options.stages)
+    image_settings = load_image_settings(model)
+    accelerator = make_accelerator(device, options.mixed_precision)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = SegmentationNetwork(features, num_classes, options)
+        losses = train_network(network, TrainingCrops(fit, options, image_settings), options, seed, accelerator)
+    found = _score(network.to(accelerator.device), score, num_classes, options, image_settings, accelerator)
+    constant = np.zeros((num_classes, num_classes), np.int64)
+    constant[:, seen.argmax()] = present
+    per_class = {"iou": found.pop("per_class")}
+    constant_scores = scores_of(constant)
+    constant_scores.pop("per_class")
+    result = EvaluationResult(
+        task=TASK,
+        dataset=splits.name,
+        split=splits.score_split,
+        fit_split=splits.fit_split,
+        model=model_name(model),
+        metrics={options.head: found, "constant": constant_scores},
+        protocol={
+            **dataclasses.asdict(options),
+            "num_classes": num_classes,
+            "stages": features.stages,
+            "global_batch": options.batch_size * accelerator.num_processes,
+            "image_mean": image_settings.mean,
+            "image_std": image_settings.std,
+            "first_loss": losses[0],
+            "last_loss": float(np.mean(losses[-20:])),
+        },
+        seed=seed,
+        count={"fit": len(fit), "score": len(score)},
+        seconds=time.monotonic() - start,
+        notes=_notes(seen, present),
+        classes=[str(number) for number in range(num_classes)],
+        per_class=per_class,
+    )
+    if output is not None and accelerator.is_main_process:
+        result.save(output)
+    accelerator.wait_for_everyone()
+    return result
+
+
+def train_network(
+    network: SegmentationNetwork, crops: TrainingCrops, options: SegmentationOptions, seed: int, accelerator: Any
+) -> list[float]:
+    """Train a segmentation network in place; its losses, step by step."""
+
+    def loss_of(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+        pixels, labels = (part.to(accelerator.device, non_blocking=True) for part in batch)
+        return segmentation_loss(net(pixels), labels, options.ignore_index)
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / max(1, options.warmup_steps)) * (1 - step / options.steps) ** options.power
+
+    collate = torch.utils.data.default_collate
+    return tune_on_images(
+        network, crops, options, seed, accelerator, loss_of=loss_of, factor=factor, collate=collate, name=TASK
+    )
+
+
+@torch.inference_mode()
+def predict(
+    network: SegmentationNetwork, image: np.ndarray, options: SegmentationOptions, settings: ImageSettings, device: Any
+) -> np.ndarray:
+    """Class numbers int64 (H, W) of a whole image uint8 (H, W, 3); the network is in eval mode."""
+    height, width = image.shape[:2]
+    if options.resize_side:
+        image = resize(image, *size_with_shorter_side(height, width, options.resize_side))
+    scores, _ = network(to_tensor(image, settings)[None].to(device))
+    scores = F.interpolate(scores.float(), size=(height, width), mode="bilinear", align_corners=False)
+    return scores.argmax(dim=1)[0].cpu().numpy()
+
+
+def _score(
+    network: SegmentationNetwork,
+    images: LabelledImages,
+    num_classes: int,
+    options: SegmentationOptions,
+    settings: ImageSettings,
+    accelerator: Any,
+) -> dict[str, Any]:
+    """Scores over all processes; each process takes its share of the images."""
+    network.eval()
+    metric = mean_iou_metric(num_classes, options.ignore_index)
+    mine = range(accelerator.process_index, len(images), accelerator.num_processes)
+    for index in progress(mine, "segmentation of test images"):
+        image, labels = images.read(index)
+        prediction = predict(network, image, options, settings, accelerator.device)
+        metric.add(prediction=prediction, reference=labels)
+    together = accelerator.reduce(torch.from_numpy(metric.confusion).to(accelerator.device), "sum")
+    metric.confusion = together.cpu().numpy()
+    return metric.compute()
+
+
+def _notes(seen: np.ndarray, present: np.ndarray) -> list[str]:
+    unseen = [str(number) for number in np.flatnonzero((seen == 0) & (present > 0))]
+    return [f"classes of the scored split without a training pixel: {', '.join(unseen)}"] if unseen else []

@@ -1,0 +1,1 @@
+"""The online backbone in the form that another library loads."""

@@ -1,0 +1,47 @@
+"""`ladder export`: the online backbone of a checkpoint in the form that another library loads."""
+
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import folder_written_at_once
+from ..models.processor import processor_of
+from ..models.reference import load_model
+from .formats import WRITERS
+
+
+def export(
+    checkpoint: str, format: str, output: str | Path, revision: str | None = None, image_size: int | None = None
+) -> str:
+    """Write the online backbone of a checkpoint.
+
+    Args:
+        checkpoint: Run folder, checkpoint, exported folder or Hub name.
+        format: A key of `WRITERS`.
+        output: Folder for the files; files of other names in it stay.
+        revision: Branch, tag or commit of a Hub repo.
+        image_size: Side of the images in pixels, where the model's preprocessor_config.json does not say.
+
+    Returns:
+        A line of Python that loads the result.
+
+    Raises:
+        UserError: there is no such model, the backbone does not exist in that library, or `output` is a file.
+    """
+    from modeling_ladder import native_backbone
+
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output {output} is a file; choose a folder with --output")
+    if output.is_dir() and any(output.iterdir()) and not _was_exported(output):
+        raise UserError(f"output folder {output} is not empty and holds no export; choose another --output")
+    backbone = native_backbone(load_model(checkpoint, revision))
+    processor = processor_of(checkpoint, image_size, revision)
+    with folder_written_at_once(output) as folder:
+        hint = WRITERS[format](backbone, processor, folder)
+    return hint.format(folder=str(output))
+
+
+def _was_exported(folder: Path) -> bool:
+    """Whether a folder holds an earlier export, which may be written over, and no run."""
+    names = {path.name for path in folder.iterdir()}
+    return "run.json" not in names and bool(names & {"model.safetensors", "model.pkl", "model.onnx"})

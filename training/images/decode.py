@@ -1,0 +1,269 @@
+"""Opening and decoding images of any kind as RGB, as a person would expect to see them.
+
+Every way in which a file can be wrong ends in one `BadImageError`. JPEG goes through OpenCV (libjpeg-turbo, straight
+from the coded bytes, at a reduced scale if that is enough); everything else goes through Pillow.
+"""
+
+import io
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import BadImageError
+from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
+from .orientation import orient, turns_sides
+from .pixel_modes import array_to_rgb, pil_to_rgb
+
+MAX_PIXELS = 100_000_000
+"""Largest picture that is decoded, in pixels (300 MB as RGB); larger ones are taken for decompression bombs."""
+
+REDUCTIONS = (8, 4, 2)
+"""Scales 1/8, 1/4, 1/2 at which libjpeg decodes directly from the coefficients, largest first."""
+
+_MAX_SCANS = 100  # libjpeg-turbo's advice against progressive files made to burn time; encoders write about ten
+_REDUCED_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+# Pillow would start Ghostscript for EPS and has decoders that nobody stores data sets in: only these are tried.
+_PIL_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
+_PIL_ORIENTATION = 0x0112
+_BEGINNINGS = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG\r\n": "PNG",
+    b"GIF8": "GIF",
+    b"RIFF": "WEBP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"BM": "BMP",
+}
+
+
+class OpenedImage:
+    """An image whose size is known and whose pixels are not decoded yet.
+
+    Attributes:
+        width: columns of the picture as shown (EXIF rotation applied).
+        height: rows of the picture as shown.
+        orientation: EXIF orientation that `stored_pixels` still needs (1 = none).
+        reductions: scales 1/r at which the picture can be decoded, largest r first, without 1.
+    """
+
+    __slots__ = ("_header", "_source", "height", "orientation", "reductions", "width")
+
+    def __init__(
+        self, source: Any, width: int, height: int, orientation: int = 1, header: JpegHeader | None = None
+    ) -> None:
+        self._source, self._header = source, header
+        self.width, self.height = width, height
+        self.orientation = orientation
+        self.reductions = REDUCTIONS if header is not None else ()
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height before the EXIF rotation."""
+        return (self.height, self.width) if turns_sides(self.orientation) else (self.width, self.height)
+
+    def stored_pixels(self, reduction: int = 1, rows: int | None = None) -> np.ndarray:
+        """Decode to RGB uint8 (rows, columns, 3) as stored, that is before the EXIF rotation.
+
+        Args:
+            reduction: 1, or one of `reductions`: one pixel then stands for reduction x reduction of them; the last
+                row and column may stand for fewer.
+            rows: how many stored rows (of full size) are needed from the top; those below may be left out.
+
+        Raises:
+            BadImageError: the pixels are damaged or cut off.
+        """
+        if isinstance(self._source, np.ndarray):
+            return self._source
+        if isinstance(self._source, Image.Image):
+            return _load_pil(self._source)
+        part = None if rows is None else top_rows(self._source, self._header, rows)
+        pixels = None if part is None else _decode_jpeg(part, reduction)
+        if pixels is None:
+            pixels = _decode_jpeg(self._source, reduction)
+        if pixels is None:
+            raise BadImageError("a damaged JPEG")
+        return pixels
+
+
+def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
+    """Find out size and orientation of an image without decoding it where that is possible.
+
+    Args:
+        image: encoded bytes; a path; a PIL image; a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or
+            a `datasets` dictionary with "bytes" or "path".
+        max_pixels: more pixels than this are refused before decoding.
+
+    Raises:
+        BadImageError: with the reason in one line.
+    """
+    if isinstance(image, Mapping):
+        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
+        if image is None:
+            raise BadImageError("neither bytes nor a path")
+    if isinstance(image, np.ndarray):
+        try:
+            pixels = array_to_rgb(image)
+        except ValueError as error:
+            raise BadImageError(str(error)) from None
+        _check_size(pixels.shape[1], pixels.shape[0], max_pixels)
+        return OpenedImage(pixels, pixels.shape[1], pixels.shape[0])
+    if isinstance(image, Image.Image):
+        return _open_pil(image, max_pixels)
+    if isinstance(image, (str, os.PathLike)):
+        image = read_image_file(Path(image))
+    if isinstance(image, (bytearray, memoryview)):
+        image = bytes(image)
+    if not isinstance(image, bytes):
+        raise BadImageError(f"not an image: {type(image).__name__}")
+    return _open_bytes(image, max_pixels)
+
+
+def decode_image(image: Any, *, min_size: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode any image to RGB as a person would expect to see it.
+
+    EXIF rotation is applied; grey becomes three equal channels; transparency is laid on white; CMYK (also Adobe's
+    inverted kind) is converted; 16 bits are scaled to 8, not clipped; of an animation the first frame is taken.
+
+    Args:
+        image: encoded bytes, a path, a PIL image, a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA,
+            or a `datasets` dictionary with "bytes" or "path".
+        min_size: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps at
+            least this many pixels.
+        max_pixels: more pixels than this are refused before decoding.
+
+    Returns:
+        uint8 array (height, width, 3), contiguous.
+
+    Raises:
+        BadImageError: with the reason in one line.
+    """
+    opened = open_image(image, max_pixels)
+    reduction = 1
+    if min_size is not None:
+        shorter = min(opened.width, opened.height)
+        reduction = next((r for r in opened.reductions if shorter // r >= min_size), 1)
+    return np.ascontiguousarray(orient(opened.stored_pixels(reduction), opened.orientation))
+
+
+def read_image_file(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        BadImageError: it is missing, may not be read, or is no regular file (reading a pipe would hang).
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise BadImageError("a directory, not a file")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device would hang
+            raise BadImageError("not a regular file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        reason = "a symbolic link to nothing" if path.is_symlink() else "no such file"
+        raise BadImageError(reason) from None
+    except OSError as error:
+        raise BadImageError(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        if isinstance(error, BadImageError):
+            raise
+        raise BadImageError(f"not a path: {error}") from None
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise BadImageError(f"no pixels: {width} x {height}")
+    if width * height > max_pixels:
+        raise BadImageError(f"{width} x {height} is more than {max_pixels} pixels")
+
+
+def _open_bytes(data: bytes, max_pixels: int) -> OpenedImage:
+    if not data:
+        raise BadImageError("empty: 0 bytes")
+    header = read_jpeg_header(data)
+    if header is not None:
+        _check_jpeg(data, header, max_pixels)
+        if header.plain and header.components in (1, 3) and is_complete(data, header):
+            sides = (header.width, header.height)
+            width, height = sides[::-1] if turns_sides(header.orientation) else sides
+            return OpenedImage(data, width, height, header.orientation, header)
+    try:
+        with _quiet():
+            opened = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
+    except Exception as error:  # Pillow's readers raise many kinds on damaged files
+        raise BadImageError(_reason(error, data)) from None
+    return _open_pil(opened, max_pixels)
+
+
+def _check_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> None:
+    if header.width and header.height:
+        _check_size(header.width, header.height, max_pixels)
+    if header.progressive and count_scans(data, header) > _MAX_SCANS:
+        raise BadImageError(f"a progressive JPEG of more than {_MAX_SCANS} scans")
+
+
+def _open_pil(image: Image.Image, max_pixels: int) -> OpenedImage:
+    _check_size(*image.size, max_pixels)
+    try:
+        with _quiet():
+            orientation = image.getexif().get(_PIL_ORIENTATION, 1)
+    except Exception:  # damaged EXIF is no reason to refuse the picture
+        orientation = 1
+    if not isinstance(orientation, int) or not 1 <= orientation <= 8:
+        orientation = 1
+    width, height = image.size[::-1] if turns_sides(orientation) else image.size
+    return OpenedImage(image, width, height, orientation)
+
+
+def _load_pil(image: Image.Image) -> np.ndarray:
+    try:
+        with _quiet():
+            image.load()
+            return pil_to_rgb(image)
+    except Exception as error:
+        raise BadImageError(_reason(error)) from None
+
+
+def _decode_jpeg(data: bytes | bytearray, reduction: int) -> np.ndarray | None:
+    # OpenCV 5 refuses IMREAD_COLOR, which means BGR, together with IMREAD_COLOR_RGB.
+    flags = (_REDUCED_FLAGS[reduction] & ~cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        return None
+
+
+class _quiet:
+    """Keep Pillow's warnings of odd files to itself; only in the main thread, since warning filters are global."""
+
+    def __enter__(self) -> None:
+        self._catcher = None
+        if threading.current_thread() is threading.main_thread():
+            self._catcher = warnings.catch_warnings()
+            self._catcher.__enter__()
+            warnings.simplefilter("ignore")
+
+    def __exit__(self, *exc: object) -> None:
+        if self._catcher is not None:
+            self._catcher.__exit__(*exc)
+
+
+def _reason(error: Exception, data: bytes | None = None) -> str:
+    """One line for what went wrong; for unknown content also how it begins."""
+    if data is not None and isinstance(error, Image.UnidentifiedImageError):
+        kind = next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)
+        return f"not an image: begins with {data[:16]!r}" if kind is None else f"a damaged {kind}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__

@@ -1,0 +1,234 @@
+"""`ladder inspect`: what is in a data set, what of it cannot be read, and whether it can be read fast enough."""
+
+import io
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.columns import check_image_column, find_label_column, without_decoding
+from ..data.iterable import stream_size
+from ..files import write_json
+from ..loading.bad_images import is_bad_image, one_line
+from ..loading.chunks import fetch_remote
+from .speed import compare_with_step, measure_input, measure_step
+
+REPORT_FILE = "inspect.json"
+SHEET_FILE = "views.png"
+_EXAMPLES = 5
+_SHOWN = 8
+_STREAM_SHARDS = 8
+
+
+def inspect_data(
+    datasets: Sequence[Any],
+    *,
+    output: str | os.PathLike | None = None,
+    split: str = "train",
+    streaming: bool = False,
+    revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    transform: Callable[..., dict] | None = None,
+    limit: int = 1000,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    seconds: float = 5.0,
+    model: Any = None,
+    autocast: Any = None,
+    seed: int = 0,
+) -> dict:
+    """Look at data sets as training would see them.
+
+    Args:
+        datasets: Names, as `load_image_stream` takes them, or `datasets` objects.
+        output: Folder for `inspect.json` and the contact sheet `views.png`; None writes nothing.
+        split: Split to look at.
+        streaming: Read names as streams.
+        revision: Branch, tag or commit of Hub data sets.
+        image_column: Column of the images; None finds it.
+        label_column: Column of the labels; None finds it.
+        transform: The views; default `TwoViewTransform()`.
+        limit: Images to decode per data set, spread over it; 0 for all.
+        batch_size: Images per batch, for the speed.
+        num_workers: Worker processes, for the speed.
+        seconds: How long to measure the speed.
+        model: A `LadderSiameseForPreTraining` whose step is timed on its device; None leaves the comparison out.
+        autocast: torch type of its mixed precision, None for none.
+        seed: Seed of the views shown.
+
+    Returns:
+        {"datasets": [one dict each, see `inspect_one`], "sheet": path or None, "report": path or None}.
+
+    Raises:
+        UserError: A data set that is not there, or without images.
+    """
+    if transform is None:
+        from ..views.two_views import TwoViewTransform
+
+        transform = TwoViewTransform()
+    loaded = [_load(dataset, split, streaming, revision, image_column) for dataset in datasets]
+    reports, shown = [], []
+    step = None if model is None else measure_step(model, transform, batch_size, autocast=autocast)
+    for name, dataset in loaded:
+        report, images = inspect_one(dataset, image_column, label_column, limit)
+        report["name"] = name
+        report["input"] = measure_input(
+            dataset, transform, image_column, batch_size=batch_size, num_workers=num_workers, seconds=seconds
+        )
+        report["step"] = None if step is None else compare_with_step(report["input"], *step)
+        reports.append(report)
+        shown.extend(evenly(images, max(1, _SHOWN // len(loaded))))
+    result: dict[str, Any] = {"datasets": reports, "sheet": None, "report": None}
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        if shown:
+            from .contact_sheet import save_contact_sheet
+
+            save_contact_sheet(shown, transform, folder / SHEET_FILE, seed=seed)
+            result["sheet"] = str(folder / SHEET_FILE)
+        result["report"] = str(folder / REPORT_FILE)
+        write_json(folder / REPORT_FILE, result)
+    return result
+
+
+def inspect_one(
+    dataset: Any, image_column: str | None = None, label_column: str | None = None, limit: int = 1000
+) -> tuple[dict, list[Any]]:
+    """Decode a sample of one data set.
+
+    Args:
+        dataset: A `datasets` object.
+        image_column: Column of the images; None finds it.
+        label_column: Column of the labels; None finds it.
+        limit: Images to decode; 0 for all.
+
+    Returns:
+        The report: images (number of them, None if not known), columns, image_column, label_column, classes (number),
+        labels (label -> count in the sample), looked_at, unreadable (count), unreadable_share, unreadable_examples
+        [{"key", "reason"}], width and height ({"smallest", "median", "largest"} in pixels), modes and formats (name ->
+        count), bytes (median size of an image's file); and up to eight readable images, undecoded, from all over it.
+    """
+    column = check_image_column(dataset, image_column)
+    label = label_column or find_label_column(dataset)
+    feature = (dataset.features or {}).get(label) if label else None
+    sizes, file_sizes, good = [], [], []
+    modes: Counter = Counter()
+    formats: Counter = Counter()
+    labels: Counter = Counter()
+    bad: list[dict] = []
+    looked_at = unreadable = 0
+    every = 1  # of the good ones, each `every`-th is kept to be shown
+    for key, row in _sample(without_decoding(dataset, column, *([label] if label else [])), limit):
+        looked_at += 1
+        image = row[column]
+        try:
+            data = _encoded(image)
+            mode, kind, size = _decode(data)
+        except Exception as error:
+            if not is_bad_image(error):
+                raise
+            unreadable += 1
+            if len(bad) < _EXAMPLES:
+                bad.append(
+                    {
+                        "key": str(image.get("path") or key) if isinstance(image, dict) else key,
+                        "reason": one_line(error),
+                    }
+                )
+            continue
+        modes[mode] += 1
+        formats[kind] += 1
+        sizes.append(size)
+        file_sizes.append(len(data))
+        if label is not None:
+            labels[str(row[label])] += 1
+        if (len(sizes) - 1) % every == 0:
+            good.append(data)
+        if len(good) == 2 * _SHOWN:
+            good, every = good[::2], 2 * every
+    report = {
+        "images": len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset),
+        "columns": list(dataset.column_names or []),
+        "image_column": column,
+        "label_column": label,
+        "classes": getattr(feature, "num_classes", None) or (len(labels) if label else None),
+        "labels": dict(labels.most_common()),
+        "looked_at": looked_at,
+        "unreadable": unreadable,
+        "unreadable_share": unreadable / looked_at if looked_at else 0.0,
+        "unreadable_examples": bad,
+        "width": _range([width for width, _ in sizes]),
+        "height": _range([height for _, height in sizes]),
+        "modes": dict(modes.most_common()),
+        "formats": dict(formats.most_common()),
+        "bytes": int(np.median(file_sizes)) if file_sizes else None,
+    }
+    return report, evenly(good, _SHOWN)
+
+
+def evenly(items: list[Any], count: int) -> list[Any]:
+    """At most `count` of the items, at even steps from the first to the last."""
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
+
+
+def _load(dataset: Any, split: str, streaming: bool, revision: str | None, image_column: str | None) -> tuple[str, Any]:
+    if not isinstance(dataset, (str, os.PathLike)):
+        return str(dataset.info.dataset_name or "data set"), dataset
+    from ..data.sources import load_image_stream
+
+    loaded = load_image_stream(dataset, split, streaming, revision=revision, image_column=image_column)
+    return os.fspath(dataset), loaded
+
+
+def _sample(dataset: Any, limit: int) -> Any:
+    """(key, row) of rows spread over a data set, or of the beginnings of a stream's shards."""
+    if hasattr(dataset, "__len__"):
+        count = min(limit, len(dataset)) if limit else len(dataset)
+        for row in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
+            yield f"row {row}", dataset[row]
+        return
+    count = dataset.num_shards
+    first = np.linspace(0, count - 1, min(_STREAM_SHARDS, count)).round().astype(int).tolist()
+    rest = [shard for shard in range(count) if shard not in set(first)]  # only where the first ones are short
+    each = -(-limit // len(first)) if limit else None
+    rows = itertools.chain.from_iterable(
+        itertools.islice(dataset.shard(num_shards=count, index=shard), each) for shard in [*first, *rest]
+    )
+    for number, row in enumerate(itertools.islice(rows, limit or None)):
+        yield f"example {number}", row
+
+
+def _encoded(image: Any) -> bytes:
+    """The bytes of an undecoded image."""
+    from ..errors import BadImageError
+    from ..images.decode import read_image_file
+
+    image = fetch_remote(image)
+    if isinstance(image, dict):
+        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
+    if image is None:
+        raise BadImageError("neither bytes nor a path")
+    return read_image_file(Path(image)) if isinstance(image, (str, os.PathLike)) else bytes(image)
+
+
+def _decode(data: bytes) -> tuple[str, str, tuple[int, int]]:
+    """(mode as stored, format, (width, height) as shown); the image is decoded in full."""
+    from PIL import Image
+
+    from ..images.decode import decode_image
+
+    height, width = decode_image(data).shape[:2]
+    with Image.open(io.BytesIO(data)) as header:
+        return header.mode, header.format or "?", (width, height)
+
+
+def _range(values: list[int]) -> dict | None:
+    if not values:
+        return None
+    return {"smallest": int(min(values)), "median": float(np.median(values)), "largest": int(max(values))}

@@ -1,0 +1,110 @@
+"""How fast images are read and turned into views, against the time of a training step."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..data.iterable import stream_size
+from ..errors import TrainingStopped, UserError
+from ..loading.loader import ViewLoader
+
+
+def measure_input(
+    dataset: Any,
+    transform: Callable[..., dict],
+    image_column: str | None = None,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    seconds: float = 5.0,
+) -> dict | None:
+    """Time the whole input side: reading, decoding, making views, handing over.
+
+    Returns:
+        {"images_per_second", "images", "seconds", "workers", "cores"}; None if no batch can be made.
+    """
+    size = len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset)
+    options = {"num_workers": num_workers, "image_column": image_column, "max_bad_fraction": 1.0, "shuffle_buffer": 256}
+    try:
+        loader = ViewLoader(
+            dataset, transform, batch_size=min(batch_size, max(1, (size or batch_size) // 2)), **options
+        )
+        iterator = iter(loader)
+        for _ in range(max(1, 2 * num_workers)):  # starting workers, and what they prefetch meanwhile
+            next(iterator)
+        images, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            images += len(next(iterator)["pixel_values"])
+        elapsed = time.perf_counter() - start
+    except (UserError, TrainingStopped):
+        return None
+    finally:
+        loader.close()
+    return {
+        "images_per_second": images / elapsed,
+        "images": images,
+        "seconds": elapsed,
+        "workers": num_workers,
+        "cores": os.cpu_count(),
+    }
+
+
+def measure_step(
+    model: Any, transform: Any, batch_size: int, *, autocast: Any = None, steps: int = 3, seconds: float = 10.0
+) -> tuple[float, int]:
+    """Time the forward and backward pass, and the views' part of it in device mode, on the model's device.
+
+    Args:
+        model: The pretraining model.
+        transform: Makes the views.
+        batch_size: Images per step; on a CPU at most two are used, because a step may take minutes there.
+        autocast: torch type of the mixed precision, None for none.
+        steps: Steps that are timed, after one that is not.
+        seconds: No further step is begun after this time.
+
+    Returns:
+        Median seconds of a step, and its images.
+    """
+    import torch
+
+    from ..views.device import DeviceViews
+
+    device = next(model.parameters()).device
+    images = min(batch_size, 2) if device.type == "cpu" else batch_size
+    noise = np.random.default_rng(0).integers(0, 256, (2 * transform.size, 2 * transform.size, 3), dtype=np.uint8)
+    made = [transform(noise, seed=seed) for seed in range(images)]
+    batch = {name: torch.stack([views[name] for views in made]).to(device) for name in made[0]}
+    finish = DeviceViews(transform) if transform.device_mode else None
+    model.train()
+    times: list[float] = []
+    while len(times) <= steps and (len(times) < 2 or sum(times) < seconds):
+        start = time.perf_counter()
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            loss = model(**(batch if finish is None else finish(batch))).loss
+        loss.backward()
+        loss.item()  # waits for the device
+        times.append(time.perf_counter() - start)
+        model.zero_grad(set_to_none=True)
+    return float(np.median(times[1:])), images
+
+
+def compare_with_step(measured: dict | None, step_seconds: float, step_images: int) -> dict:
+    """What the model's step takes against what the input side gives.
+
+    Returns:
+        {"seconds", "images", "images_per_second", "input_is_faster" (None if not measured), "workers_needed"
+        (estimated from the speed per worker, None if not measured)}.
+    """
+    needed = step_images / step_seconds
+    given = measured["images_per_second"] if measured else None
+    per_worker = given / max(1, measured["workers"]) if measured else None
+    return {
+        "seconds": step_seconds,
+        "images": step_images,
+        "images_per_second": needed,
+        "input_is_faster": None if given is None else given >= needed,
+        "workers_needed": None if not per_worker else int(np.ceil(needed / per_worker)),
+    }

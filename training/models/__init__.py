@@ -1,0 +1,1 @@
+"""What a model's name or folder holds: reference, processor, checksums, sizes of its stages."""

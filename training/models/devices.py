@@ -1,0 +1,23 @@
+"""The device that a command computes on."""
+
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+
+
+def choose_device(device: Any) -> torch.device:
+    """The device asked for, or a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    return chosen

@@ -1,0 +1,124 @@
+"""The image processor that goes with a model: sizes, mean and standard deviation of its pixels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .reference import hub_file, model_folder, split_revision
+
+PREPROCESSOR = "preprocessor_config.json"
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+DEFAULT_IMAGE_SIZE = 224
+
+
+# Below this size images are resized to the crop itself: data sets of small images are framed already.
+SMALL_IMAGE_SIZE = 128
+
+
+CROP_FRACTION = 0.875
+
+
+MAX_IMAGE_SIZE = 8192
+
+
+PROCESSOR_FIELDS = frozenset(
+    {"do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"}
+    | {"do_normalize", "image_mean", "image_std", "do_convert_rgb"}
+)
+
+
+def image_processor(
+    image_size: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+) -> Any:
+    """The processor that is saved with a model: shorter side, centre crop, mean and deviation, all explicit.
+
+    transformers' default for "resnet" is another one (384 pixels, mean 0.5), so a model never goes without its own.
+
+    Args:
+        image_size: Side of the images that the network was trained on, in pixels.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel.
+    """
+    from transformers import BitImageProcessor
+
+    shorter = image_size if image_size < SMALL_IMAGE_SIZE else round(image_size / CROP_FRACTION)
+    return BitImageProcessor(
+        do_resize=True,
+        size={"shortest_edge": shorter},
+        resample=3,
+        do_center_crop=True,
+        crop_size={"height": image_size, "width": image_size},
+        do_rescale=True,
+        do_normalize=True,
+        image_mean=list(mean),
+        image_std=list(std),
+        do_convert_rgb=True,
+    )
+
+
+def processor_of(reference: str, image_size: int | None = None, revision: str | None = None) -> Any:
+    """The image processor of a model: its own, its run's, or the default of `image_processor`.
+
+    Args:
+        reference: As given by the user.
+        image_size: Side of the images; replaces what the model says.
+        revision: Of a Hub repo.
+    """
+    settings = _saved_settings(*split_revision(model_folder(reference), revision))
+    mean = tuple(settings.get("image_mean") or IMAGENET_MEAN)
+    std = tuple(settings.get("image_std") or IMAGENET_STD)
+    crop = settings.get("crop_size") or settings.get("size") or {}
+    saved = crop.get("height") or crop.get("shortest_edge") if isinstance(crop, dict) else crop
+    if image_size is None and str(settings.get("image_processor_type")).startswith("BitImageProcessor"):
+        from transformers import BitImageProcessor
+
+        # Only its own fields: `from_dict` would set any attribute that a file names.
+        return BitImageProcessor(**{name: value for name, value in settings.items() if name in PROCESSOR_FIELDS})
+    return image_processor(int(image_size or saved or DEFAULT_IMAGE_SIZE), mean, std)
+
+
+def _saved_settings(folder: str, revision: str | None) -> dict[str, Any]:
+    """A model's preprocessor_config.json; empty where there is none."""
+    path = Path(folder)
+    candidates = [path / PREPROCESSOR, path.resolve().parent / PREPROCESSOR] if path.is_dir() else []
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if not path.is_dir():
+        file = hub_file(folder, PREPROCESSOR, revision)
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} holds no JSON object")
+    _check_settings(settings, str(file))
+    return settings
+
+
+def _check_settings(settings: dict[str, Any], where: str) -> None:
+    """Refuse sizes and pixel statistics that no image processor has: they come from somebody else's file.
+
+    Raises:
+        UserError: names the field.
+    """
+    for name in ("size", "crop_size"):
+        found = settings.get(name)
+        for side in found.values() if isinstance(found, dict) else [found]:
+            if side is not None and (type(side) is not int or not 0 < side <= MAX_IMAGE_SIZE):
+                raise UserError(f"{where}: {name} is {found!s:.80}; sides are from 1 to {MAX_IMAGE_SIZE} pixels")
+    for name in PROCESSOR_FIELDS - {"size", "crop_size", "image_mean", "image_std"}:
+        found = settings.get(name)
+        if found is not None and not (isinstance(found, bool) or (type(found) in (int, float) and abs(found) < 1e6)):
+            raise UserError(f"{where}: {name} is {found!s:.80}, which is no number")
+    for name in ("image_mean", "image_std"):
+        found = settings.get(name)
+        values = found if isinstance(found, list) else [found]
+        numbers = [value for value in values if type(value) in (int, float) and abs(value) < 1e6]
+        if found is not None and (len(numbers) != len(values) or not 1 <= len(values) <= 4):
+            raise UserError(f"{where}: {name} is {found!s:.80}; give one finite number per channel")
+        if name == "image_std" and found is not None and not all(value > 0 for value in numbers):
+            raise UserError(f"{where}: image_std is {found!s:.80}; deviations are above 0")

@@ -1,0 +1,44 @@
+"""A model's files compared with the Hub's checksums before any of them is loaded."""
+
+from pathlib import Path
+
+from ..errors import UserError
+from .processor import processor_of
+from .reference import model_folder, split_revision, why_not_loaded
+
+
+def verified(reference: str, revision: str | None = None, subfolder: str | None = None) -> str:
+    """Compare a model's files with the Hub's checksums before anything of them is loaded.
+
+    Args:
+        reference: Hub name, a downloaded folder or a pushed run; the card or the cache says where it is on the Hub.
+        revision: Branch, tag or commit.
+        subfolder: Part of the repository whose weights will be loaded; None is its root.
+
+    Returns:
+        The reference to load from; a Hub name has the commit that was compared, so that nothing else is loaded.
+
+    Raises:
+        UserError: a file is not the Hub's, or the Hub cannot be asked.
+    """
+    from ladder_model_cards import PushError, verify_checksums
+    from modeling_ladder.checking import check_before_loading
+
+    place, revision = split_revision(model_folder(reference), revision)
+    try:
+        if not Path(place).is_dir():
+            check_before_loading(place, revision=revision, subfolder=subfolder or "")
+            processor_of(place, revision=revision)
+        found = verify_checksums(place, revision=revision)
+    except PushError as error:
+        raise UserError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise UserError(why_not_loaded(reference, error)) from error
+    if found.differing or not found.checked:
+        what = ", ".join(found.differing) or "no file at all"
+        raise UserError(
+            f"{what} in {found.folder} is not what {found.repo_id} holds on the Hub at {found.revision}: nothing was "
+            f"loaded; get it again with `hf download {found.repo_id} --revision {found.revision} --force-download`"
+        )
+    print(f"{found.checked} files are as {found.repo_id} holds them at {found.revision}")
+    return place if Path(place).is_dir() else f"{place}@{found.revision}"

@@ -1,0 +1,238 @@
+"""From a resolved recipe to the objects that train: arguments, model, data and views."""
+
+import difflib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config.options import ModelOptions
+from ..config.recipe import ResolvedRecipe
+from ..errors import UserError
+from ..models.reference import hub_file, model_folder, split_revision, why_not_loaded
+from ..models.verification import verified
+from ..runs.run_folder import PRETRAINING
+
+if TYPE_CHECKING:
+    from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
+
+    from ..config.arguments import LadderTrainingArguments
+    from ..views.two_views import TwoViewTransform
+
+_NOT_CONFIG = ("method", "backbone_config", "from_model", "verify")
+# Options of the views whose constructor argument has a shorter name.
+_VIEW_ARGUMENTS = {"image_size": "size", "image_mean": "mean", "image_std": "std", "device_views": "device_mode"}
+
+
+@dataclass
+class Data:
+    """The images of a run.
+
+    Attributes:
+        train: A `datasets` object.
+        monitoring: Images to look at while training, or None: a part of the training images is held out.
+        records: What run.json says of each data set.
+    """
+
+    train: Any
+    monitoring: Any
+    records: list[dict[str, Any]]
+
+
+def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingArguments":
+    """The Trainer's arguments.
+
+    Raises:
+        UserError: transformers refuses a value.
+    """
+    from ..config.arguments import LadderTrainingArguments
+
+    values = {name: value for name, value in recipe.arguments.items() if value is not None}
+    try:
+        return LadderTrainingArguments(output_dir=str(folder), **values)
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"the training arguments cannot be used: {error}") from error
+
+
+def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":
+    """The pretraining model: new, or from the checkpoint or backbone of `from_model`.
+
+    Raises:
+        UserError: a field of the network is wrong, or the model to start from cannot be loaded.
+    """
+    from modeling_ladder import LadderSiameseForPreTraining
+
+    options = recipe.model
+    try:
+        if options.from_model is not None:
+            return _continued(options, _config_settings(options))
+        return LadderSiameseForPreTraining(network_config(recipe))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the network cannot be built: {error}") from error
+
+
+def network_config(recipe: ResolvedRecipe) -> "LadderSiameseConfig":
+    """The config of a new network, every default filled in; what `from_model` names plays no part.
+
+    Raises:
+        UserError: a field of the network is wrong.
+    """
+    from modeling_ladder import LadderSiameseConfig
+
+    options = recipe.model
+    try:
+        backbone = None
+        if options.backbone_config is not None:
+            backbone = {"model_type": "resnet", **options.backbone_config}
+            _check_backbone_fields(backbone)
+        make = LadderSiameseConfig if options.method == "ladder" else LadderSiameseConfig.byol
+        return make(backbone_config=backbone, **_config_settings(options))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the network cannot be built: {error}") from error
+
+
+def _check_backbone_fields(backbone: dict[str, Any]) -> None:
+    """Refuse a misspelt field: transformers would keep it and build the network with the default instead."""
+    from transformers import CONFIG_MAPPING
+
+    if backbone["model_type"] not in CONFIG_MAPPING:
+        return
+    kind = CONFIG_MAPPING[backbone["model_type"]]
+    known = {item.name for item in fields(kind)} | set(kind.attribute_map)
+    for name in backbone.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if near:
+            raise UserError(f"backbone_config: unknown field {name!r}; did you mean {near[0]}?")
+
+
+def _config_settings(options: ModelOptions) -> dict[str, Any]:
+    """The fields of `LadderSiameseConfig` that the options set."""
+    settings = {
+        item.name: getattr(options, item.name)
+        for item in fields(ModelOptions)
+        if item.name not in _NOT_CONFIG and getattr(options, item.name) is not None
+    }
+    if options.method == "simsiam":
+        settings["target"] = "stop_gradient"
+    return settings
+
+
+def load_data(recipe: ResolvedRecipe) -> Data:
+    """The training and monitoring images.
+
+    Raises:
+        UserError: there is no such data set or split, or it holds no images.
+    """
+    from ..data.sources import hub_dataset, load_image_stream, split_names
+
+    options = recipe.data
+    names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
+    if not names:
+        raise UserError("no data set: give --dataset, or `dataset:` in the recipe")
+    settings = {"streaming": options.streaming, "revision": options.revision}
+    parts = [load_image_stream(name, split=options.split, **settings) for name in names]
+    records = []
+    for name, part in zip(names, parts, strict=True):
+        hub, commit = hub_dataset(name, options.revision)
+        record = {"name": name, "hub": hub, "split": options.split, "revision": commit or options.revision}
+        record["fingerprint"] = getattr(part, "_fingerprint", None)
+        record["images"] = len(part) if hasattr(part, "__len__") else None
+        records.append(record)
+    if len(parts) == 1:
+        train = parts[0]
+    else:
+        from ..data.mixing import mix_streams
+
+        train = mix_streams(parts, options.mix)
+    source = options.eval_dataset or names[0]
+    revision = options.revision if source == names[0] else None
+    known = split_names(source, revision=revision)
+    split = next((name for name in ("validation", "valid", "val", "test") if name in known), None)
+    if options.eval_dataset is not None and split is None:
+        split = options.split
+    monitoring = None
+    if split is not None and (source != names[0] or split != options.split):
+        monitoring = load_image_stream(source, split=split, streaming=options.streaming, revision=revision)
+    return Data(train, monitoring, records)
+
+
+def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
+    """The transform that makes the two views.
+
+    Raises:
+        UserError: a value of the views is wrong.
+    """
+    from ..views.two_views import TwoViewTransform
+
+    settings = {_VIEW_ARGUMENTS.get(name, name): value for name, value in asdict(recipe.views).items()}
+    try:
+        return TwoViewTransform(**settings)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the views cannot be made: {error}") from error
+
+
+def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiameseForPreTraining":
+    """The model of `from_model`, with the recipe's levels and heads."""
+    from transformers import AutoConfig
+
+    from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
+    from modeling_ladder.conversion import is_ladder_config, read_config_dict
+
+    try:
+        reference, where = _pretraining_place(str(options.from_model), options.verify)
+        saved = read_config_dict(reference, where)
+        if options.backbone_config is not None:
+            _check_same_backbone(options, saved.get("backbone_config", saved) if is_ladder_config(saved) else saved)
+        if is_ladder_config(saved):
+            _check_same_heads(options, saved)
+        if options.method != "ladder":
+            backbone = saved["backbone_config"] if is_ladder_config(saved) else saved
+            backbone = AutoConfig.for_model(**{key: value for key, value in backbone.items() if key != "dtype"})
+            last = LadderSiameseConfig(backbone_config=backbone).stages[-1]
+            settings = {**settings, "level_names": [last], "level_losses": ["global"], "level_weights": [1.0]}
+        return LadderSiameseForPreTraining.from_pretrained(reference, **where, **settings)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"--from {why_not_loaded(str(options.from_model), error)}") from error
+
+
+def _pretraining_place(reference: str, verify: bool = False) -> tuple[str, dict[str, str]]:
+    """Where the heads and the target lie too, if anywhere: (folder or Hub name, arguments of `from_pretrained`)."""
+    folder = model_folder(reference)
+    path = Path(folder)
+    if path.is_dir():
+        folder = verified(folder) if verify else folder
+        inner = path / PRETRAINING
+        return (str(inner) if (inner / "config.json").is_file() else folder), {}
+    name, revision = split_revision(folder)
+    where = {} if revision is None else {"revision": revision}
+    if hub_file(name, f"{PRETRAINING}/config.json", revision):
+        where["subfolder"] = PRETRAINING
+    if verify:
+        where["revision"] = split_revision(verified(folder, subfolder=where.get("subfolder")))[1]
+    return name, where
+
+
+def _check_same_heads(options: ModelOptions, saved: dict[str, Any]) -> None:
+    """The recipe's heads must be as large as those of the checkpoint to start from, whose weights they take."""
+    from modeling_ladder.configuration_ladder import HEAD_SIZES
+
+    for name in HEAD_SIZES:
+        value = getattr(options, name)
+        if value is not None and saved.get(name) not in (None, value):
+            raise UserError(
+                f"--from {options.from_model} has {name} {saved[name]}, but the recipe says {value}; use the recipe "
+                f"that it was trained with, or take the field out (--{name} null)"
+            )
+
+
+def _check_same_backbone(options: ModelOptions, saved: dict[str, Any]) -> None:
+    """The recipe's backbone must be that of the model to start from."""
+    for name, value in (options.backbone_config or {}).items():
+        if name in saved and saved[name] != value:
+            raise UserError(
+                f"--from {options.from_model} has {name} {saved[name]}, but the recipe's backbone_config has {value}; "
+                "use the recipe that it was trained with, or take the field out (--backbone_config null)"
+            )

@@ -1,0 +1,87 @@
+"""What happens around a training step: the target's update, looks at held-out images, the progress bar."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import ProgressCallback
+
+from .momentum import target_momentum
+
+
+class TargetUpdateCallback(TrainerCallback):
+    """Moves the target once per optimizer step, after it and before any save; tau needs no state of its own.
+
+    Args:
+        accelerator: Says whether the optimizer step was skipped, and unwraps the model of a distributed run.
+        passes: Gives the passes over the training data so far.
+
+    Attributes:
+        last_momentum: tau of the last update; None before the first.
+    """
+
+    def __init__(self, accelerator: Any, passes: Callable[[], float]) -> None:
+        self._accelerator, self._passes = accelerator, passes
+        self.last_momentum: float | None = None
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """`global_step` is already counted up: this was optimizer step `global_step - 1`."""
+        state.epoch = self._passes()
+        if self._accelerator.optimizer_step_was_skipped:
+            return
+        model = self._accelerator.unwrap_model(kwargs["model"])
+        momentum = target_momentum(state.global_step - 1, state.max_steps, model.config.base_momentum)
+        model.update_target(momentum)
+        self.last_momentum = momentum
+
+
+class MonitorCallback(TrainerCallback):
+    """Asks for a look at held-out images: before the first step, every `monitor_steps` steps, and after the last.
+
+    Args:
+        look: Looks at the held-out images; None where no image is held out.
+    """
+
+    def __init__(self, look: Callable[[], Any] | None) -> None:
+        self._look = look
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The untrained network's figures, once; a resumed run has them already."""
+        if self._look is not None and state.global_step == 0 and self._every(args, state) > 0:
+            self._look()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Marks the steps at which the trainer evaluates."""
+        every = self._every(args, state)
+        if every > 0 and (state.global_step % every == 0 or state.global_step == state.max_steps):
+            control.should_evaluate = True
+
+    def _every(self, args: Any, state: TrainerState) -> int:
+        if self._look is None:
+            return 0
+        return max(1, state.max_steps // 10) if args.monitor_steps is None else args.monitor_steps
+
+
+class ImagesProgressCallback(ProgressCallback):
+    """transformers' progress bar (steps, time left), with images/s."""
+
+    def __init__(self, images_per_step: int, max_str_len: int = 100) -> None:
+        super().__init__(max_str_len)
+        self.images_per_step = images_per_step
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A resumed run's bar starts where the run stands."""
+        super().on_train_begin(args, state, control, **kwargs)
+        self.started, self.first_step = time.monotonic(), state.global_step
+        if self.training_bar is not None:
+            self.training_bar.update(state.global_step)
+            self.current_step = state.global_step
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Images per second since the start of this process."""
+        if self.training_bar is not None:
+            seconds = max(time.monotonic() - self.started, 1e-9)
+            rate = (state.global_step - self.first_step) * self.images_per_step / seconds
+            self.training_bar.set_postfix({"images/s": f"{rate:.0f}"}, refresh=False)
+        super().on_step_end(args, state, control, **kwargs)

@@ -1,0 +1,84 @@
+"""The images that monitoring looks at: an evaluation set, or a fixed small part of the training images, kept out."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.columns import find_image_column, find_label_column
+from ..data.held_out import split_monitoring
+from ..data.mixing import Mixture
+from ..errors import BadImageError
+from ..images.center import center_view
+from ..images.decode import decode_image
+from .monitor import HeldOutImages
+
+
+def is_image_dataset(dataset: Any) -> bool:
+    """Whether a data set holds images to make views of, and not tensors that are views already."""
+    import datasets
+
+    if isinstance(dataset, Mixture):
+        return all(is_image_dataset(part) for part in dataset.datasets)
+    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        return False
+    return "pixel_values" not in (dataset.column_names or [])
+
+
+def held_out_images(
+    train_dataset: Any,
+    eval_dataset: Any,
+    transform: Any,
+    image_column: str | None,
+    label_column: str | None,
+    maximum: int,
+) -> tuple[Any, HeldOutImages | None]:
+    """Training data without the held-out images, and the held-out images.
+
+    Args:
+        train_dataset: A `datasets` object with images.
+        eval_dataset: One with images to look at, or None: a hash-chosen 1 % of the training images, at most 2,000.
+        transform: The two-view transform; gives size, mean and std.
+        image_column: As given by the user, or None.
+        label_column: As given by the user, or None.
+        maximum: Most images to look at; an evaluation set is sampled at even steps.
+
+    Returns:
+        (training data, held-out images or None where fewer than two can be read).
+    """
+    if eval_dataset is None:
+        train_dataset, source = split_monitoring(train_dataset, image_column=image_column)
+    else:
+        source = eval_dataset
+    if source is None:
+        return train_dataset, None
+    column = image_column if image_column in (source.column_names or []) else find_image_column(source)
+    labels = label_column or find_label_column(source)
+    return train_dataset, _decode(source, column, labels, transform, maximum)
+
+
+def _decode(source: Any, column: str, label_column: str | None, transform: Any, maximum: int) -> HeldOutImages | None:
+    import datasets
+
+    source = source.cast_column(column, datasets.Image(decode=False))
+    if hasattr(source, "__len__"):
+        count = min(maximum, len(source))
+        source = source.select(np.linspace(0, len(source) - 1, count).round().astype(int).tolist()) if count else source
+    pixels, labels = [], []
+    for row in itertools.islice(source, maximum):
+        try:
+            pixels.append(center_view(decode_image(row[column]), transform.size))
+        except BadImageError:
+            continue
+        if label_column is not None:
+            labels.append(row[label_column])
+    if len(pixels) < 2:
+        return None
+    known = label_column is not None and min(labels) >= 0
+    return HeldOutImages(
+        pixels=np.stack(pixels),
+        labels=torch.tensor(labels, dtype=torch.int64) if known else None,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+    )

@@ -1,0 +1,380 @@
+"""`LadderTrainer`: transformers' Trainer for pretraining with a momentum target on endless image streams."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer_callback import ExportableState, ProgressCallback
+
+from modeling_ladder import LadderSiameseForPreTraining
+
+from ..config.arguments import LadderTrainingArguments
+from ..errors import TrainingStopped, UserError
+from ..loading.loader import ViewLoader
+from ..models.published import TRAINER_STATE
+from ..models.stage_sizes import check_image_size
+from ..runs.checkpoints import (
+    newest_valid_checkpoint,
+    partial_folder,
+    publish_checkpoint,
+    remove_folder,
+    rotate_checkpoints,
+)
+from ..views.two_views import TwoViewTransform
+from .callbacks import ImagesProgressCallback, MonitorCallback, TargetUpdateCallback
+from .held_out import held_out_images, is_image_dataset
+from .hub import HubPushes
+from .lars import Lars
+from .meters import LevelMeters, first_non_finite
+from .monitor import Figures, look
+
+MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
+BATCH_NORM_SETTLED = 50
+"""Steps after which running statistics (two updates a step, momentum 0.1) have forgotten their start. Before,
+held-out projections have the spread of the statistics' start and tell nothing of a collapse; the batches' own do."""
+
+
+class LadderTrainer(HubPushes, Trainer):
+    """Pretrains a `LadderSiameseForPreTraining`.
+
+    On top of transformers' Trainer: LARS with the right parameter groups; the target's update after each optimizer
+    step, with tau on its cosine; each level's loss in the logs, averaged over the logging window; looks at held-out
+    images; a stop that names the stage where a loss is not finite or a level collapses; whole checkpoints that resume
+    exactly; pushes of the native backbone with this package's card (`HubPushes`).
+
+    Args:
+        model: The pretraining model.
+        args: Training arguments. `num_train_epochs` counts passes over the data, `max_steps` wins where it is given.
+        train_dataset: A `datasets` object with an image column, map-style or streaming, or any dataset whose items are
+            dictionaries with `pixel_values` (2, channels, height, width), `view_boxes` and `view_flips`.
+        eval_dataset: Held-out images for monitoring, with or without labels. Default: a fixed 1 % of `train_dataset`.
+        transform: Makes the two views. Default: `TwoViewTransform()`.
+        image_column: Column of the images. Default: found by its type.
+        label_column: Column of the labels for monitoring. Default: found by its type.
+        loader_options: Further arguments of `ViewLoader` (`shuffle_buffer`, `max_bad_fraction`, ...).
+        **kwargs: As in transformers (`callbacks`, `optimizers`, ...).
+
+    Raises:
+        UserError: the data set is empty, has no image column, or is smaller than one global batch; the views are too
+            small for the stages.
+    """
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: LadderSiameseForPreTraining,
+        args: LadderTrainingArguments,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *,
+        transform: Callable[..., dict[str, Tensor]] | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        loader_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if args.n_gpu > 1:
+            raise UserError("more than one GPU in one process: start with `accelerate launch -m ladder_training ...`")
+        model.set_channels_last(args.channels_last)
+        if args.sync_batch_norm and args.world_size > 1 and args.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if args.ddp_find_unused_parameters is None and _all_parameters_used(model):
+            args.ddp_find_unused_parameters = False
+        images = train_dataset is not None and is_image_dataset(train_dataset)
+        self.transform = TwoViewTransform() if transform is None and images else transform
+        size = getattr(self.transform, "size", None)
+        if images and size is not None:
+            check_image_size(model, model.feature_maps, size, model.config.level_names[-1])
+        self.image_column, self.label_column = image_column, label_column
+        self.loader_options = dict(loader_options or {})
+        self.held_out = None
+        if images and args.monitor_steps != 0:
+            train_dataset, self.held_out = held_out_images(
+                train_dataset, eval_dataset, self.transform, image_column, label_column, args.monitor_images
+            )
+        self._train_loader: ViewLoader | None = None
+        self._meters = LevelMeters()
+        self._last_log = (time.monotonic(), 0)
+        asked = args.max_steps
+        try:
+            # transformers refuses a stream without max_steps before it could be asked how long a pass is.
+            args.max_steps = max(asked, 1)
+            super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        finally:
+            args.max_steps = asked
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ImagesProgressCallback(args.global_batch_size))
+        self._target_update = TargetUpdateCallback(self.accelerator, lambda: self.passes)
+        self.add_callback(self._target_update)
+        self.add_callback(MonitorCallback(None if self.held_out is None else self.look))
+
+    @property
+    def pretraining_model(self) -> LadderSiameseForPreTraining:
+        """The model without any wrapper of a distributed run."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def passes(self) -> float:
+        """Passes over the training data so far."""
+        return 0.0 if self._train_loader is None else self._train_loader.passes
+
+    # Data
+
+    def get_train_dataloader(self) -> ViewLoader:
+        """One endless loader that shards, shuffles and resumes by itself; accelerate must not shard it again."""
+        if self._train_loader is None:
+            args = self.args
+            self._train_loader = ViewLoader(
+                self.train_dataset,
+                self.transform,
+                batch_size=args.per_device_train_batch_size,
+                accumulation=args.gradient_accumulation_steps,
+                seed=args.seed if args.data_seed is None else args.data_seed,
+                rank=args.process_index,
+                world_size=args.world_size,
+                num_workers=args.dataloader_num_workers,
+                image_column=self.image_column,
+                **self.loader_options,
+            )
+        return self._train_loader
+
+    def train(self, resume_from_checkpoint: str | bool | os.PathLike | None = None, **kwargs: Any) -> Any:
+        """Train to the end, from the start or exactly on from a checkpoint.
+
+        Args:
+            resume_from_checkpoint: Folder of a checkpoint, or True for the newest whole one of `output_dir`.
+
+        Raises:
+            TrainingStopped: a loss is not finite or a level has collapsed.
+            UserError: passes are asked for on a stream of unknown length; there is no checkpoint to resume from.
+        """
+        args = self.args
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = self._newest_checkpoint()
+        self._train_loader = None
+        loader = self.get_train_dataloader()
+        if resume_from_checkpoint:
+            resume_from_checkpoint = str(resume_from_checkpoint)
+            loader.load_state_dict(self._read_loader_state(Path(resume_from_checkpoint)))
+        asked = (args.max_steps, args.warmup_steps, args.ignore_data_skip)
+        try:
+            args.max_steps = self._total_steps(loader)
+            args.warmup_steps = self._warmup_steps(loader)
+            args.ignore_data_skip = True  # the loader itself stands where the checkpoint was written
+            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        finally:
+            args.max_steps, args.warmup_steps, args.ignore_data_skip = asked
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """From a checkpoint of the last step no step is left; transformers would take one before it looks."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _steps_per_pass(self, loader: ViewLoader, what: str) -> float:
+        if loader.batches_per_pass is None:
+            raise UserError(f"{what} needs the number of images, which this stream does not tell: give max_steps")
+        return loader.batches_per_pass / self.args.gradient_accumulation_steps
+
+    def _total_steps(self, loader: ViewLoader) -> int:
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return math.ceil(self.args.num_train_epochs * self._steps_per_pass(loader, "num_train_epochs"))
+
+    def _warmup_steps(self, loader: ViewLoader) -> float:
+        if self.args.warmup_epochs is None:
+            return self.args.warmup_steps
+        return round(self.args.warmup_epochs * self._steps_per_pass(loader, "warmup_epochs"))
+
+    # Optimizer
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(
+        args: LadderTrainingArguments, model: nn.Module | None = None
+    ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        """LARS, SGD or AdamW at the learning rate of the global batch."""
+        common = {"lr": args.peak_learning_rate}
+        if args.optimizer == "lars":
+            return Lars, {**common, "momentum": args.momentum, "eta": args.lars_eta}
+        if args.optimizer == "sgd":
+            return torch.optim.SGD, {**common, "momentum": args.momentum}
+        return torch.optim.AdamW, {**common, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Weights only: transformers' own rule knows norms by name and would decay those of ResNet."""
+        return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
+
+    # Step
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The weighted loss of one micro-batch; level losses are summed on the device until they are logged."""
+        if "view_parameters" in inputs:
+            inputs = self._device_views(inputs)
+        outputs = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs})
+        if model.training:
+            self._meters.add(outputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    @property
+    def _device_views(self) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+        from ..views.device import DeviceViews
+
+        return DeviceViews(self.transform)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm costs a pass over all gradients, so it is taken only where it will be logged."""
+        logging_steps = max(1, int(self.state.logging_steps or 1))
+        if grad_norm is None and (self.state.global_step + 1) % logging_steps != 0:
+            return None
+        return super()._get_grad_norm(model, grad_norm=grad_norm)
+
+    # Watching
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds each level's loss, spread and tau to the training logs; stops on what is not finite or has collapsed."""
+        if "loss" in logs:
+            entries = self._meters.averages(self.accelerator)
+            now, step = time.monotonic(), self.state.global_step
+            seconds, steps = now - self._last_log[0], step - self._last_log[1]
+            self._last_log = (now, step)
+            logs = {**logs, **entries, "images_per_second": steps * self.args.global_batch_size / max(seconds, 1e-9)}
+            if self._target_update.last_momentum is not None:
+                logs["momentum"] = self._target_update.last_momentum
+            super().log(logs, start_time)
+            self._check_losses(logs)
+            prefix = "batch_std/"
+            self._check_spread({k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)})
+            return
+        super().log(logs, start_time)
+
+    def look(self) -> Figures | None:
+        """Figures of the held-out images, logged; None where no image is held out."""
+        if self.held_out is None:
+            return None
+        args = self.args
+        batch_size = max(args.per_device_eval_batch_size, 64)
+        model = self.pretraining_model
+        figures = look(model, self.held_out, batch_size, args.knn_neighbours, args.knn_temperature)
+        self.log(figures.log_entries())
+        return figures
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Looks at the held-out images; transformers calls this at each evaluation.
+
+        Returns:
+            "eval_knn/stage1" and so on, for `metric_for_best_model`.
+
+        Raises:
+            TrainingStopped: a level has collapsed.
+        """
+        figures = self.look()
+        metrics = {}
+        if figures is not None:
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.log_entries().items()}
+            if self.state.global_step >= BATCH_NORM_SETTLED:
+                self._check_spread(figures.std)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _check_losses(self, logs: dict[str, float]) -> None:
+        levels = [name for name in logs if name.startswith("loss/")]
+        for name in [*levels, "loss"]:
+            value = logs[name]
+            if not math.isfinite(value):
+                level = name.removeprefix("loss/") if name in levels else "the total"
+                raise TrainingStopped(
+                    f"the loss of {level} is {value} at step {self.state.global_step}: "
+                    "lower the learning rate or lengthen the warm-up; checkpoints written so far are good"
+                )
+
+    def _check_spread(self, spread: dict[str, float]) -> None:
+        if not self.args.stop_on_collapse or self.state.global_step == 0:
+            return
+        for level, value in spread.items():
+            if not value >= self.args.collapse_threshold:
+                raise TrainingStopped(
+                    f"{level} has collapsed at step {self.state.global_step}: the standard deviation of its "
+                    f"projections is {value:.3f} of a healthy one (limit {self.args.collapse_threshold}); lower the "
+                    "learning rate, raise base_momentum or the batch size, or set stop_on_collapse to false"
+                )
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Written to a temporary name, with checksums and the loader's position, then renamed: whole or not there."""
+        bad = first_non_finite(self.pretraining_model)
+        if bad is not None:
+            raise TrainingStopped(
+                f"{bad} is not finite at step {self.state.global_step}: nothing was saved, the last checkpoint is good"
+            )
+        self.store_flos()
+        args, run_dir, step = self.args, Path(self._get_output_dir(trial=trial)), self.state.global_step
+        partial = partial_folder(run_dir, step)
+        if args.should_save and partial.exists():
+            remove_folder(partial)
+        self.accelerator.wait_for_everyone()
+        partial.mkdir(parents=True, exist_ok=True)
+        self.save_model(str(partial), _internal_call=True)
+        if not args.save_only_model:
+            self._save_optimizer_and_scheduler(str(partial))
+            self._save_scaler(str(partial))
+            self._save_rng_state(str(partial))
+            state = self._train_loader.state_dict()
+            (partial / self._loader_file()).write_text(json.dumps(state), encoding="utf-8")
+        if args.should_save:
+            self._export_callback_states()
+            self.state.save_to_json(str(partial / TRAINER_STATE))
+        self.accelerator.wait_for_everyone()
+        if args.should_save:
+            final = publish_checkpoint(partial, run_dir, step)
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(run_dir, args.save_total_limit, Path(best) if best else None)
+            if args.push_to_hub:
+                self._push_from_checkpoint(str(final))
+        self.accelerator.wait_for_everyone()
+
+    def _export_callback_states(self) -> None:
+        for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
+            self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+
+    def _loader_file(self) -> str:
+        return f"loader_state_{self.args.process_index}.json"
+
+    def _read_loader_state(self, checkpoint: Path) -> dict[str, Any]:
+        path = checkpoint / self._loader_file()
+        if not path.is_file():
+            raise UserError(
+                f"{checkpoint} holds no {path.name}: it was written by another number of processes or with "
+                "save_only_model, so the data cannot go on from there"
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _newest_checkpoint(self) -> str:
+        found = newest_valid_checkpoint(self.args.output_dir) if self.args.should_save else None
+        self.accelerator.wait_for_everyone()
+        found = found or newest_valid_checkpoint(self.args.output_dir)
+        if found is None:
+            raise UserError(f"no whole checkpoint in {self.args.output_dir}: start without resume_from_checkpoint")
+        return str(found)
+
+
+def _all_parameters_used(model: LadderSiameseForPreTraining) -> bool:
+    """Whether every trainable parameter gets a gradient at each step, so that DDP need not search for unused ones."""
+    config = model.config
+    trained = {stage for stage, _, weight in config.levels if weight > 0}
+    return config.backbone_config.model_type == "resnet" and config.stages[-1] in trained

@@ -1,0 +1,268 @@
+"""`TwoViewTransform`: the two asymmetric views of BYOL (arXiv 2006.07733, appendix B), at the speed of decoding.
+
+The crops are drawn from the size in the file's header, so the image is decoded once, at the smallest scale that both
+crops allow and only as far down as they reach; each crop is resized in one step; colours change on uint8 in fused
+passes (`colour`); normalisation writes straight into the result. A JPEG decoded at 1/2, 1/4 or 1/8 gives views that
+differ from those of the whole picture by one or two levels of 255 on average, because libjpeg averages pixels in
+another way than the resizing does.
+
+Resizing is torch's antialiased bicubic on uint8, the very operation of torchvision's RandomResizedCrop, and vectorised.
+BYOL's own code does not antialias, which on large photographs shows the network the noise of skipped pixels;
+`antialias=False` gives that. OpenCV's bicubic never antialiases, and its area averaging costs five times as much.
+
+Threads: OpenCV and torch use all cores for one image unless told otherwise. Data workers call `cv2.setNumThreads(0)`
+and `torch.set_num_threads(1)` when they start; nothing here changes such a setting.
+"""
+
+import inspect
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..images.decode import MAX_PIXELS, OpenedImage, open_image
+from ..images.orientation import Box, box_in_shown, box_in_stored, orient
+from . import colour
+from .draws import Chances, Draws
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_COUNTS = {"blur": 2, "solarize": 2, "mean": 3, "std": 3}
+_PROBABILITIES = ("flip", "jitter", "grayscale", "blur", "solarize", "solarize_threshold")
+_RANGES = (("min_scale", "max_scale"), ("min_ratio", "max_ratio"), ("min_sigma", "max_sigma"))
+
+
+class TwoViewTransform:
+    """Two random views of an image, each with its crop box in the source image and a flip flag.
+
+    Pairs of values are those of view 1 and view 2. The defaults are BYOL's.
+
+    Args:
+        size: side of a view in pixels.
+        min_scale: smallest share of the image's area in a crop.
+        max_scale: largest share.
+        min_ratio: smallest width / height of a crop.
+        max_ratio: largest.
+        flip: probability of mirroring left to right.
+        jitter: probability of changing brightness, contrast, saturation and hue, in random order.
+        brightness: largest change of the factor from 1.
+        contrast: same.
+        saturation: same.
+        hue: largest turn of the hue circle, at most 0.5.
+        grayscale: probability of grey.
+        blur: probabilities of a Gaussian blur.
+        min_sigma: smallest deviation of the blur, in pixels of the view.
+        max_sigma: largest.
+        solarize: probabilities of inverting the levels from `solarize_threshold` up.
+        solarize_threshold: share of white from which levels are inverted.
+        mean: per channel, of values in [0, 1]; ImageNet's.
+        std: per channel.
+        antialias: whether shrinking averages all source pixels.
+        max_pixels: larger images are refused as decompression bombs.
+        device_mode: only crop and mirror; colours, blur and normalisation are left to `DeviceViews` on the device, with
+            the same parameters for the same seed.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        *,
+        min_scale: float = 0.08,
+        max_scale: float = 1.0,
+        min_ratio: float = 3 / 4,
+        max_ratio: float = 4 / 3,
+        flip: float = 0.5,
+        jitter: float = 0.8,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        grayscale: float = 0.2,
+        blur: tuple[float, float] = (1.0, 0.1),
+        min_sigma: float = 0.1,
+        max_sigma: float = 2.0,
+        solarize: tuple[float, float] = (0.0, 0.2),
+        solarize_threshold: float = 0.5,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        antialias: bool = True,
+        max_pixels: int = MAX_PIXELS,
+        device_mode: bool = False,
+    ) -> None:
+        given = locals()
+        self._settings = {name: given[name] for name in inspect.signature(TwoViewTransform).parameters}
+        _check(self._settings)
+        for name in _COUNTS:
+            self._settings[name] = tuple(float(number) for number in self._settings[name])
+        self.size, self.device_mode, self.antialias, self.max_pixels = int(size), device_mode, antialias, max_pixels
+        self.mean, self.std, self.max_sigma = self._settings["mean"], self._settings["std"], max_sigma
+        self.solarize_threshold = solarize_threshold
+        self.chances = Chances(
+            scale=(min_scale, max_scale),
+            ratio=(min_ratio, max_ratio),
+            flip=flip,
+            jitter=jitter,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            grayscale=grayscale,
+            blur=self._settings["blur"],
+            sigma=(min_sigma, max_sigma),
+            solarize=self._settings["solarize"],
+        )
+        _keep_freed_memory()
+        self._solarize_from = math.ceil(solarize_threshold * 255)
+        # level / 255 minus mean, by std, as one multiplication and one addition
+        self._normalise = [(1 / (255 * s), -m / s) for m, s in zip(self.mean, self.std, strict=True)]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _keep_freed_memory()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every constructor argument; `TwoViewTransform(**transform.to_dict())` is an equal transform."""
+        return dict(self._settings)
+
+    def __repr__(self) -> str:
+        return f"TwoViewTransform({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TwoViewTransform) and self._settings == other._settings
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._settings.items()))
+
+    def __call__(self, image: Any, seed: int | None = None) -> dict[str, Tensor]:
+        """Make the two views.
+
+        Args:
+            image: encoded bytes, a path, a PIL image, a uint8 array (height, width, 3), or a `datasets` image
+                dictionary.
+            seed: decides everything random; None takes fresh entropy. No global random state is read or changed.
+
+        Returns:
+            `pixel_values` float32 (2, 3, size, size), normalised; `view_boxes` float32 (2, 4): x0, y0, x1, y1 in
+            [0, 1] of the image as shown, exactly what was cropped; `view_flips` bool (2,): whether the crop was
+            mirrored left to right afterwards. In device mode `pixel_values` is uint8, and `view_parameters` float32
+            (2, `PARAMETER_COUNT`) holds what `DeviceViews` needs.
+
+        Raises:
+            BadImageError: the image cannot be read.
+        """
+        opened, draws = open_image(image, self.max_pixels), Draws(self.chances, seed)
+        boxes = [draws.crop(view, opened.width, opened.height) for view in range(2)]
+        reduction = self._reduction(opened, boxes)
+        places = [_place(box, opened, reduction) for box in boxes]
+        stored = opened.stored_pixels(reduction, rows=reduction * max(y1 for (_, _, _, y1), _ in places))
+        colours = [draws.colours(view) for view in range(2)]
+        flips = [draws.flip(view) for view in range(2)]
+        squares, shares = [], []
+        # Both crops before any colour, while the image is in the processor's cache.
+        for (inside, (x0, y0, x1, y1)), flip in zip(places, flips, strict=True):
+            shares.append((x0 / opened.width, y0 / opened.height, x1 / opened.width, y1 / opened.height))
+            square = self._resize(stored, inside, opened.orientation)
+            squares.append(cv2.flip(square, 1) if flip else square)
+        pixels = np.empty((2, 3, self.size, self.size), np.uint8 if self.device_mode else np.float32)
+        for square, parameters, planes in zip(squares, colours, pixels, strict=True):
+            if self.device_mode:
+                colour.split(square, planes)
+            else:
+                solarize_from = self._solarize_from if parameters.solarize else None
+                jittered = colour.jitter(square, parameters)
+                colour.finish(jittered, parameters.sigma, solarize_from, self._normalise, planes)
+        views = {
+            "pixel_values": torch.from_numpy(pixels),
+            "view_boxes": torch.from_numpy(np.array(shares, np.float32)),
+            "view_flips": torch.from_numpy(np.array(flips)),
+        }
+        if self.device_mode:
+            rows = np.array([parameters.to_row() for parameters in colours], np.float32)
+            views["view_parameters"] = torch.from_numpy(rows)
+        return views
+
+    def _reduction(self, opened: OpenedImage, boxes: list[Box]) -> int:
+        """Largest scale 1/r of decoding at which both crops still have as many pixels as a view."""
+        shortest = min(min(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
+        return next((r for r in opened.reductions if shortest // r >= self.size), 1)
+
+    def _resize(self, stored: np.ndarray, box: Box, orientation: int) -> np.ndarray:
+        """Crop, resize to uint8 (size, size, 3) and turn as EXIF says."""
+        x0, y0, x1, y1 = box
+        piece = np.ascontiguousarray(stored[y0:y1, x0:x1])  # torch would copy it too, but more slowly
+        if not piece.flags.writeable:  # torch does not wrap what it may not write
+            piece = piece.copy()
+        # channels-last to torch, which is what its vectorised kernel wants; numpy changes a view's axes faster
+        square = functional.interpolate(
+            torch.from_numpy(piece.reshape(1, *piece.shape).transpose(0, 3, 1, 2)),
+            (self.size, self.size),
+            mode="bicubic",
+            antialias=self.antialias,
+        )
+        square = square.numpy()[0].transpose(1, 2, 0)
+        return np.ascontiguousarray(square if orientation == 1 else orient(square, orientation))
+
+
+def _place(box: Box, opened: OpenedImage, reduction: int) -> tuple[Box, Box]:
+    """Where a crop lies in the decoded pixels.
+
+    Args:
+        box: in pixels of the image as shown.
+        opened: the image.
+        reduction: scale 1/r at which it was decoded.
+
+    Returns:
+        The box in decoded pixels (before EXIF rotation), and the same box in pixels of the image as shown: for r > 1
+        its edges move to the nearest whole decoded pixel, so that the box that is reported is the crop that was made.
+    """
+    width, height = opened.width, opened.height
+    inside = box_in_stored(box, opened.orientation, width, height)
+    if reduction == 1:
+        return inside, box
+    # the last decoded pixel of a row or column may stand for fewer than r: it is left out
+    across, down = (side // reduction for side in opened.stored_size)
+    x0, y0, x1, y1 = (round(side / reduction) for side in inside)
+    inside = (x0, y0, min(x1, across), min(y1, down))
+    return inside, box_in_shown(tuple(side * reduction for side in inside), opened.orientation, width, height)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 32 MB of freed memory instead of giving it back to the system after every image.
+
+    Giving it back costs 400 to 700 page faults per image, up to half of the time of a pair of views. glibc raises its
+    own limits (`man mallopt`, M_MMAP_THRESHOLD) when a program frees a large block, as most programs that train sooner
+    or later do; this is one such block, whose pages are never touched. It has no effect elsewhere.
+    """
+    np.empty(16 << 20, np.uint8)
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Raise a ValueError that names the first value out of range."""
+    for name, least in (("size", 2), ("max_pixels", 1)):
+        if isinstance(values[name], bool) or not isinstance(values[name], int) or values[name] < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {values[name]!r}")
+    for name, count in _COUNTS.items():
+        if not isinstance(values[name], (tuple, list)) or len(values[name]) != count:
+            raise ValueError(f"{name} must be {count} numbers, got {values[name]!r}")
+    for name in _PROBABILITIES:
+        numbers = values[name] if name in _COUNTS else (values[name],)
+        if not all(0 <= number <= 1 for number in numbers):
+            raise ValueError(f"{name} must lie between 0 and 1, got {values[name]!r}")
+    for low, high in _RANGES:
+        if not 0 < values[low] <= values[high] < float("inf"):
+            raise ValueError(f"{low} must be above 0 and at most {high}, got {values[low]} and {values[high]}")
+    if values["max_scale"] > 1:
+        raise ValueError(f"max_scale must be at most 1, got {values['max_scale']}")
+    for name, most in (("brightness", None), ("contrast", None), ("saturation", None), ("hue", 0.5)):
+        if not 0 <= values[name] < float("inf") or (most is not None and values[name] > most):
+            raise ValueError(f"{name} must be at least 0{f' and at most {most}' if most else ''}, got {values[name]}")
+    if not all(number > 0 for number in values["std"]):
+        raise ValueError(f"std must be above 0, got {values['std']}")
