@@ -1,0 +1,139 @@
+"""Checkpoints that are whole or not there: temporary name, checksums, fsync, rename; damaged ones are set aside."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+NAME = re.compile(r"^checkpoint-(\d+)$")
+PARTIAL_PREFIX = ".partial-"
+DELETED_PREFIX = ".deleted-"
+
+logger = logging.getLogger(__name__)
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def partial_folder(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is written before it gets its name."""
+    return run_dir / f"{PARTIAL_PREFIX}checkpoint-{step}"
+
+
+def publish_checkpoint(partial: Path, run_dir: Path, step: int) -> Path:
+    """Give a completely written folder its name: checksums, fsync of every file, one rename.
+
+    Args:
+        partial: Folder made under `partial_folder`.
+        run_dir: Folder of the run.
+        step: Optimizer steps done.
+
+    Returns:
+        run_dir/checkpoint-STEP.
+    """
+    files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST)
+    digests = {str(path.relative_to(partial)): _digest(path) for path in files}
+    (partial / MANIFEST).write_text(json.dumps({"step": step, "files": digests}, indent=1), encoding="utf-8")
+    for path in [*files, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
+        fsync_path(path)
+    final, doomed = run_dir / f"checkpoint-{step}", run_dir / f"{DELETED_PREFIX}checkpoint-{step}"
+    replaces = final.exists()
+    if replaces:  # the new one takes its place before the old one is deleted, which takes time
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        final.rename(doomed)
+    partial.rename(final)
+    fsync_path(run_dir)
+    if replaces:
+        shutil.rmtree(doomed, ignore_errors=True)
+    return final
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder so that a kill in between never leaves half of it under its name."""
+    doomed = folder.with_name(DELETED_PREFIX + folder.name)
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first."""
+    if not run_dir.is_dir():
+        return []
+    found = [(int(match.group(1)), path) for path in run_dir.iterdir() if (match := NAME.match(path.name))]
+    return [path for _, path in sorted(found) if path.is_dir()]
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None where every file is as it was written."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    for name, digest in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _digest(path) != digest:
+            return f"{name} is not as it was written"
+    return None
+
+
+def newest_valid_checkpoint(run_dir: str | os.PathLike) -> Path | None:
+    """The newest whole checkpoint; damaged newer ones are renamed to damaged-checkpoint-N, with a warning.
+
+    Leftovers of writes and deletions that were cut off are removed. Call it in one process only.
+    """
+    run_dir = Path(run_dir)
+    remove_leftovers(run_dir)
+    for checkpoint in reversed(list_checkpoints(run_dir)):
+        reason = damage(checkpoint)
+        if reason is None:
+            return checkpoint
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        if aside.exists():
+            shutil.rmtree(aside)
+        checkpoint.rename(aside)
+        logger.warning("%s is damaged (%s): set aside as %s, using the one before", checkpoint, reason, aside.name)
+    return None
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what an interrupted write or deletion left under a temporary name."""
+    if not run_dir.is_dir():
+        return
+    for path in run_dir.iterdir():
+        if path.name.startswith((PARTIAL_PREFIX, DELETED_PREFIX)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def rotate_checkpoints(run_dir: Path, limit: int | None, keep: Path | None = None) -> None:
+    """Delete the oldest checkpoints past `limit`; the newest one and `keep` always stay."""
+    if limit is None or limit <= 0:
+        return
+    checkpoints = list_checkpoints(run_dir)
+    for checkpoint in checkpoints[: max(0, len(checkpoints) - max(limit, 1))]:
+        if keep is None or checkpoint.resolve() != Path(keep).resolve():
+            remove_folder(checkpoint)

@@ -1,0 +1,210 @@
+"""A run's folder: `run.json` says what the run is, and no other run may write there.
+
+`run.json` holds:
+    status ("running" | "finished" | "stopped"), reason (why it stopped, or None), method, license,
+    recipe {"name", "text" (as the user wrote it), "values" (every field that was set, resolved)},
+    command (one line), seed, datasets [{"name", "hub" (name on the Hub, or None), "split", "revision"
+    (the full commit, where the Hub could be asked), "fingerprint", "images"}],
+    images_seen, steps, batch_size (images per optimizer step, over all devices), seconds (of training, over all
+    starts), cpu_seconds (processor time of that, of this process and its finished workers), hardware (one line),
+    versions {package: version}, git_commit (of this package's source, or None),
+    started and finished (ISO 8601, UTC), starts (how often the command was given).
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import write_json
+
+RUN_FILE = "run.json"
+PRETRAINING = "pretraining"
+
+# Fields that change where or how fast a run goes, not what it computes: they may differ when a run goes on.
+FREE_FIELDS = frozenset(
+    """output output_dir logging_dir logging_steps logging_strategy logging_first_step log_level log_level_replica
+    log_on_each_node disable_tqdm report_to run_name project verify run_name_for_card card_images license
+    trackio_space_id trackio_bucket_id trackio_static_space_id save_total_limit save_steps save_strategy
+    dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory
+    dataloader_multiprocessing_context resume_from_checkpoint push_to_hub hub_token hub_model_id hub_strategy
+    hub_private_repo hub_always_push hub_revision ddp_timeout ddp_backend ddp_bucket_cap_mb
+    local_rank skip_memory_metrics debug""".split()  # noqa: SIM905
+)
+SECRET_FIELDS = frozenset({"hub_token"})
+PACKAGES = (
+    "ladder-siamese",
+    "torch",
+    "torchvision",
+    "transformers",
+    "datasets",
+    "huggingface-hub",
+    "accelerate",
+    "evaluate",
+    "opencv-python-headless",
+)
+
+
+def read_run(folder: Path | str) -> dict[str, Any] | None:
+    """The content of a folder's `run.json`, or None where there is none.
+
+    Raises:
+        UserError: the file is there but is no run's description.
+    """
+    path = Path(folder) / RUN_FILE
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); choose another --output") from error
+    if not isinstance(run, dict) or "recipe" not in run:
+        raise UserError(f"{path} does not describe a run; choose another --output")
+    return run
+
+
+def write_run(folder: Path | str, run: dict[str, Any]) -> None:
+    """Write a folder's `run.json`, whole or not at all."""
+    write_json(Path(folder) / RUN_FILE, run)
+
+
+def check_output(folder: Path | str, values: dict[str, Any]) -> dict[str, Any] | None:
+    """Whether a run with these values may write to a folder.
+
+    Args:
+        folder: The run's folder, which need not exist.
+        values: Resolved values of the recipe, as `run.json` keeps them.
+
+    Returns:
+        The earlier run of the same recipe that is to go on, or None where nothing was trained yet.
+
+    Raises:
+        UserError: the folder is a file, holds something else, or the run of another recipe.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output {folder} is a file; choose a folder with --output")
+    run = read_run(folder)
+    if run is None:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"output folder {folder} is not empty and holds no run; choose another --output")
+        return None
+    saved = run["recipe"].get("values", {})
+    differing = differing_fields(saved, values)
+    if differing:
+        shown = "; ".join(
+            f"{name} was {_shown(saved.get(name))}, is {_shown(values.get(name))}" for name in differing[:3]
+        )
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise UserError(
+            f"output folder {folder} holds the run of another recipe ({shown}{more}); choose another --output"
+        )
+    return run
+
+
+def differing_fields(saved: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Names of the fields that make two runs different, in the order of `values`."""
+    names = list(dict.fromkeys([*values, *saved]))
+    plain_saved, plain_values = (json.loads(json.dumps(mapping, default=str)) for mapping in (saved, values))
+    return [name for name in names if name not in FREE_FIELDS and plain_saved.get(name) != plain_values.get(name)]
+
+
+def recorded_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that a run's files may show: all but secrets."""
+    return {name: value for name, value in values.items() if name not in SECRET_FIELDS}
+
+
+def recorded_text(text: str, values: dict[str, Any]) -> str:
+    """A recipe's text without the secrets that stand in it."""
+    for name in SECRET_FIELDS:
+        if values.get(name):
+            text = text.replace(str(values[name]), "***")
+    return text
+
+
+def command_line(arguments: list[str] | None = None) -> str:
+    """The command in one line, as a person would type it again; the value of a secret option is left out."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    shown = []
+    hide_next = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        secret = name.lstrip("-").replace("-", "_") in SECRET_FIELDS
+        if hide_next:
+            shown.append("***")
+        elif secret and equals:
+            shown.append(f"{name}=***")
+        else:
+            shown.append(word)
+        hide_next = secret and not equals
+    return shlex.join(["ladder", *shown])
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> str:
+    """The devices that compute, in one line."""
+    import torch
+
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count() * int(os.environ.get("WORLD_SIZE", "1"))
+        return f"{count} x {torch.cuda.get_device_name(0)}"
+    if torch.backends.mps.is_available():
+        return f"Apple {platform.machine()} GPU (MPS)"
+    return f"{_processor()}, {os.cpu_count()} cores, no GPU"
+
+
+def git_commit() -> str | None:
+    """The commit of the source this package runs from, with "+" when files were changed; None outside a clone."""
+    source = Path(__file__).resolve().parent
+    try:
+        commit = _git(source, "rev-parse", "HEAD")
+        tracked = _git(source, "ls-files", "--error-unmatch", Path(__file__).name)
+        changed = _git(source, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (commit + ("+" if changed else "")) if tracked else None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What a git command prints; raises when git is missing or says no."""
+    result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return result.stdout.strip()
+
+
+def _processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it, cut to a readable length."""
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
