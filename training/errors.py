@@ -1,4 +1,10 @@
-"""Errors that a user can cause; the command line prints them as one line and exits with code 2."""
+"""Errors that a user can cause, and the nearest known name to a misspelt one.
+
+The command line prints a `UserError` or `TrainingStopped` as one line and exits with code 2 or 3.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -11,3 +17,23 @@ class TrainingStopped(RuntimeError):
 
 class BadImageError(ValueError):
     """An image that cannot be read. The message is the reason, in one line."""
+
+
+def near_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names that are most similar to an unknown one.
+
+    Args:
+        name: What was given.
+        known: The names that exist.
+        most: Return at most this many.
+        cutoff: Least similarity, 0 to 1 (`difflib.SequenceMatcher.ratio`).
+
+    Returns:
+        The similar names, the most similar first.
+    """
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(near: Sequence[str]) -> str:
+    """The end of a message about an unknown name: "; did you mean A or B?", or "" if no known name is near."""
+    return f"; did you mean {' or '.join(near)}?" if near else ""

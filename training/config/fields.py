@@ -1,20 +1,18 @@
 """Fields of options dataclasses: declared, listed, built from words; and the nearest name that exists."""
 
-import difflib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean, near_names
 from .values import from_text
 
 
 def unknown_name(name: str, known: Iterable[str], what: str, dashes: bool = False) -> UserError:
     """The error for a name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name.replace("-", "_"), [*known], n=1, cutoff=0.6)
-    shown = f"--{near[0]}" if near and dashes else near[0] if near else ""
-    return UserError(f"{what}" + (f"; did you mean {shown}?" if near else ""))
+    near = near_names(name.replace("-", "_"), known)
+    return UserError(what + did_you_mean([f"--{found}" for found in near] if dashes else near))
 
 
 def option(default: Any, help_text: str, choices: tuple[str, ...] | None = None) -> Any:

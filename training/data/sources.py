@@ -1,13 +1,12 @@
 """Images from anywhere, as a `datasets` object: digits, folders, Parquet files, WebDataset shards, Hub data sets."""
 
-import difflib
 import glob
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean, near_names
 from . import digits
 from .columns import check_image_column
 from .hub_access import hub_access
@@ -211,7 +210,7 @@ def _locate(name: str) -> Any:
         raise UserError(f"{name}: no .parquet or .tar file matches")
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix.lower() in _PACKED
     if looks_local or ("/" not in name and _near(path)):
-        raise UserError(f"{name}: no such data set{_suggest(path)}")
+        raise UserError(f"{name}: no such data set{did_you_mean(_near(path))}")
     return None
 
 
@@ -326,9 +325,9 @@ def _hub_name(name: str, config: str | None) -> tuple[str, str | None]:
 def _hub_error(name: str, error: Exception) -> UserError:
     kind = type(error).__name__
     if kind == "DatasetNotFoundError":
-        return UserError(f"{name}: no such data set, here or on the Hub{_suggest(Path(name))}")
+        return UserError(f"{name}: no such data set, here or on the Hub{did_you_mean(_near(Path(name)))}")
     if isinstance(error, ConnectionError) or "Offline" in kind or "Connection" in kind:
-        return UserError(f"{name}: not found here, and the Hub cannot be reached{_suggest(Path(name))}")
+        return UserError(f"{name}: not found here, and the Hub cannot be reached{did_you_mean(_near(Path(name)))}")
     return UserError(f"{name}: {_root_cause(error)}")
 
 
@@ -341,12 +340,7 @@ def _near(path: Path) -> list[str]:
     """Names near a missing path: what lies beside it, and the data set that is always there."""
     parent = path.parent
     beside = [str(parent / child.name) for child in parent.iterdir()] if parent.is_dir() else []
-    return difflib.get_close_matches(str(path), [*beside, "digits"], n=3, cutoff=0.7)
-
-
-def _suggest(path: Path) -> str:
-    near = _near(path)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return near_names(str(path), [*beside, "digits"], most=3, cutoff=0.7)
 
 
 def _escape(file: str) -> str:

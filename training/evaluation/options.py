@@ -4,7 +4,6 @@ Nothing heavy is imported here, because `ladder evaluate TASK --help` lists thes
 """
 
 import dataclasses
-import difflib
 import types
 import typing
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config.fields import option
-from ..errors import UserError
+from ..errors import UserError, did_you_mean, near_names
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -247,8 +246,7 @@ def read_options(kind: type[Options], settings: dict[str, Any]) -> Options:
     names = [option.name for option in dataclasses.fields(kind)]
     for name in settings:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
+            hint = did_you_mean(near_names(name, names)) or f"; there are {', '.join(names)}"
             raise UserError(f"unknown setting {name!r}{hint}")
     return kind(**settings)
 

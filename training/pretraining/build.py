@@ -1,13 +1,12 @@
 """From a resolved recipe to the objects that train: arguments, model, data and views."""
 
-import difflib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.options import ModelOptions
 from ..config.recipe import ResolvedRecipe
-from ..errors import UserError
+from ..errors import UserError, did_you_mean, near_names
 from ..models.reference import hub_file, model_folder, split_revision, why_not_loaded
 from ..models.verification import verified
 from ..runs.run_folder import PRETRAINING
@@ -103,9 +102,9 @@ def _check_backbone_fields(backbone: dict[str, Any]) -> None:
     kind = CONFIG_MAPPING[backbone["model_type"]]
     known = {item.name for item in fields(kind)} | set(kind.attribute_map)
     for name in backbone.keys() - known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        near = near_names(name, known, cutoff=0.8)
         if near:
-            raise UserError(f"backbone_config: unknown field {name!r}; did you mean {near[0]}?")
+            raise UserError(f"backbone_config: unknown field {name!r}{did_you_mean(near)}")
 
 
 def _config_settings(options: ModelOptions) -> dict[str, Any]:
