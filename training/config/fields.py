@@ -6,13 +6,25 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from ..errors import UserError, did_you_mean, near_names
-from .values import from_text
+from .values import coerce, from_text
 
 
-def unknown_name(name: str, known: Iterable[str], what: str, dashes: bool = False) -> UserError:
-    """The error for a name that does not exist, with the nearest one that does."""
+def unknown_name(
+    name: str, known: Iterable[str], what: str, dashes: bool = False, list_known: bool = False
+) -> UserError:
+    """The error for a name that does not exist. It suggests the nearest name that does.
+
+    Args:
+        name: What the user wrote.
+        known: Every name that exists.
+        what: The message before the suggestion.
+        dashes: Show the suggestion as a command-line option, `--name`.
+        list_known: List all known names where none is near.
+    """
+    known = [*known]
     near = near_names(name.replace("-", "_"), known)
-    return UserError(what + did_you_mean([f"--{found}" for found in near] if dashes else near))
+    hint = did_you_mean([f"--{found}" for found in near] if dashes else near)
+    return UserError(what + (f"; there are {', '.join(known)}" if list_known and not near else hint))
 
 
 def option(default: Any, help_text: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -45,6 +57,63 @@ def fields_of(options_class: type) -> dict[str, tuple[Any, Field]]:
     """A dataclass's fields: name -> (type, field)."""
     hints = typing.get_type_hints(options_class)
     return {item.name: (hints[item.name], item) for item in fields(options_class)}
+
+
+def check_value(value: Any, declared: tuple[Any, Field], name: str) -> Any:
+    """Convert a value to a field's type and check it against the field's choices.
+
+    Args:
+        value: From YAML, or a Python keyword.
+        declared: (type, field), as `fields_of` gives them.
+        name: The field's name, for messages.
+
+    Raises:
+        UserError: the value does not fit the type (see `values.coerce`), or is not among the choices.
+    """
+    annotation, item = declared
+    converted = coerce(value, annotation, name)
+    choices = item.metadata.get("choices")
+    if choices and converted not in choices:
+        raise unknown_name(str(converted), choices, f"{name} must be one of {', '.join(choices)}, got {converted!r}")
+    return converted
+
+
+def check_values(
+    values: Mapping[Any, Any],
+    known: Mapping[str, tuple[Any, Field]],
+    where: str = "",
+    *,
+    what: str = "field",
+    aliases: Mapping[str, str] | None = None,
+    list_known: bool = False,
+) -> dict[str, Any]:
+    """Check the names and convert the values of a YAML mapping. None stands for "not given" and stays None.
+
+    Args:
+        values: Name as written (`batch-size` means `batch_size`) to value.
+        known: Name to (type, field), as `fields_of` gives them.
+        where: Start of every message, e.g. "recipe x.yaml: ".
+        what: What messages call a field.
+        aliases: Other names for fields.
+        list_known: List all known names where none is near a wrong one.
+
+    Returns:
+        Field name to converted value.
+
+    Raises:
+        UserError: a name does not exist (the nearest one is suggested) or is given twice, or a value does not fit.
+    """
+    aliases = aliases or {}
+    checked: dict[str, Any] = {}
+    for written, value in values.items():
+        name = aliases.get(written, str(written)).replace("-", "_")
+        if name not in known:
+            message = f"{where}unknown {what} {written!r}"
+            raise unknown_name(name, [*known, *aliases], message, list_known=list_known)
+        if name in checked:
+            raise UserError(f"{where}{written!r} is given twice")
+        checked[name] = None if value is None else check_value(value, known[name], f"{where}{name}")
+    return checked
 
 
 def build(options_class: type, words: Mapping[str, list[str]], positionals: Mapping[str, str] | None = None) -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .fields import unknown_name
+from .fields import check_values, unknown_name
 from .options import DataOptions, ModelOptions, RunOptions, TrainingOptions, ViewOptions
-from .values import coerce, from_text, load_yaml
+from .values import from_text, load_yaml
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
 OWN_GROUPS: Mapping[str, type] = {
@@ -67,18 +67,22 @@ class ResolvedRecipe:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def packaged_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+def packaged_recipes(folder: Path = RECIPE_FOLDER) -> list[str]:
+    """Names of the recipes that come with the package; default: those for pretraining."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def read_recipe(name_or_path: str | Path) -> Recipe:
+def read_recipe(name_or_path: str | Path, folder: Path = RECIPE_FOLDER) -> Recipe:
     """Read a recipe from a file, or by the name of one that comes with the package.
+
+    Args:
+        name_or_path: A YAML file, or the name of a packaged recipe.
+        folder: Where the packaged recipes of this kind lie.
 
     Raises:
         UserError: there is no such recipe, or it is no flat YAML mapping.
     """
-    path = _find(str(name_or_path))
+    path = _find(str(name_or_path), folder)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -128,7 +132,7 @@ def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> Resol
         UserError: a field does not exist (the nearest one is named), or a value has the wrong type.
     """
     known = all_fields()
-    values = _checked(recipe.values, known, recipe.where)
+    values = check_values(recipe.values, known, f"{recipe.where}: ", aliases=ALIASES)
     for name, value in (overrides or {}).items():
         values[name] = from_text(value, known[name][0], name) if isinstance(value, list) else value
     method = values.get("method", "ladder")
@@ -156,28 +160,16 @@ def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> Resol
     )
 
 
-def _find(name: str) -> Path:
+def _find(name: str, folder: Path) -> Path:
     """The file of a recipe given by path or by packaged name."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    packaged = RECIPE_FOLDER / f"{name.removesuffix('.yaml')}.yaml"
+    packaged = folder / f"{name.removesuffix('.yaml')}.yaml"
     if path.name == name and packaged.is_file():
         return packaged
     if path.is_dir():
         raise UserError(f"recipe {name} is a folder; give a YAML file")
-    names = packaged_recipes()
-    raise unknown_name(path.stem, names, f"there is no recipe {name}: give a YAML file, or one of {', '.join(names)}")
-
-
-def _checked(values: Mapping[str, Any], known: Mapping[str, tuple[Any, Field]], where: str) -> dict[str, Any]:
-    """The recipe's values with their declared types."""
-    checked = {}
-    for written, value in values.items():
-        name = ALIASES.get(written, written).replace("-", "_")
-        if name not in known:
-            raise unknown_name(name, [*known, *ALIASES], f"{where}: unknown field {written!r}")
-        if name in checked:
-            raise UserError(f"{where}: {written!r} is given twice")
-        checked[name] = None if value is None else coerce(value, known[name][0], f"{where}: {name}")
-    return checked
+    names = packaged_recipes(folder)
+    choice = f"give a YAML file, or one of {', '.join(names)}" if names else "give a YAML file"
+    raise unknown_name(path.stem, names, f"there is no recipe {name}: {choice}")

@@ -3,17 +3,14 @@
 Nothing heavy is imported here, because `ladder evaluate TASK --help` lists these fields in under a second.
 """
 
-import dataclasses
-import types
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..config.fields import option
-from ..errors import UserError, did_you_mean, near_names
-
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+from ..config import recipe
+from ..config.fields import check_value, check_values, fields_of, option
+from ..errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -26,22 +23,17 @@ class _TaskOptions:
     num_workers: int = option(0, "Processes that decode images.")
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            choices = item.metadata.get("choices")
-            if choices and value not in choices:
-                raise UserError(f"{item.name} must be one of {', '.join(choices)}; it is {value!r}")
-            if not _has_type(value, typing.get_type_hints(type(self))[item.name]):
-                raise UserError(f"{item.name} must be {_spoken(item.type)}; it is {value!r}")
-            if isinstance(value, list):
-                setattr(self, item.name, tuple(value))
+        for name, declared in fields_of(type(self)).items():
+            value = check_value(getattr(self, name), declared, name)
+            # As a tuple, options stay as they are once checked, and compare equal whatever the user wrote.
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
         self._check_positive("batch_size")
 
     def _check_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
             values = value if isinstance(value, tuple) else (value,)
-            if not values or any(entry is not None and entry <= 0 for entry in values):
+            if not values or any(entry is not None and not entry > 0 for entry in values):
                 raise UserError(f"{name} must be greater than 0; it is {value!r}")
 
 
@@ -237,70 +229,45 @@ TASK_OPTIONS: dict[str, type] = {
 Options = TypeVar("Options", bound=_TaskOptions)
 
 
-def read_options(kind: type[Options], settings: dict[str, Any]) -> Options:
-    """Options of a task from keywords.
+def read_options(kind: type[Options], settings: Mapping[str, Any]) -> Options:
+    """Build a task's options from keywords.
 
     Raises:
-        UserError: a name that the task does not know (the nearest is suggested), or a value of the wrong kind.
+        UserError: the task has no such setting (the nearest one is suggested), or a value does not fit.
     """
-    names = [option.name for option in dataclasses.fields(kind)]
-    for name in settings:
-        if name not in names:
-            hint = did_you_mean(near_names(name, names)) or f"; there are {', '.join(names)}"
-            raise UserError(f"unknown setting {name!r}{hint}")
-    return kind(**settings)
+    return kind(**_check_settings(kind, settings))
 
 
 def read_recipe(task: str, name_or_path: str | Path) -> dict[str, Any]:
-    """Settings of a task from a YAML file.
+    """Read a task's settings from a YAML file, written as pretraining recipes are.
 
     Args:
         task: A key of `TASK_OPTIONS`.
         name_or_path: A file, or the name of a recipe in `recipes/TASK/`.
 
-    Raises:
-        UserError: no such recipe, no mapping in the file, or a field that the task does not know.
-    """
-    import yaml
+    Returns:
+        Setting to value, with the types that the task declares.
 
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = RECIPES / task / f"{Path(name_or_path).stem}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in (RECIPES / task).glob("*.yaml"))) or "none"
-        raise UserError(f"no recipe {name_or_path} for {task}; a YAML file, or one of: {known}")
+    Raises:
+        UserError: there is no such recipe, or it is not a flat YAML mapping of the task's settings.
+    """
+    found = recipe.read_recipe(name_or_path, recipe.RECIPE_FOLDER / task)
+    settings = _check_settings(TASK_OPTIONS[task], found.values, f"{found.where}: ")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} must hold `setting: value` lines")
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    read_options(TASK_OPTIONS[task], settings)
+        TASK_OPTIONS[task](**settings)
+    except UserError as error:
+        raise UserError(f"{found.where}: {error}") from error
     return settings
+
+
+def _check_settings(kind: type, settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """The settings that were given, with their declared names and types; None leaves a setting at its default."""
+    checked = check_values(settings, fields_of(kind), where, what="setting", list_known=True)
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in checked.items() if value is not None
+    }
 
 
 def _check_fraction(name: str, value: float, most: float) -> None:
     if not 0 < value <= most:
         raise UserError(f"{name} must be more than 0 and at most {most}; it is {value}")
-
-
-def _has_type(value: Any, kind: Any) -> bool:
-    """Whether a value fits an annotation of the options (unions and tuples of plain types)."""
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        return any(_has_type(value, option) for option in typing.get_args(kind))
-    if origin is tuple:
-        return isinstance(value, tuple | list) and all(_has_type(entry, typing.get_args(kind)[0]) for entry in value)
-    if kind is float:
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _spoken(kind: Any) -> str:
-    """An annotation in words a user reads."""
-    text = kind if isinstance(kind, str) else getattr(kind, "__name__", None) or str(kind)
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-    return words.get(text, text)
