@@ -1,10 +1,11 @@
-"""Package definition: folders are mapped to import names that cannot clash with a user's own `training` folder."""
+"""Package definition. The folders are mapped to import names that cannot clash with a user's own `training` folder."""
 
 from pathlib import Path
 
 from setuptools import setup
 
 HERE = Path(__file__).parent
+EXAMPLES = HERE / "examples"
 
 
 def read_version() -> str:
@@ -34,7 +35,18 @@ def mapped_packages() -> list[str]:
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 EXTRAS = {
     "onnx": ONNX,
-    "dev": ["pytest", "hypothesis", "ruff", "setuptools>=70", "timm", *ONNX],
+    "dev": [
+        "pytest",
+        "hypothesis",
+        "ruff",
+        "mypy>=1.15",
+        "types-PyYAML",
+        "types-tqdm",
+        "build",
+        "setuptools>=70",
+        "timm",
+        *ONNX,
+    ],
     "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", "timm"],
 }
 
@@ -46,35 +58,53 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     author="The Ladder Siamese maintainers",
+    url="https://arxiv.org/abs/2211.13844",
+    project_urls={"Paper": "https://arxiv.org/abs/2211.13844"},
+    license_files=["LICENSE"],
     keywords="self-supervised learning, BYOL, Siamese networks, image backbones, transformers",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=mapped_packages(),
     package_dir=PACKAGE_DIR,
     package_data={
-        "ladder_training": ["recipes/*.yaml", "recipes/**/*.yaml"],
-        "ladder_model_cards": ["templates/*", "templates/**/*"],
+        "modeling_ladder": ["py.typed"],
+        "ladder_training": ["py.typed", "recipes/*.yaml", "recipes/**/*.yaml"],
+        "ladder_model_cards": ["py.typed", "templates/*", "templates/**/*"],
     },
+    data_files=[
+        ("share/doc/ladder-siamese", ["CITATION.cff", "CHANGELOG.md"]),
+        ("share/doc/ladder-siamese/examples", [f"examples/{path.name}" for path in sorted(EXAMPLES.glob("*.py"))]),
+    ],
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.6",
         "torchvision",
         "transformers>=5.23,<6",
         "datasets>=4.0",
         "huggingface-hub>=1.0",
-        "accelerate>=1.1",
+        "accelerate>=1.3",
         "evaluate>=0.4.6",
         "safetensors",
         "numpy",
+        "scipy",
         "opencv-python-headless>=4.11",
         "pillow",
         "pyyaml",
         "scikit-learn",
         "matplotlib",
         "faster-coco-eval",
+        "pyarrow",
+        "fsspec",
+        "tqdm",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["ladder=ladder_training.__main__:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )
