@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, synced to disk, then renamed."""
+"""Files that are either complete or absent (written beside their target, synced, renamed), and what is a path."""
 
 import contextlib
 import json
@@ -8,6 +8,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+def looks_like_path(reference: str) -> bool:
+    """Tell whether the name of a model or data set can only be a path on this machine, not a name on the Hub.
+
+    A path starts with `.`, `/` or `~`, or has more than one slash. A name with one slash may be either.
+
+    Args:
+        reference: The name, without a revision.
+    """
+    return reference.startswith((".", "/", "~")) or reference.count("/") > 1
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from ..config.fields import build, fields_of, unknown_name
-from ..config.recipe import METHODS, OWN_GROUPS, inherited_fields, packaged_recipes, read_recipe, resolve
+from ..config.fields import build, fields_of, read_words, unknown_name
+from ..config.options import METHODS
+from ..config.recipe import OWN_GROUPS, inherited_fields, packaged_recipes, read_recipe, resolve
 from ..errors import TrainingStopped, UserError
 from . import help_text
 from . import options as command_options
@@ -164,10 +165,8 @@ def _evaluate(words: list[str]) -> int | None:
 
 def _settings(options_class: type, given: dict[str, list[str]]) -> dict[str, object]:
     """The settings of a task that were typed, with their types."""
-    from ..config.values import from_text
-
     declared = fields_of(options_class)
-    return {name: from_text(words, declared[name][0], name) for name, words in given.items() if name in declared}
+    return {name: read_words(words, declared[name], name) for name, words in given.items() if name in declared}
 
 
 def _simple(
@@ -197,10 +196,6 @@ def _export(words: list[str]) -> int | None:
     )
     if options is None:
         return 0
-    if options.format not in command_options.FORMATS:
-        message = f"format must be one of {', '.join(command_options.FORMATS)}, got {options.format!r}"
-        raise unknown_name(options.format, command_options.FORMATS, message)
-
     from .export import export_command
 
     return export_command(options)

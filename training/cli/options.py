@@ -27,7 +27,7 @@ class ExportOptions:
     """Writing the backbone for another library."""
 
     checkpoint: str = needed("Run folder, checkpoint, exported folder or Hub name; USER/NAME@REVISION too.")
-    format: str = option("transformers", f"One of {', '.join(FORMATS)}.")
+    format: str = option("transformers", f"One of {', '.join(FORMATS)}.", choices=FORMATS)
     output: str = needed("Folder for the files.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub model.")
     verify: bool = option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")

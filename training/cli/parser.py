@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from typing import Any, NoReturn
 
-from ..config.fields import default_of, unknown_name
+from ..config.fields import Fields, default_of, unknown_name
 from ..config.recipe import ALIASES
 from ..config.values import is_list, is_switch
 from ..errors import UserError
 
 _SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0", "none", "null")
-Fields = Mapping[str, tuple[Any, Field]]
 
 
 class OptionParser(argparse.ArgumentParser):

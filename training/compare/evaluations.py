@@ -4,8 +4,9 @@ import functools
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..config.fields import unknown_name
+from ..config.fields import check_values, fields_of, needed, option, unknown_name
 from ..config.recipe import ResolvedRecipe
+from ..config.values import read_yaml
 from ..errors import UserError
 from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
 from ..evaluation.report import file_name
@@ -16,8 +17,19 @@ from .options import CompareOptions
 FREE_SETTINGS = frozenset({"num_workers"})
 # Between the seeds of an evaluation's repeats, so that a repeat has no seed of the other runs.
 REPEAT_STRIDE = 1000
-_PLACES = ("task", "dataset", "test_dataset", "recipe", "name", "repeats")
 _CLASSIFICATION = ("knn", "linear")
+
+
+@dataclass(kw_only=True)
+class ListedEvaluation:
+    """The fields of an entry of the evaluations file, besides the settings of its task."""
+
+    task: str = needed("A key of `TASK_OPTIONS`.")
+    dataset: str = needed("Data set to fit on, and to score if there is no test_dataset.")
+    test_dataset: str | None = option(None, "Data set to score instead of a split of dataset.")
+    recipe: str | None = option(None, "YAML file with settings of the task, or the name of a packaged one.")
+    name: str | None = option(None, "Name of the row in the table; default: TASK-DATASET.")
+    repeats: int = option(1, "Times that the evaluation is done, each with other seeds; the table shows the mean.")
 
 
 @dataclass(frozen=True)
@@ -165,31 +177,39 @@ def _read_alike(recipe: ResolvedRecipe) -> dict[str, Any]:
 
 
 def _from_file(path: str) -> list[Evaluation]:
-    from ..config.values import read_yaml
-
-    listed = read_yaml(path, "evaluations")
+    """Read the evaluations that a YAML file lists."""
+    listed, _ = read_yaml(path, "evaluations")
     if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):
         raise UserError(f"evaluations {path} must hold a list of `- {{task: ..., dataset: ...}}` entries")
-    found = []
-    for number, entry in enumerate(listed, 1):
-        where = f"evaluations {path}, entry {number}"
-        for name in ("task", "dataset"):
-            if not isinstance(entry.get(name), str):
-                raise UserError(f"{where}: {name} is missing")
-        settings = {name: value for name, value in entry.items() if name not in _PLACES}
-        try:
-            first = _make(
-                entry["task"],
-                entry["dataset"],
-                entry.get("test_dataset"),
-                settings,
-                entry.get("recipe"),
-                entry.get("name"),
-            )
-            found += _repeated(first, entry.get("repeats", 1))
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-    return found
+    return [
+        evaluation
+        for number, entry in enumerate(listed, 1)
+        for evaluation in _from_entry(entry, f"evaluations {path}, entry {number}")
+    ]
+
+
+def _from_entry(entry: dict[Any, Any], where: str) -> list[Evaluation]:
+    """Read one entry of the evaluations file: an evaluation and its repeats."""
+    for name in ("task", "dataset"):
+        if entry.get(name) is None:
+            raise UserError(f"{where}: {name} is missing")
+    own, task = fields_of(ListedEvaluation), str(entry["task"])
+    _check_task(task, f"{where}: ")
+    values = check_values(entry, {**fields_of(TASK_OPTIONS[task]), **own}, f"{where}: ", what="setting")
+    settings = {name: value for name, value in values.items() if name not in own}
+    asked = ListedEvaluation(**{name: value for name, value in values.items() if name in own and value is not None})
+    try:
+        first = _make(asked.task, asked.dataset, asked.test_dataset, settings, asked.recipe, asked.name)
+        return _repeated(first, asked.repeats)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _check_task(task: str, where: str = "") -> None:
+    """Raise a UserError if there is no such task."""
+    if task not in TASK_OPTIONS:
+        message = f"{where}there is no task {task!r}: one of {', '.join(TASK_OPTIONS)}"
+        raise unknown_name(task, TASK_OPTIONS, message)
 
 
 def _make(
@@ -201,8 +221,6 @@ def _make(
     name: str | None = None,
     by_default: bool = False,
 ) -> Evaluation:
-    if task not in TASK_OPTIONS:
-        raise unknown_name(task, TASK_OPTIONS, f"there is no task {task!r}: one of {', '.join(TASK_OPTIONS)}")
     settings = {**(read_recipe(task, recipe) if recipe else {}), **(settings or {})}
     read_options(TASK_OPTIONS[task], settings)
     key = file_name(name or f"{task}-{data_name(dataset)}")
@@ -211,8 +229,8 @@ def _make(
     return Evaluation(key, task, dataset, test_dataset, settings, by_default)
 
 
-def _repeated(first: Evaluation, count: Any) -> list[Evaluation]:
-    """An evaluation and its repeats, each with cells of its own; the table shows their mean."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+def _repeated(first: Evaluation, count: int) -> list[Evaluation]:
+    """List an evaluation and its repeats. Each has its own cells; the table shows their mean."""
+    if count < 1:
         raise UserError(f"repeats must be a whole number from 1, got {count!r}")
     return [replace(first, repeat=number) for number in range(count)]

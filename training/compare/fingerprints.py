@@ -8,6 +8,7 @@ from typing import Any
 from ..config.fields import default_of
 from ..config.options import TrainingOptions
 from ..config.recipe import ResolvedRecipe, own_fields
+from ..files import looks_like_path
 from ..pretraining.build import network_config
 from ..runs.run_folder import FREE_FIELDS
 
@@ -93,8 +94,7 @@ def data_name(reference: str | list[str] | None) -> Any:
     """A data set's name as every machine knows it: of a path, the last part."""
     if reference is None or isinstance(reference, list):
         return reference and [data_name(entry) for entry in reference]
-    is_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1 or Path(reference).exists()
     path = Path(reference).expanduser()
-    if not is_path:
+    if not looks_like_path(reference) and not path.exists():
         return reference
     return (path.resolve() if path.name in ("", ".", "..") else path).stem

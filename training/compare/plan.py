@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config.fields import unknown_name
-from ..config.recipe import ALIASES, METHODS, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
-from ..config.values import coerce, read_yaml
+from ..config.fields import check_values, unknown_name
+from ..config.options import METHODS
+from ..config.recipe import ALIASES, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
+from ..config.values import read_mapping
 from ..errors import UserError
 from .evaluations import Evaluation, planned_evaluations
 from .fingerprints import run_fingerprint
@@ -176,25 +177,18 @@ def read_variants(path: str) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: the file is no such mapping, a field does not exist, or a name is taken or no file name.
     """
-    found = read_yaml(path, "variants")
-    if not isinstance(found, dict) or not found:
-        raise UserError(f"variants {path} must hold `name: {{field: value}}` lines")
-    known = all_fields()
+    listed, _ = read_mapping(path, "variants")
+    if not listed:
+        raise UserError(f"variants {path} is empty: it must hold `name: {{field: value}}` lines")
+    known = {name: declared for name, declared in all_fields().items() if name not in _NOT_IN_VARIANTS}
     variants: dict[str, dict[str, Any]] = {}
-    for name, changes in found.items():
+    for name, changes in listed.items():
         where = f"variants {path}: {name}"
-        if not isinstance(name, str) or not _NAME.match(name) or name == RANDOM or name in METHODS:
+        if not _NAME.match(name) or name == RANDOM or name in METHODS:
             raise UserError(f"{where}: a variant needs a name of its own, of letters, digits, _ . + -")
         if not isinstance(changes, dict):
             raise UserError(f"{where} must be a mapping of recipe fields")
-        variants[name] = {}
-        for written, value in changes.items():
-            field_name = ALIASES.get(str(written), str(written)).replace("-", "_")
-            if field_name not in known or field_name in _NOT_IN_VARIANTS:
-                raise unknown_name(field_name, known, f"{where}: unknown field {written!r}")
-            variants[name][field_name] = (
-                None if value is None else coerce(value, known[field_name][0], f"{where}: {field_name}")
-            )
+        variants[name] = check_values(changes, known, f"{where}: ", aliases=ALIASES)
     return variants
 
 

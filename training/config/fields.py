@@ -1,4 +1,4 @@
-"""Fields of options dataclasses: declared, listed, built from words; and the nearest name that exists."""
+"""Fields of options dataclasses: how they are declared and listed, and how written values are checked against them."""
 
 import typing
 from collections.abc import Iterable, Mapping
@@ -8,18 +8,21 @@ from typing import Any
 from ..errors import UserError, did_you_mean, near_names
 from .values import coerce, from_text
 
+Fields = Mapping[str, tuple[Any, Field]]
+"""Declared fields: name -> (type, dataclass field)."""
+
 
 def unknown_name(
     name: str, known: Iterable[str], what: str, dashes: bool = False, list_known: bool = False
 ) -> UserError:
-    """The error for a name that does not exist. It suggests the nearest name that does.
+    """Make the error for a name that does not exist. It suggests the nearest name that does.
 
     Args:
         name: What the user wrote.
         known: Every name that exists.
         what: The message before the suggestion.
         dashes: Show the suggestion as a command-line option, `--name`.
-        list_known: List all known names where none is near.
+        list_known: List all known names if none is near.
     """
     known = [*known]
     near = near_names(name.replace("-", "_"), known)
@@ -28,12 +31,12 @@ def unknown_name(
 
 
 def option(default: Any, help_text: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field with a help text.
+    """Declare a dataclass field with a help text.
 
     Args:
-        default: Its value where none is given; of a list or a dict each instance gets a copy.
+        default: The value if none is given. Each instance gets its own copy of a list or a dict.
         help_text: Shown by `--help`.
-        choices: The only values that make sense; None for any of its type.
+        choices: The values that are allowed; None allows every value of the field's type.
     """
     metadata = {"help": help_text, "choices": choices}
     if isinstance(default, (list, dict)):
@@ -42,19 +45,19 @@ def option(default: Any, help_text: str, choices: tuple[str, ...] | None = None)
 
 
 def needed(help_text: str) -> Any:
-    """A dataclass field that must be given."""
+    """Declare a dataclass field without a default: it must be given."""
     return field(metadata={"help": help_text})
 
 
 def default_of(item: Field) -> Any:
-    """A dataclass field's default value, or None where it has none."""
+    """Return the default value of a dataclass field, or None if it has none."""
     if item.default is not MISSING:
         return item.default
     return item.default_factory() if item.default_factory is not MISSING else None
 
 
 def fields_of(options_class: type) -> dict[str, tuple[Any, Field]]:
-    """A dataclass's fields: name -> (type, field)."""
+    """List the fields of a dataclass: name -> (type, field)."""
     hints = typing.get_type_hints(options_class)
     return {item.name: (hints[item.name], item) for item in fields(options_class)}
 
@@ -71,16 +74,35 @@ def check_value(value: Any, declared: tuple[Any, Field], name: str) -> Any:
         UserError: the value does not fit the type (see `values.coerce`), or is not among the choices.
     """
     annotation, item = declared
-    converted = coerce(value, annotation, name)
+    return _chosen(coerce(value, annotation, name), item, name)
+
+
+def read_words(words: list[str], declared: tuple[Any, Field], name: str) -> Any:
+    """Convert the words typed after an option of the command line, and check the value against the field's choices.
+
+    Args:
+        words: At least one; several make a list.
+        declared: (type, field), as `fields_of` gives them.
+        name: The option's name, for messages.
+
+    Raises:
+        UserError: the words do not fit the type (see `values.from_text`), or the value is not among the choices.
+    """
+    annotation, item = declared
+    return _chosen(from_text(words, annotation, name), item, name)
+
+
+def _chosen(value: Any, item: Field, name: str) -> Any:
+    """Return the value if it is among the field's choices, or the field has none."""
     choices = item.metadata.get("choices")
-    if choices and converted not in choices:
-        raise unknown_name(str(converted), choices, f"{name} must be one of {', '.join(choices)}, got {converted!r}")
-    return converted
+    if choices and value not in choices:
+        raise unknown_name(str(value), choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
 
 
 def check_values(
     values: Mapping[Any, Any],
-    known: Mapping[str, tuple[Any, Field]],
+    known: Fields,
     where: str = "",
     *,
     what: str = "field",
@@ -95,7 +117,7 @@ def check_values(
         where: Start of every message, e.g. "recipe x.yaml: ".
         what: What messages call a field.
         aliases: Other names for fields.
-        list_known: List all known names where none is near a wrong one.
+        list_known: List all known names if none is near a wrong one.
 
     Returns:
         Field name to converted value.
@@ -117,13 +139,18 @@ def check_values(
 
 
 def build(options_class: type, words: Mapping[str, list[str]], positionals: Mapping[str, str] | None = None) -> Any:
-    """An instance of an options dataclass from parsed words.
+    """Make an instance of an options dataclass from the words of the command line.
+
+    Args:
+        options_class: The dataclass.
+        words: Option -> the words after it. Options that the dataclass does not have are skipped.
+        positionals: Positional argument -> its word.
 
     Raises:
-        UserError: a value does not fit its type, or one that has no default is missing.
+        UserError: a value does not fit its type, or an option without a default is missing.
     """
     declared = fields_of(options_class)
-    values = {name: from_text(word, declared[name][0], name) for name, word in words.items() if name in declared}
+    values = {name: read_words(word, declared[name], name) for name, word in words.items() if name in declared}
     values |= {name: value for name, value in (positionals or {}).items() if name in declared}
     for name, (_, item) in declared.items():
         if name not in values and item.default is MISSING and item.default_factory is MISSING:

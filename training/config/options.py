@@ -8,6 +8,7 @@ from typing import Any
 
 from .fields import option
 
+METHODS = ("ladder", "byol", "simsiam")
 Number = float | int
 
 
@@ -35,7 +36,7 @@ class DataOptions:
 class ModelOptions:
     """The network and its levels; a field left out takes the default of `LadderSiameseConfig`."""
 
-    method: str = option("ladder", "ladder, byol (one global level on the last stage) or simsiam.")
+    method: str = option("ladder", "ladder, byol (one global level on the last stage) or simsiam.", choices=METHODS)
     backbone_config: dict[str, Any] | None = option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
     level_names: list[str] | None = option(None, "Stages that get a loss.")
     level_losses: list[str] | None = option(None, "global, local or both, one per level.")

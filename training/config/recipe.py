@@ -1,15 +1,14 @@
 """Recipes: flat YAML files whose fields are our own options and those of transformers' TrainingArguments."""
 
-import typing
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .fields import check_values, unknown_name
+from .fields import check_value, check_values, fields_of, read_words, unknown_name
 from .options import DataOptions, ModelOptions, RunOptions, TrainingOptions, ViewOptions
-from .values import from_text, load_yaml
+from .values import read_mapping
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
 OWN_GROUPS: Mapping[str, type] = {
@@ -20,7 +19,6 @@ OWN_GROUPS: Mapping[str, type] = {
     "run": RunOptions,
 }
 LEVEL_FIELDS = ("level_names", "level_losses", "level_weights")
-METHODS = ("ladder", "byol", "simsiam")
 # What a name of an option means where the field has another name.
 ALIASES = {"from": "from_model", "output_dir": "output"}
 
@@ -83,37 +81,22 @@ def read_recipe(name_or_path: str | Path, folder: Path = RECIPE_FOLDER) -> Recip
         UserError: there is no such recipe, or it is no flat YAML mapping.
     """
     path = _find(str(name_or_path), folder)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} cannot be read: {error}") from error
-    values = load_yaml(text, f"recipe {path}")
-    if values is None:
-        values = {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"recipe {path} must hold `field: value` lines, one field each")
+    values, text = read_mapping(path, "recipe")
     return Recipe(path.stem, text, values, f"recipe {path}")
 
 
 def own_fields() -> dict[str, tuple[Any, Field]]:
     """Our own fields: name -> (type, dataclass field). Imports nothing heavy."""
-    found = {}
-    for group in OWN_GROUPS.values():
-        hints = typing.get_type_hints(group)
-        found.update({item.name: (hints[item.name], item) for item in fields(group)})
-    return found
+    return {name: declared for group in OWN_GROUPS.values() for name, declared in fields_of(group).items()}
 
 
 def inherited_fields() -> dict[str, tuple[Any, Field]]:
     """Fields of transformers' TrainingArguments: name -> (type, dataclass field). Imports transformers."""
     from .arguments import LadderTrainingArguments
 
-    hints, own = typing.get_type_hints(LadderTrainingArguments), own_fields()
-    return {
-        item.name: (hints[item.name], item)
-        for item in fields(LadderTrainingArguments)
-        if item.init and item.name not in own
-    }
+    own = own_fields()
+    declared = fields_of(LadderTrainingArguments)
+    return {name: (kind, item) for name, (kind, item) in declared.items() if item.init and name not in own}
 
 
 def all_fields() -> dict[str, tuple[Any, Field]]:
@@ -134,11 +117,8 @@ def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> Resol
     known = all_fields()
     values = check_values(recipe.values, known, f"{recipe.where}: ", aliases=ALIASES)
     for name, value in (overrides or {}).items():
-        values[name] = from_text(value, known[name][0], name) if isinstance(value, list) else value
-    method = values.get("method", "ladder")
-    if method not in METHODS:
-        raise unknown_name(method, METHODS, f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if method != "ladder":
+        values[name] = (read_words if isinstance(value, list) else check_value)(value, known[name], name)
+    if values.get("method") not in (None, "ladder"):
         # The baselines have one global level on the last stage, whatever levels the recipe gives to the Ladder.
         values = {name: value for name, value in values.items() if name not in LEVEL_FIELDS}
     groups = {group: {item.name for item in fields(group)} for group in OWN_GROUPS.values()}

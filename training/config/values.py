@@ -203,14 +203,41 @@ def _describe(choice: Any) -> str:
     return _NAMES.get(get_origin(choice) or choice, "text")
 
 
-def read_yaml(path: str, what: str) -> Any:
-    """The content of a YAML file.
+def read_yaml(path: str | Path, what: str) -> tuple[Any, str]:
+    """Read a YAML file.
+
+    Args:
+        path: Of the file.
+        what: What error messages call it, e.g. "recipe".
+
+    Returns:
+        Its content, parsed, and its text.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read, or holds no YAML.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} cannot be read: {error}") from error
-    return load_yaml(text, f"{what} {path}")
+    return load_yaml(text, f"{what} {path}"), text
+
+
+def read_mapping(path: str | Path, what: str) -> tuple[dict[str, Any], str]:
+    """Read a YAML file that holds one mapping of fields; an empty file is an empty mapping.
+
+    Args:
+        path: Of the file.
+        what: What error messages call it, e.g. "recipe".
+
+    Returns:
+        Field name -> value, as `fields.check_values` takes it, and the file's text.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    content, text = read_yaml(path, what)
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{what} {path} must hold `field: value` lines, one field each")
+    return content, text

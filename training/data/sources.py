@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, near_names
+from ..files import looks_like_path
 from . import digits
 from .columns import check_image_column
 from .hub_access import hub_access
@@ -208,8 +209,8 @@ def _locate(name: str) -> Any:
         if files:
             return _Packed(files)
         raise UserError(f"{name}: no .parquet or .tar file matches")
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix.lower() in _PACKED
-    if looks_local or ("/" not in name and _near(path)):
+    local = looks_like_path(name) or path.suffix.lower() in _PACKED
+    if local or ("/" not in name and _near(path)):
         raise UserError(f"{name}: no such data set{did_you_mean(_near(path))}")
     return None
 

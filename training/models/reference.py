@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..files import looks_like_path
 
 if TYPE_CHECKING:
     from modeling_ladder import LadderSiameseModel
@@ -25,7 +26,7 @@ def model_folder(reference: str) -> str:
     """
     path = Path(reference).expanduser()
     if not path.exists():
-        if reference.startswith((".", "/", "~")) or reference.split("@")[0].count("/") > 1:
+        if looks_like_path(reference.split("@")[0]):
             raise UserError(f"there is no folder {reference}")
         return reference
     if not path.is_dir():
