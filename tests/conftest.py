@@ -13,6 +13,10 @@ import pytest
 import torch
 from transformers import ResNetConfig
 
+from helpers.models import tiny_resnet
+
+pytest_plugins = ["helpers.hub_server.fixtures"]
+
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +29,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tiny_backbone() -> ResNetConfig:
     """A four-stage ResNet of 20 thousand parameters."""
-    return ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1], layer_type="basic")
+    return tiny_resnet()
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
+
 PACKAGES = {"modeling_ladder": "modeling_ladder", "ladder_model_cards": "model_cards", "ladder_training": "training"}
 PACKAGE_FLOORS = ("modeling_ladder", "ladder_model_cards", "ladder_training")
 FLOORS = (  # of `training/`, from the ground up; a room imports only rooms of lower floors
