@@ -1,7 +1,7 @@
-"""Looks at a checkpoint before anything of it is loaded: no pickles, whole files, fitting shapes, sizes within reason.
+"""Check a checkpoint before any of it is loaded: no pickles, complete files, matching shapes, reasonable sizes.
 
-A checkpoint from the Hub is somebody else's file. These checks read config.json and the headers of the safetensors
-files only, so they cost milliseconds and no memory, and what they refuse has run no code and filled no model.
+A checkpoint from the Hub is somebody else's file. These checks read only config.json and the headers of the safetensors
+files. They take milliseconds and little memory, and they refuse a checkpoint before its code runs or a model is built.
 """
 
 import json
@@ -10,10 +10,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 CONFIG = "config.json"
@@ -23,7 +23,7 @@ MAX_DEPTH = 2_000
 MAX_PARAMETERS = 4_000_000_000
 MAX_HEADER = 16 * 2**20
 MAX_JSON = 64 * 2**20
-# Fields by which transformers fetches code (kernels) or another model: no published backbone needs them.
+# Fields that make transformers download code (kernels) or another model; no published backbone needs them.
 IMPLEMENTATIONS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 DTYPES = ("dtype", "torch_dtype")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -33,21 +33,23 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_before_loading(
-    name_or_path: str | os.PathLike, model_class: type | None = None, **hub_kwargs: Any
+    name_or_path: str | os.PathLike[str], model_class: type | None = None, **hub_kwargs: Any
 ) -> Path | None:
-    """Check config and weights of a folder or a Hub repo before a model is built.
+    """Check the config and the weights of a folder or a Hub repo before a model is built.
 
     Args:
         name_or_path: Folder or Hub name.
-        model_class: Class that will be built from the saved config; its tensors' shapes are compared with the file's.
-            None takes the backbone class of a native transformers config.
+        model_class: Class that will be built from the saved config. The shapes of its tensors are compared with the
+            file's. None means the backbone class of a native transformers config.
         **hub_kwargs: revision, subfolder, token, cache_dir, local_files_only, ... as in `from_pretrained`.
 
     Returns:
-        The folder that holds the checked files, or None without a config.json (`from_pretrained` says what is missing).
+        The folder with the checked files, or None if there is no config.json; `from_pretrained` then says what is
+        missing.
 
     Raises:
-        ValueError: the first thing that is wrong, with the file, the tensor or the field by name; or no safetensors.
+        ValueError: A check failed, or there are no safetensors files. The message describes the first problem and names
+            the file, the tensor or the field.
     """
     config_file = _fetch(name_or_path, CONFIG, hub_kwargs)
     if config_file is None:
@@ -66,7 +68,7 @@ def check_before_loading(
             f"{name_or_path} holds no safetensors weights ({SAFE_WEIGHTS_NAME}); pickles such as pytorch_model.bin are "
             "not opened, since opening one can run any code"
         )
-    folder = (weights or index).parent
+    folder = Path(weights or index or "").parent
     expected, required, all_known = _expected(config, model_class, config_file)
     found = check_weights(folder, expected=expected, required=required)
     unknown = sorted(found.keys() - expected.keys()) if all_known else []
@@ -78,11 +80,14 @@ def check_before_loading(
     return folder
 
 
-def checked_config(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> dict[str, Any] | None:
-    """The config.json of a folder or a Hub repo after `check_config_size`, or None where there is none.
+def checked_config(name_or_path: str | os.PathLike[str], **hub_kwargs: Any) -> dict[str, Any] | None:
+    """Read the config.json of a folder or a Hub repo and check it with `check_config_size`.
+
+    Returns:
+        The config, or None if there is no config.json.
 
     Raises:
-        ValueError: it is no JSON object, or a field is out of reason.
+        ValueError: The file is not a JSON object, or a field has an unreasonable value.
     """
     path = _fetch(name_or_path, CONFIG, hub_kwargs)
     if path is None:
@@ -92,17 +97,17 @@ def checked_config(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> dict[s
     return config
 
 
-def check_config_size(config: PreTrainedConfig | Mapping[str, Any] | str | os.PathLike) -> None:
-    """Refuse a config that no image backbone has, before anything is built or even parsed from it.
+def check_config_size(config: PreTrainedConfig | Mapping[str, Any] | str | os.PathLike[str]) -> None:
+    """Refuse a config that no image backbone could have, before transformers parses it.
 
-    A config object itself can take gigabytes: `num_labels` makes a dictionary of that many names. And some fields have
-    transformers fetch code or another model.
+    Parsing alone can take gigabytes: `num_labels` becomes a dictionary with that many names. Other fields make
+    transformers download code or another model.
 
     Args:
         config: A config, its dictionary, or the path of a config.json.
 
     Raises:
-        ValueError: names the field and its value.
+        ValueError: A field has an unreasonable value. The message names the field and the value.
     """
     if isinstance(config, (str, os.PathLike)):
         config = _read_json(Path(config))
@@ -111,12 +116,12 @@ def check_config_size(config: PreTrainedConfig | Mapping[str, Any] | str | os.Pa
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Number of parameters, also of a model without memory (on the meta device)."""
+    """Count the parameters of a model, which may be on the meta device."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def check_weights(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     *,
     expected: Mapping[str, Sequence[int]] | None = None,
     required: Iterable[str] = (),
@@ -124,16 +129,16 @@ def check_weights(
     """Check a folder's safetensors files by their headers.
 
     Args:
-        folder: Holds model.safetensors, or model.safetensors.index.json with its shards.
-        expected: Tensor name to shape; tensors of other names are left alone.
-        required: Names that must be in the files.
+        folder: Contains model.safetensors, or model.safetensors.index.json and its shards.
+        expected: Tensor name to shape. Tensors with other names are not compared.
+        required: Names of tensors that must be in the files.
 
     Returns:
-        Every tensor's name and shape.
+        The name and shape of every tensor.
 
     Raises:
-        ValueError: only pickle files, a file that is cut off or damaged, a tensor of a wrong shape, one that is
-            missing, or a shard outside the folder. The message names the file and the tensor.
+        ValueError: There are only pickle files, a file is truncated or damaged, a tensor has a wrong shape or is
+            missing, or the index refers to a file outside the folder. The message names the file and the tensor.
     """
     folder = Path(folder)
     single, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
@@ -164,8 +169,12 @@ def check_weights(
     return found
 
 
-def refuse_pickles(folder: str | os.PathLike) -> None:
-    """Raise a ValueError with the reason when a folder's weights are pickle files only."""
+def refuse_pickles(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder whose only weights are pickle files.
+
+    Raises:
+        ValueError: The folder has pickle files and no safetensors file. The message names one and says why.
+    """
     folder = Path(folder)
     if any(folder.glob("*.safetensors")):
         return
@@ -178,11 +187,15 @@ def refuse_pickles(folder: str | os.PathLike) -> None:
         )
 
 
-def read_header(path: str | os.PathLike) -> Shapes:
-    """Names and shapes of a safetensors file, after checking that every byte it promises is there.
+def read_header(path: str | os.PathLike[str]) -> Shapes:
+    """Read the header of a safetensors file and check that it describes the file's bytes exactly.
+
+    Returns:
+        The name and shape of every tensor.
 
     Raises:
-        ValueError: no safetensors file, cut off (the first tensor that is not whole is named), or inconsistent.
+        ValueError: The file is not a safetensors file, is truncated (the message names the first incomplete tensor), or
+            its header is inconsistent.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -201,7 +214,7 @@ def read_header(path: str | os.PathLike) -> Shapes:
             raise ValueError(f"{path}: its header cannot be read ({type(error).__name__}); get it again") from None
     for name, row in rows.items():
         dtype, shape, *offsets = row
-        # JSON's numbers may be fractions, infinite, negative, or true.
+        # A number in JSON may be a fraction, infinite or negative; a boolean also passes as an int.
         whole = len(offsets) == 2 and all(type(number) is int and number >= 0 for number in (*shape, *offsets))
         size_ok = (
             whole and isinstance(dtype, str) and offsets[1] - offsets[0] == math.prod(shape) * BYTES.get(dtype, -1)
@@ -225,7 +238,7 @@ def read_header(path: str | os.PathLike) -> Shapes:
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; one key for two things would be read in another way by another reader."""
+    """Build a JSON object and refuse repeated keys, which other readers may resolve differently."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key is given twice")
@@ -233,12 +246,12 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _short(name: str) -> str:
-    """A tensor's name for a message."""
+    """Quote a tensor's name for a message and shorten it if it is long."""
     return repr(name if len(name) <= 200 else name[:197] + "...")
 
 
 def _check_meaning(key: str, value: Any, field: str) -> None:
-    """Refuse what would have transformers fetch code or another model, and number types that torch does not have."""
+    """Refuse fields that make transformers download code or another model, and dtypes that torch does not have."""
     words = [str(word) for word in (value.values() if isinstance(value, Mapping) else [value])]
     if IMPLEMENTATIONS.fullmatch(key) and any(re.search(r"[/:|@]", word) for word in words):
         raise ValueError(f"config field {field!r} names code to fetch ({words[0]!s:.60}): refused, nothing was loaded")
@@ -253,7 +266,7 @@ def _check_meaning(key: str, value: Any, field: str) -> None:
 
 
 def _check_values(value: Any, field: str, depth: int = 0) -> None:
-    """Walk a config's values and refuse what is out of reason."""
+    """Walk through the values of a config and refuse unreasonable ones."""
     if depth > 20:
         raise ValueError(f"config field {field!r} is nested too deep; refused before anything was built")
     if isinstance(value, bool) or value is None or isinstance(value, str):
@@ -279,8 +292,12 @@ def _check_values(value: Any, field: str, depth: int = 0) -> None:
 
 
 def _expected(config: dict[str, Any], model_class: type | None, path: Path) -> tuple[Shapes, list[str], bool]:
-    """Shapes that a saved config asks for, the names that must be there, and whether no others may be; nothing where
-    the class is not known."""
+    """Derive from a saved config what its weights must look like.
+
+    Returns:
+        The shape of each tensor, the names that must be present, and whether other names are errors. All are empty or
+        False if the class is unknown.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
@@ -290,7 +307,7 @@ def _expected(config: dict[str, Any], model_class: type | None, path: Path) -> t
         return {}, [], False
     try:
         if model_class is not None:
-            built = model_class.config_class.from_dict(values)
+            built = cast(type[PreTrainedModel], model_class).config_class.from_dict(values)
         else:
             built = AutoConfig.for_model(model_type, **values)
             if type(built) not in MODEL_FOR_BACKBONE_MAPPING:
@@ -305,7 +322,7 @@ def _expected(config: dict[str, Any], model_class: type | None, path: Path) -> t
     if parameters > MAX_PARAMETERS:
         raise ValueError(f"the config asks for {parameters:,} parameters; refused before memory was taken for them")
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    # transformers renames some families' tensors when it saves them; ResNet's names in a file are the model's.
+    # transformers renames the tensors of some families when it saves them. ResNet's keep their names.
     inner = config.get("backbone_config")
     kept_names = "resnet" in (model_type, inner.get("model_type") if isinstance(inner, dict) else None)
     same = kept_names and isinstance(architectures, list) and model_class.__name__ in architectures
@@ -318,7 +335,7 @@ def _expected(config: dict[str, Any], model_class: type | None, path: Path) -> t
 
 
 def _shards(index: Path) -> dict[str, list[str]]:
-    """Shard file to its tensors; a file name that leaves the folder is refused."""
+    """Read which shard holds which tensors, and refuse a file name that points outside the folder."""
     content = _read_json(index)
     table = content.get("weight_map")
     if not isinstance(table, dict) or not table or not isinstance(content.get("metadata", {}), dict):
@@ -343,8 +360,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _fetch(name_or_path: str | os.PathLike, file: str, hub_kwargs: dict[str, Any]) -> Path | None:
-    """A file of a folder or of a Hub repo (through the cache), or None where it is not there or cannot be had."""
+def _fetch(name_or_path: str | os.PathLike[str], file: str, hub_kwargs: dict[str, Any]) -> Path | None:
+    """Find a file in a folder, or in a Hub repo through the cache. None if it does not exist or cannot be reached."""
     if Path(name_or_path).is_dir():
         path = Path(name_or_path) / str(hub_kwargs.get("subfolder") or "") / file
         return path if path.is_file() else None

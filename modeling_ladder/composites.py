@@ -1,6 +1,6 @@
-"""Give transformers' composite models (UperNet, DETR, Mask2Former, ...) a pretrained backbone.
+"""Load a pretrained backbone into transformers' composite models (UperNet, DETR, Mask2Former, ...).
 
-Their `backbone_config` builds the backbone with random weights, and `AutoBackbone.from_pretrained` takes no folders.
+Their `backbone_config` builds a backbone with random weights, and `AutoBackbone.from_pretrained` cannot load a folder.
 """
 
 import os
@@ -16,21 +16,21 @@ from .conversion import load_native_backbone
 def load_backbone_into(model: PreTrainedModel, backbone: Any, **kwargs: Any) -> PreTrainedModel:
     """Copy a pretrained backbone's weights and batch-norm statistics into the backbone of a composite model.
 
-    What the model has made of its backbone stays: which stages it reads, and DETR's frozen batch norm. DETR in
-    transformers 5 also freezes all of a native ResNet by mistake (it looks for "stage.1" where the names say
-    "stages.1"), so the weights are made trainable.
+    What the model has set up stays as it is: the stages that it reads, and DETR's frozen batch norm. All weights of the
+    backbone are made trainable, because DETR in transformers 5 freezes a whole native ResNet by mistake (it looks for
+    "stage.1" in names that contain "stages.1").
 
     Args:
         model: UperNet, DETR, Mask2Former or any model that holds one transformers backbone of the same architecture,
-            made with `backbone_config=backbone.config`.
+            built with `backbone_config=backbone.config`.
         backbone: A native backbone, any Ladder model, or the folder or Hub name of a published backbone.
-        **kwargs: As in `from_pretrained`, where a folder or name is given.
+        **kwargs: As in `from_pretrained`; used only if `backbone` is a folder or a name.
 
     Returns:
         `model`, changed in place.
 
     Raises:
-        ValueError: the model holds no backbone, or one of another architecture; nothing was changed.
+        ValueError: The model has no backbone, or its backbone has another architecture. Nothing was changed.
     """
     if isinstance(backbone, (str, os.PathLike)):
         backbone = load_native_backbone(backbone, **kwargs)
@@ -40,7 +40,7 @@ def load_backbone_into(model: PreTrainedModel, backbone: Any, **kwargs: Any) -> 
         raise ValueError(f"{type(model).__name__} holds no transformers backbone")
     own = _native(found)
     have, given = own.state_dict(), source.state_dict()
-    # Frozen batch norm has no counter.
+    # Frozen batch norm does not count batches.
     wrong = [key for key in have if key not in given or have[key].shape != given[key].shape]
     wrong += [key for key in given if key not in have and not key.endswith("num_batches_tracked")]
     if wrong:
@@ -54,7 +54,7 @@ def load_backbone_into(model: PreTrainedModel, backbone: Any, **kwargs: Any) -> 
 
 
 def _native(backbone: nn.Module) -> nn.Module:
-    """The transformers backbone inside a Ladder model, or the backbone itself."""
+    """Return the transformers backbone inside a Ladder model, or the given backbone itself."""
     inner = getattr(backbone, "backbone", None)
     return inner if isinstance(inner, BackboneMixin) else backbone
 

@@ -1,7 +1,7 @@
 """Configuration of Ladder Siamese models.
 
-The method is that of Yoshihashi et al., "Ladder Siamese Network" (arXiv 2211.13844): a BYOL-style loss at every stage
-of the backbone. The stage weights, which stages take the global or the local loss, how local positions are matched
+The method is the "Ladder Siamese Network" of Yoshihashi et al. (arXiv 2211.13844): a BYOL-style loss at every stage of
+the backbone. The weights of the stages, which stages get the global or the local loss, how local positions are matched,
 and the sizes of the heads are this package's choices, not the paper's.
 """
 
@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
@@ -32,49 +32,50 @@ HEAD_SIZES = (
 class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""Configuration of `LadderSiameseModel` and the models built on it.
 
-    Where the defaults come from: `projection_hidden_size` and `projection_size` are BYOL's. Which stages take the
-    local and which the global loss, `level_weights`, `local_grid_size` and `local_projection_hidden_size` are this
-    package's choices (the paper's own values were not available). docs/study.md has what was measured: on
-    Imagenette at 96 pixels both losses at every level, all of the same weight, beat BYOL over five seeds by 6.1
-    points of linear accuracy and at every stage; on development images global losses alone did not, and rising weights
-    were a point worse. At 64 pixels, where the last map is 2 x 2, global losses alone
-    (`level_losses=["global"] * 4`, `level_weights=[0.1, 0.25, 0.5, 1]`) did about as well and cost less.
+    The defaults of `projection_hidden_size` and `projection_size` are BYOL's. The other defaults (`level_losses`,
+    `level_weights`, `local_grid_size`, `local_projection_hidden_size`, ...) are this package's choices, because the
+    paper's values were not available. docs/study.md has the measurements behind them. On Imagenette at 96 pixels, five
+    seeds, both losses at every level with equal weights beat BYOL by 6.1 points of linear accuracy and at every stage;
+    on development images, global losses alone did not beat it, and rising weights were a point worse than equal ones.
+    At 64 pixels, where the last map is 2 x 2, global losses alone (`level_losses=["global"] * 4`,
+    `level_weights=[0.1, 0.25, 0.5, 1]`) did about as well and cost less.
 
     Args:
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            Any transformers backbone with feature maps; its stages are the levels. Default: ResNet-50.
+            Config of any transformers backbone with feature maps; its stages are the levels. Default: ResNet-50.
         level_names (`list[str]`, *optional*):
-            Stages that get a loss, in the backbone's order. Default: all stages (the stem is none).
+            Stages that get a loss, in the backbone's order. Default: all stages; the stem is not a stage.
         level_losses (`list[str]`, *optional*):
             `"global"`, `"local"` or `"both"`, one per level. Default: both at every level.
         level_weights (`list[float]`, *optional*):
-            Weight of each level's loss, at least 0. A level of weight 0 reports its loss and trains nothing.
+            Weight of each level's loss, at least 0. A level with weight 0 reports its loss but trains nothing.
             Default: 1 for every level.
         projection_hidden_size (`int`, defaults to 4096): Width of the hidden layer of the global projector and
             predictor of the last level.
         lower_projection_hidden_size (`int`, *optional*):
-            The same for the global heads of the other levels, whose stages are narrower. Default: the smaller of 1024
-            and `projection_hidden_size`, so that four levels stay cheap.
+            The same for the global heads of the earlier levels, whose stages are narrower. Default: 1024, or
+            `projection_hidden_size` if that is smaller. This keeps four levels cheap.
         projection_size (`int`, defaults to 256): Width of the projections and predictions.
         local_projection_hidden_size (`int`, *optional*):
-            Width of the hidden layer of the local heads, which run once per matched point. Default: the smaller of
-            256 and `projection_hidden_size`, so that four levels stay cheap.
+            Width of the hidden layer of the local heads, which run once per matched point. Default: 256, or
+            `projection_hidden_size` if that is smaller. This keeps four levels cheap.
         local_matching (`str`, defaults to `"location"`):
             `"location"` samples both views at the same points of the source image; `"feature"` pairs each cell with
             the most similar unprojected cell of the other view (DenseCL's rule).
-        local_grid_size (`int`, defaults to 4): Points (or cells) per side, K of the K x K grid.
+        local_grid_size (`int`, defaults to 4): Points (or cells) per side of the K x K grid.
         target (`str`, defaults to `"ema"`):
-            `"ema"`: the target is a moving average of the online network (BYOL); `"stop_gradient"`: it is the online
-            network, detached (SimSiam).
-        base_momentum (`float`, defaults to 0.99): tau at step 0, in [0, 1]; it rises to 1 on a cosine.
+            With `"ema"` the target is a moving average of the online network (BYOL). With `"stop_gradient"` it is the
+            online network itself, detached (SimSiam).
+        base_momentum (`float`, defaults to 0.99):
+            Momentum of the target (tau) at step 0, in [0, 1]. It rises to 1 along a cosine.
         detach_stages (`bool`, defaults to `False`):
-            Keep the gradient of each level in its own stage (stage-wise, or greedy, learning): the input of every
-            stage but the first is detached. An ablation, not the method.
+            Keep the gradient of each level within its own stage (stage-wise, or greedy, learning) by detaching the
+            input of every stage but the first. This is an ablation, not the method.
         classifier_stages (`list[str]`, *optional*):
             Stages whose pooled features `LadderSiameseForImageClassification` reads. Default: the last stage.
 
     Raises:
-        ValueError: a value is wrong; the message names the field.
+        ValueError: A value is wrong. The message names the field.
     """
 
     model_type = "ladder_siamese"
@@ -82,7 +83,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet"),
     }
 
-    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     level_names: list[str] | tuple[str, ...] | None = None
     level_losses: list[str] | tuple[str, ...] | None = None
     level_weights: list[float | int] | tuple[float | int, ...] | None = None
@@ -99,7 +100,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         out_features, out_indices = kwargs.pop("out_features", None), kwargs.pop("out_indices", None)
-        kwargs.pop("stage_names", None)  # saved for readers of config.json; the backbone's own names decide
+        kwargs.pop("stage_names", None)  # written for readers of config.json only; the names come from the backbone
         self._reject_misspelt(kwargs)
         if not isinstance(self.backbone_config, (dict, PreTrainedConfig, type(None))):
             raise ValueError(
@@ -110,13 +111,14 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         if isinstance(self.backbone_config, dict):
             self.backbone_config = self._backbone_from_dict(self.backbone_config)
         super().__post_init__(**kwargs)
-        self.stage_names = list(getattr(self.backbone_config, "stage_names", None) or [])
-        if not self.stage_names or not hasattr(self.backbone_config, "set_output_features_output_indices"):
+        backbone = cast(PreTrainedConfig, self.backbone_config)  # transformers has filled in the default
+        self.stage_names = list(getattr(backbone, "stage_names", None) or [])
+        if not self.stage_names or not hasattr(backbone, "set_output_features_output_indices"):
             raise ValueError(
-                f"backbone_config: model type {self.backbone_config.model_type!r} is not a transformers backbone with "
-                "named stages (ResNet, ConvNeXt, Swin, DINOv2, ... are)"
+                f"backbone_config: model type {backbone.model_type!r} is not a transformers backbone with named stages "
+                "(ResNet, ConvNeXt, Swin, DINOv2, ... are)"
             )
-        self.backbone_config.out_features = self.stages
+        backbone.out_features = self.stages
         self._fill_defaults()
         self._validate()
         if out_features is None and out_indices is None:
@@ -127,35 +129,41 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def stages(self) -> list[str]:
-        """Names of the backbone's stages, first to last, without the stem."""
+        """The names of the backbone's stages, first to last, without the stem."""
         return [name for name in self.stage_names if name != "stem"]
 
     @property
     def levels(self) -> list[tuple[str, str, float]]:
-        """(stage, kind, weight) of each loss: "both" counts as a local and a global one of the same weight."""
+        """The stage, kind ("local" or "global") and weight of each loss.
+
+        A level with "both" has a local and a global loss, each with the level's weight.
+        """
         kinds = {"both": ("local", "global")}
-        return [
-            (name, kind, float(weight))
-            for name, loss, weight in zip(self.level_names, self.level_losses, self.level_weights, strict=True)
-            for kind in kinds.get(loss, (loss,))
-        ]
+        rows = zip(self.level_names or [], self.level_losses or [], self.level_weights or [], strict=True)
+        return [(name, kind, float(weight)) for name, loss, weight in rows for kind in kinds.get(loss, (loss,))]
 
     def hidden_size(self, stage: str, kind: str) -> int:
-        """Width of the hidden layer of a level's heads."""
+        """Return the width of the hidden layer of a level's heads.
+
+        Args:
+            stage: One of `level_names`.
+            kind: "local" or "global".
+        """
+        # Construction has filled in every field, so none of them is None here.
         if kind == "local":
-            return self.local_projection_hidden_size
-        last = stage == self.level_names[-1]
-        return self.projection_hidden_size if last else self.lower_projection_hidden_size
+            return cast(int, self.local_projection_hidden_size)
+        last = stage == cast(list[str], self.level_names)[-1]
+        return self.projection_hidden_size if last else cast(int, self.lower_projection_hidden_size)
 
     @classmethod
     def byol(cls, **kwargs: Any) -> "LadderSiameseConfig":
-        """The one-level baseline: a global loss of weight 1 on the last stage, which is BYOL (arXiv 2006.07733).
+        """Build the config of BYOL (arXiv 2006.07733): one level, a global loss of weight 1 on the last stage.
 
         Args:
             **kwargs: Any other field, e.g. `backbone_config`.
 
         Raises:
-            ValueError: a level field is given, or another value is wrong.
+            ValueError: A level field is given, or another value is wrong.
         """
         for name in ("level_names", "level_losses", "level_weights"):
             if name in kwargs:
@@ -206,7 +214,9 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(f"{name} must be a non-empty list of stage names, got {value!r}")
         unknown = [stage for stage in value if stage not in stages]
         if unknown:
-            raise ValueError(f"{name} has {unknown[0]!r}, which is no stage of the backbone; its stages are {stages}")
+            raise ValueError(
+                f"{name} has {unknown[0]!r}, which is not a stage of the backbone; its stages are {stages}"
+            )
         if list(value) != [stage for stage in stages if stage in value]:
             raise ValueError(f"{name} must name each stage once, in the backbone's order {stages}, got {list(value)}")
         setattr(self, name, list(value))
@@ -218,21 +228,22 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def _validate(self) -> None:
         self._check_names("classifier_stages")
+        names = list(self.level_names or [])
         for name in ("level_losses", "level_weights"):
             value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != len(self.level_names):
+            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != len(names):
                 raise ValueError(
-                    f"{name} must be a list with one entry for each of the {len(self.level_names)} level_names "
-                    f"{self.level_names}, got {value!r}"
+                    f"{name} must be a list with one entry for each of the {len(names)} level_names {names}, "
+                    f"got {value!r}"
                 )
             setattr(self, name, list(value))
-        for kind in self.level_losses:
+        for kind in self.level_losses or []:
             if kind not in LOSS_KINDS:
                 raise ValueError(f"level_losses has {kind!r}; each entry must be one of {', '.join(LOSS_KINDS)}")
-        for weight in self.level_weights:
+        for weight in self.level_weights or []:
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
                 raise ValueError(f"level_weights has {weight!r}; each entry must be a finite number of at least 0")
-        if not any(self.level_weights):
+        if not any(self.level_weights or []):
             raise ValueError("level_weights are all 0: nothing would train; give at least one level a weight")
         for name in (*HEAD_SIZES, "local_grid_size"):
             self._check_size(name)

@@ -1,4 +1,4 @@
-"""Between Ladder checkpoints and the native transformers backbones that are published: load, read, write."""
+"""Load, read and write the native transformers backbones that are published, and tell them from Ladder checkpoints."""
 
 import os
 from pathlib import Path
@@ -15,52 +15,58 @@ HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revis
 
 
 def split_hub_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keyword arguments that say where to load from, and the others."""
+    """Split keyword arguments into those that say where to load from and all others."""
     hub = {key: value for key, value in kwargs.items() if key in HUB_KWARGS and value is not None}
     return hub, {key: value for key, value in kwargs.items() if key not in HUB_KWARGS}
 
 
-def read_config_dict(name_or_path: str | os.PathLike, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The saved config.json of a folder or Hub repo, as a dictionary; `kwargs` may hold hub arguments.
+def read_config_dict(name_or_path: str | os.PathLike[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Read the config.json of a folder or Hub repo.
+
+    Args:
+        name_or_path: Folder or Hub name.
+        kwargs: Keyword arguments of `from_pretrained`; only those that say where to load from are used.
 
     Raises:
-        OSError: there is none.
-        ValueError: a field is out of reason (`checking.check_config_size`).
+        OSError: There is no config.json.
+        ValueError: A field has an unreasonable value (see `checking.check_config_size`).
     """
     hub, _ = split_hub_kwargs(kwargs)
     config = checked_config(name_or_path, **hub)
-    # Without a file transformers says what is missing.
+    # If there is no file, transformers raises the error that says what is missing.
     return PreTrainedConfig.get_config_dict(name_or_path, **hub)[0] if config is None else config
 
 
 def is_ladder_config(config: dict[str, Any] | PreTrainedConfig) -> bool:
-    """Whether a config belongs to a Ladder model and not to a native backbone."""
+    """Tell whether a config belongs to a Ladder model rather than to a native backbone."""
     model_type = config.get("model_type") if isinstance(config, dict) else config.model_type
     return model_type == LADDER_MODEL_TYPE
 
 
 def stage_names(config: PreTrainedConfig) -> list[str]:
-    """Names of a backbone's stages, without the stem."""
+    """List the names of a backbone's stages, first to last, without the stem."""
     return [name for name in config.stage_names if name != "stem"]
 
 
-def load_native_backbone(name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
-    """Load a published native backbone with all stages as features: `AutoBackbone.from_pretrained` fails on folders.
+def load_native_backbone(name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+    """Load a published native backbone that returns the feature maps of all its stages.
+
+    Unlike `AutoBackbone.from_pretrained`, this also loads folders.
 
     Args:
         name_or_path: Folder or Hub name of a backbone, model or classifier of any transformers backbone family.
         **kwargs: As in `from_pretrained`.
 
     Returns:
-        The backbone in eval mode (with `output_loading_info=True`, and the loading info).
+        The backbone in eval mode; with `output_loading_info=True`, a pair of the backbone and the loading info.
 
     Raises:
-        ValueError: the model type has no backbone class in transformers, it is a Ladder checkpoint, or
-            `check_before_loading` refuses it (pickles, damaged weights, absurd sizes).
+        ValueError: transformers has no backbone class for the model type, the folder holds a Ladder checkpoint, or
+            `check_before_loading` refuses it (pickles, damaged weights, unreasonable sizes).
     """
     hub, _ = split_hub_kwargs(kwargs)
     check_before_loading(name_or_path, **hub)
-    # False, not left open: transformers would ask whoever sits there whether to run an unknown model's code.
+    # Left unset, transformers would ask on the terminal whether to run an unknown model's code.
     config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub)
     if is_ladder_config(config):
         raise ValueError(f"{name_or_path} is a Ladder checkpoint; load it with LadderSiameseModel.from_pretrained")
@@ -71,10 +77,13 @@ def load_native_backbone(name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
 
 
 def native_backbone(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of the online backbone as a plain transformers backbone, in contiguous memory, all stages as features.
+    """Copy the online backbone into a native transformers backbone.
 
     Args:
         model: Any Ladder model, or a transformers backbone itself.
+
+    Returns:
+        The copy on the CPU, in eval mode and contiguous memory, with all stages as `out_features`.
     """
     backbone = getattr(model, "backbone", model)
     config = type(backbone.config).from_dict(backbone.config.to_dict())
@@ -90,14 +99,17 @@ def native_backbone(model: PreTrainedModel) -> PreTrainedModel:
     return native.eval()
 
 
-def save_native_backbone(model: PreTrainedModel, folder: str | os.PathLike) -> Path:
-    """Write the online backbone as the native model that DESIGN's repo root holds: config.json and model.safetensors.
+def save_native_backbone(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Path:
+    """Write the online backbone as a native transformers model: config.json and model.safetensors.
 
     `AutoModel`, `ResNetBackbone` and `ResNetForImageClassification` load the folder without this package.
 
     Args:
         model: Any Ladder model.
-        folder: Made if missing; other files in it stay.
+        folder: Created if missing; other files in it are left alone.
+
+    Returns:
+        The folder.
     """
     folder = Path(folder)
     native_backbone(model).save_pretrained(folder)

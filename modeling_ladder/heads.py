@@ -1,11 +1,14 @@
 """Projectors and predictors: the MLP heads of BYOL (arXiv 2006.07733, section 3.3), one per level and kind of loss."""
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 
 class LadderHead(nn.Module):
-    """Linear with bias, batch norm, ReLU, linear without bias.
+    """An MLP: linear with bias, batch norm, ReLU, linear without bias.
 
     Args:
         in_size: Width of the input.
@@ -21,37 +24,48 @@ class LadderHead(nn.Module):
         self.output = nn.Linear(hidden_size, out_size, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(..., in_size) to (..., out_size); batch norm counts every vector as a sample of its own."""
+        """Map vectors to `out_size`. Batch norm counts every vector as one sample.
+
+        Args:
+            vectors: (..., in_size).
+
+        Returns:
+            (..., out_size), in the dtype of the weights.
+        """
         flat = vectors.reshape(-1, vectors.shape[-1]).to(self.hidden.weight.dtype)
-        flat = self.output(self.activation(self.normalization(self.hidden(flat))))
+        flat = cast(Tensor, self.output(self.activation(self.normalization(self.hidden(flat)))))
         return flat.reshape(*vectors.shape[:-1], flat.shape[-1])
 
 
 def build_heads(sizes: dict[tuple[str, str], tuple[int, int, int]]) -> nn.ModuleDict:
-    """Heads in a two-level dictionary, `heads[stage][kind]`, so that state-dict keys carry names and never an index.
+    """Build the heads of all levels. State-dict keys contain the names of stage and kind, never an index.
 
     Args:
-        sizes: (in, hidden, out) for each (stage, kind).
+        sizes: (stage, kind) to (input, hidden, output) width.
 
     Returns:
-        ModuleDict of ModuleDicts of `LadderHead`.
+        `heads[stage][kind]`, a ModuleDict of ModuleDicts of `LadderHead`.
     """
-    heads = nn.ModuleDict()
+    stages: dict[str, nn.ModuleDict] = {}
     for (stage, kind), (in_size, hidden_size, out_size) in sizes.items():
-        if stage not in heads:
-            heads[stage] = nn.ModuleDict()
-        heads[stage][kind] = LadderHead(in_size, hidden_size, out_size)
-    return heads
+        stages.setdefault(stage, nn.ModuleDict())[kind] = LadderHead(in_size, hidden_size, out_size)
+    return nn.ModuleDict(stages)
+
+
+def head(heads: nn.ModuleDict, stage: str, kind: str) -> LadderHead:
+    """Look up one head of what `build_heads` returned."""
+    return cast(LadderHead, cast(nn.ModuleDict, heads[stage])[kind])
 
 
 class TargetNetwork(nn.Module):
-    """The target's backbone and projectors. It never takes a gradient and holds float32 whatever the model is cast to.
+    """The target's backbone and projectors.
 
-    A momentum average loses its updates in bfloat16: (1 - tau) of 0.004 is below the type's resolution.
+    They receive no gradient and stay in float32 when the model is cast to a smaller dtype: in bfloat16 a momentum
+    average would lose its updates, because (1 - tau) = 0.004 is below the resolution of that dtype.
 
     Args:
-        backbone: Copy of the online backbone.
-        projectors: Copy of the online projectors.
+        backbone: A copy of the online backbone.
+        projectors: A copy of the online projectors.
     """
 
     def __init__(self, backbone: nn.Module, projectors: nn.ModuleDict) -> None:
@@ -60,14 +74,15 @@ class TargetNetwork(nn.Module):
         self.projectors = projectors
         self.requires_grad_(False)
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TargetNetwork":
         def keep_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             if tensor.dtype == torch.float32 and moved.dtype in (torch.float16, torch.bfloat16):
                 return tensor.to(device=moved.device)
             return moved
 
-        return super()._apply(keep_float32, recurse)
+        apply = cast(Callable[..., "TargetNetwork"], super()._apply)  # torch gives it no types
+        return apply(keep_float32, recurse)
 
 
-__all__ = ["LadderHead", "TargetNetwork", "build_heads"]
+__all__ = ["LadderHead", "TargetNetwork", "build_heads", "head"]

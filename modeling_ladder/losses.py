@@ -1,4 +1,6 @@
-"""The loss of a Siamese pair, as pure functions in float32 (BYOL, arXiv 2006.07733, eq. 2)."""
+"""The loss of a Siamese pair (BYOL, arXiv 2006.07733, eq. 2) and two measures of collapse, computed in float32."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -6,14 +8,14 @@ from torch.nn import functional as F
 
 
 def pair_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """2 - 2 cos(prediction, target), the squared distance of the two normalised vectors.
+    """Compute 2 - 2 cos(prediction, target), the squared distance between the two normalised vectors.
 
     Args:
-        prediction: (..., size), any floating type; gradients flow here.
-        target: (..., size); detached here, so no gradient can reach it.
+        prediction: (..., size), any floating-point dtype. It receives the gradient.
+        target: (..., size). It is detached, so it receives no gradient.
 
     Returns:
-        (...), float32, from 0 (same direction) to 4 (opposite).
+        (...), float32, from 0 (same direction) to 4 (opposite directions).
     """
     prediction = F.normalize(prediction.float(), dim=-1)
     target = F.normalize(target.detach().float(), dim=-1)
@@ -21,11 +23,11 @@ def pair_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean of `values` over the images whose `valid` is true; 0 (with a gradient of 0) where there is none.
+    """Average `values` over the valid images. Without any, the result and its gradient are 0.
 
     Args:
         values: (batch,) or (batch, points).
-        valid: bool (batch,); None counts every image.
+        valid: bool (batch,), which images to average over. None means all.
 
     Returns:
         Scalar.
@@ -39,15 +41,15 @@ def masked_mean(values: Tensor, valid: Tensor | None = None) -> Tensor:
 def symmetric_loss(
     predictions: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], valid: Tensor | None = None
 ) -> Tensor:
-    """Both directions, crossed and summed: view 1 predicts the target of view 2 and view 2 that of view 1.
+    """Sum the losses of both directions: view 1 predicts the target of view 2, and view 2 the target of view 1.
 
-    Averaging the two instead halves the loss, which costs LARS-excluded parameters and weight decay their balance
-    (lightly pull request 1286: 11 points of linear accuracy).
+    The sum matters. Averaging the two directions halves the loss, and with it the gradient of the parameters that LARS
+    excludes, relative to weight decay; lightly's pull request 1286 reports a cost of 11 points of linear accuracy.
 
     Args:
-        predictions: of view 1 and view 2, each (batch, [points,] size).
-        targets: of view 1 and view 2, of the same shapes.
-        valid: bool (batch,), images that count.
+        predictions: Predictions of view 1 and of view 2, each (batch, [points,] size).
+        targets: Target projections of view 1 and of view 2, of the same shapes.
+        valid: bool (batch,), which images to average over. None means all.
 
     Returns:
         Scalar, float32, from 0 to 8.
@@ -58,32 +60,34 @@ def symmetric_loss(
 
 
 def normalised_std(projections: Tensor) -> Tensor:
-    """Standard deviation of the normalised vectors, averaged over dimensions, times sqrt(size): 1 is healthy, 0
-    collapsed.
+    """Measure the spread of normalised vectors: the standard deviation per dimension, averaged, times sqrt(size).
+
+    A value near 1 is healthy; 0 means that all vectors point in one direction (collapse).
 
     Args:
         projections: (..., size).
 
     Returns:
-        Scalar, float32, no gradient.
+        Scalar, float32, without gradient.
     """
     flat = F.normalize(projections.detach().float().flatten(0, -2), dim=-1)
-    # Mean of squares less square of the mean: twice as fast as torch's std, and exact enough for vectors of length 1.
+    # Mean of squares minus square of the mean is twice as fast as torch's std and exact enough for unit vectors.
     variance = flat.square().mean(dim=0) - flat.mean(dim=0).square()
-    return variance.clamp(min=0).sqrt().mean() * flat.shape[-1] ** 0.5
+    return variance.clamp(min=0).sqrt().mean() * math.sqrt(flat.shape[-1])
 
 
 def effective_rank(vectors: Tensor) -> Tensor:
-    """Effective rank of a set of vectors: exp of the entropy of the normalised singular values (Roy and Vetterli
-    2007; RankMe).
+    """Compute the effective rank of a set of vectors (Roy and Vetterli, 2007; RankMe).
+
+    It is the exponential of the entropy of the normalised singular values.
 
     Args:
         vectors: (count, size).
 
     Returns:
-        Scalar, float32, from 1 to min(count, size); 0 where all vectors are zero.
+        Scalar, float32, from 1 to min(count, size); 0 if all vectors are zero.
     """
-    values = torch.linalg.svdvals(vectors.detach().float())
+    values: Tensor = torch.linalg.svdvals(vectors.detach().float())
     total = values.sum()
     share = values / total.clamp(min=torch.finfo(values.dtype).tiny)
     entropy = -(share * share.clamp(min=torch.finfo(values.dtype).tiny).log()).sum()

@@ -1,4 +1,4 @@
-"""Which positions of two views' feature maps belong together.
+"""Matching of positions between the feature maps of two views.
 
 Location matching samples both maps at the same points of the source image: a K x K grid over the overlap of the two
 crop boxes. Feature matching pairs each cell with the most similar cell of the other view (DenseCL, arXiv 2011.09157,
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MIN_OVERLAP = 0.01
-"""Share of the smaller crop's area below which two views count as not overlapping."""
+"""Two views count as overlapping if their overlap covers at least this fraction of the smaller crop."""
 
 
 @dataclass
@@ -20,8 +20,8 @@ class LocationMatch:
     """Matched points of a batch of view pairs.
 
     Attributes:
-        points: for view 1 and view 2, float32 (batch, K * K, 2): x, y in [0, 1] of the view as the network sees it.
-        valid: bool (batch,): the pair overlaps.
+        points: For view 1 and view 2, float32 (batch, K * K, 2): x and y in [0, 1] of the view, after its flip.
+        valid: bool (batch,), whether the two views overlap.
     """
 
     points: tuple[Tensor, Tensor]
@@ -29,15 +29,18 @@ class LocationMatch:
 
 
 def match_locations(view_boxes: Tensor, view_flips: Tensor, grid_size: int) -> LocationMatch:
-    """Points of both views that show the same places of the source image.
+    """Compute the points of both views that show the same places of the source image.
 
-    A pair without overlap is marked invalid and gets the grid of each whole view instead: its vectors still pass the
-    heads' batch norm, which must not see the smeared features of points outside a view.
+    A pair without overlap is marked as invalid and gets a grid over each whole view instead. Its vectors still pass
+    through the heads' batch norm, which must not see the border values that sampling outside a view would give.
 
     Args:
         view_boxes: (batch, 2, 4), x0, y0, x1, y1 in [0, 1] of the source image.
-        view_flips: bool (batch, 2), the view is mirrored left to right after cropping.
-        grid_size: K.
+        view_flips: bool (batch, 2), whether the view was flipped left to right after cropping.
+        grid_size: K, points per side.
+
+    Returns:
+        The points of both views and the mask of overlapping pairs.
     """
     boxes = view_boxes.float()
     low = boxes[..., :2].amax(dim=1)
@@ -64,14 +67,17 @@ def match_locations(view_boxes: Tensor, view_flips: Tensor, grid_size: int) -> L
 
 
 def sample_points(feature_map: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of a feature map; a cell's value stands at its centre, and the border cells reach to the edge.
+    """Sample a feature map bilinearly at the given points.
+
+    A cell's value belongs to the centre of the cell. Points nearer to the edge than half a cell take the value of the
+    border cell.
 
     Args:
         feature_map: (batch, channels, height, width).
-        points: (batch, count, 2), x, y in [0, 1] of the map.
+        points: (batch, count, 2), x and y in [0, 1] of the map.
 
     Returns:
-        (batch, count, channels), in the map's type.
+        (batch, count, channels), in the dtype of the map.
     """
     grid = (points.float() * 2 - 1).unsqueeze(2)
     sampled = F.grid_sample(feature_map.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -79,10 +85,11 @@ def sample_points(feature_map: Tensor, points: Tensor) -> Tensor:
 
 
 def grid_cells(feature_map: Tensor, grid_size: int) -> Tensor:
-    """Cells of a feature map, average-pooled to at most `grid_size` a side.
+    """Average-pool a feature map to at most `grid_size` cells per side, and list the cells.
 
     Args:
         feature_map: (batch, channels, height, width).
+        grid_size: Most cells per side; a smaller map keeps its size.
 
     Returns:
         (batch, cells, channels), row by row.
@@ -95,14 +102,14 @@ def grid_cells(feature_map: Tensor, grid_size: int) -> Tensor:
 
 
 def match_features(cells: Tensor, other_cells: Tensor) -> Tensor:
-    """For each cell the most similar cell of the other view, by the cosine of unprojected features; no gradient.
+    """Find for each cell the most similar cell of the other view, by cosine similarity and without gradient.
 
     Args:
-        cells: (batch, count, channels).
-        other_cells: (batch, other count, channels).
+        cells: (batch, count, channels), features before the projector.
+        other_cells: (batch, other count, channels), the other view's.
 
     Returns:
-        int64 (batch, count), an index into the other view's cells.
+        int64 (batch, count), indices of the other view's cells.
     """
     with torch.no_grad():
         first = F.normalize(cells.float(), dim=-1)
@@ -111,5 +118,13 @@ def match_features(cells: Tensor, other_cells: Tensor) -> Tensor:
 
 
 def take_cells(vectors: Tensor, index: Tensor) -> Tensor:
-    """(batch, count, size) vectors at (batch, picks) indices: (batch, picks, size)."""
+    """Pick vectors by index, separately for each image.
+
+    Args:
+        vectors: (batch, count, size).
+        index: int64 (batch, picks), from 0 to count - 1.
+
+    Returns:
+        (batch, picks, size).
+    """
     return vectors.gather(1, index.unsqueeze(-1).expand(-1, -1, vectors.shape[-1]))

@@ -1,14 +1,14 @@
-"""Ladder Siamese backbones: features of every stage, a backbone for transformers' heads, an image classifier.
+"""Ladder Siamese backbones: features of every stage, a backbone for transformers' heads, and an image classifier.
 
-The pretraining model is in `modeling_ladder_pretraining.py`. All models keep the online network under `backbone.`, so
-that a pretraining checkpoint, a Ladder model and a published native backbone load into each other.
+The pretraining model is in `modeling_ladder_pretraining.py`. All models store the online network under `backbone.`, so
+a pretraining checkpoint, a Ladder model and a published native backbone can be loaded into each other.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_outputs import (
@@ -26,7 +26,7 @@ from .heads import LadderHead
 
 
 class LadderSiamesePreTrainedModel(PreTrainedModel):
-    """Loading, initialisation and memory format of all Ladder Siamese models."""
+    """Base class of all Ladder Siamese models: loading, initialisation and memory format."""
 
     config: LadderSiameseConfig
     base_model_prefix = "ladder_siamese"
@@ -35,11 +35,11 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     channels_last = True
     _keep_in_fp32_modules_strict = ("target",)
-    _keys_to_ignore_on_load_unexpected = (r"^projectors\.", r"^predictors\.", r"^target\.")
+    _keys_to_ignore_on_load_unexpected: tuple[str, ...] | None = (r"^projectors\.", r"^predictors\.", r"^target\.")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Torch's own defaults: transformers' normal(0, 0.02) would start a 4096-wide head almost at zero."""
+        """Use torch's defaults, because transformers' normal(0, 0.02) would start a 4096-wide head almost at zero."""
         if isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             init.uniform_(module.weight, -bound, bound)
@@ -57,14 +57,17 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
 
     @property
     def is_convolutional(self) -> bool:
-        """Whether the backbone is made of convolutions; a patch embedding alone does not count."""
+        """Whether the backbone consists of convolutions. A patch embedding alone does not count."""
         kernels = [m.kernel_size for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
         return sum(max(size) > 1 for size in kernels) > 1
 
     def set_channels_last(self, wanted: bool) -> None:
         """Turn the channels-last memory format of a convolutional backbone and its inputs on (the default) or off.
 
-        The results are the same to rounding; which is faster depends on the device.
+        Results agree up to rounding. Which format is faster depends on the device.
+
+        Args:
+            wanted: True for channels-last, False for contiguous memory.
         """
         self.channels_last = wanted
         self.to(memory_format=self._memory_format)
@@ -74,7 +77,7 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         return torch.channels_last if self.channels_last and self.is_convolutional else torch.contiguous_format
 
     def _finish(self) -> None:
-        """What must hold after construction and after loading: memory format, frozen parts."""
+        """Restore after construction and after loading what neither keeps: memory format and frozen parts."""
         if self.is_convolutional:
             self.to(memory_format=self._memory_format)
 
@@ -87,13 +90,14 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         return dict(zip(backbone.out_features, maps, strict=True))
 
     def feature_maps(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """Feature map of every stage of the online backbone.
+        """Compute the feature map of every stage of the online backbone.
 
         Args:
             pixel_values: (batch, channels, height, width).
 
         Returns:
-            Stage name to (batch, channels of the stage, height, width), first stage first; the stem only if asked for.
+            Stage name to (batch, channels of the stage, height, width), first stage first. The stem is included only
+            if the backbone's `out_features` contain it.
         """
         return self._stage_maps(self.backbone, pixel_values)
 
@@ -103,15 +107,16 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: Folder or Hub name.
-            **kwargs: As in transformers (`revision`, `subfolder`, `token`, `dtype`, `output_loading_info`, ...);
-                fields of the config may be given as well.
+            *model_args: Positional arguments of the model's constructor.
+            **kwargs: As in transformers (`revision`, `subfolder`, `token`, `dtype`, `output_loading_info`, ...), or
+                fields of the config.
 
         Returns:
-            The model in eval mode, or (model, loading info) with `output_loading_info=True`.
+            The model in eval mode; with `output_loading_info=True`, a pair of the model and the loading info.
 
         Raises:
-            ValueError: weights that are pickles, cut off or of other shapes than the config says, or a config of absurd
-                size; the message names the tensor or the field, and nothing was loaded.
+            ValueError: The weights are pickles, truncated, or of other shapes than the config says, or the config has
+                an unreasonable value. The message names the tensor or the field. Nothing was loaded.
         """
         if pretrained_model_name_or_path is not None:
             if not is_ladder_config(read_config_dict(pretrained_model_name_or_path, kwargs)):
@@ -147,13 +152,17 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         return (model, info) if want_info else model
 
     def _after_loading(self, missing: set[str]) -> None:
-        """Restore what loading does not keep. `missing`: names of the tensors that the checkpoint did not hold."""
+        """Restore what loading does not keep.
+
+        Args:
+            missing: Names of the tensors that the checkpoint does not contain.
+        """
         del missing
         self._finish()
 
 
 class LadderSiameseModel(LadderSiamesePreTrainedModel):
-    """The online backbone with the features of every stage."""
+    """The online backbone, which returns the features of every stage."""
 
     def __init__(self, config: LadderSiameseConfig) -> None:
         super().__init__(config)
@@ -163,16 +172,17 @@ class LadderSiameseModel(LadderSiamesePreTrainedModel):
 
     def forward(
         self, pixel_values: Tensor, output_hidden_states: bool | None = None, return_dict: bool | None = None
-    ) -> BaseModelOutputWithPoolingAndNoAttention | tuple:
-        """Features of a batch of images.
+    ) -> BaseModelOutputWithPoolingAndNoAttention | tuple[Any, ...]:
+        """Compute the features of a batch of images.
 
         Args:
             pixel_values: (batch, channels, height, width), normalised.
-            output_hidden_states: Also return every stage's map.
+            output_hidden_states: Also return the map of every stage. None takes the config's value.
+            return_dict: Return an output object and not a tuple. None takes the config's value.
 
         Returns:
             `last_hidden_state` (batch, channels, height, width) and `pooler_output` (batch, channels) of the last
-            stage; with `output_hidden_states`, `hidden_states`: the maps of all stages, first stage first.
+            stage. With `output_hidden_states`, also `hidden_states`, the maps of all stages, first stage first.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -187,13 +197,16 @@ class LadderSiameseModel(LadderSiamesePreTrainedModel):
 
 
 class LadderSiameseBackbone(BackboneMixin, LadderSiamesePreTrainedModel):
-    """Backbone for transformers' heads (UperNet, DETR, Mask2Former, ...): all stages unless told otherwise."""
+    """A backbone for transformers' heads (UperNet, DETR, Mask2Former, ...).
+
+    It returns the maps of all stages, unless `out_features` or `out_indices` of the config select some.
+    """
 
     has_attentions = False
 
     def __init__(self, config: LadderSiameseConfig) -> None:
         super().__init__(config)
-        inner = config.backbone_config
+        inner = cast(PreTrainedConfig, config.backbone_config)
         if "stem" in config.out_features:
             inner = type(inner).from_dict({**inner.to_dict(), "out_features": config.stage_names, "out_indices": None})
         self.backbone = AutoBackbone.from_config(inner)
@@ -221,13 +234,13 @@ class LadderSiameseBackbone(BackboneMixin, LadderSiamesePreTrainedModel):
 
 
 class LadderSiameseForImageClassification(LadderSiamesePreTrainedModel):
-    """A linear classifier on the pooled features of `config.classifier_stages`, one after the other."""
+    """A linear classifier on the pooled features of `config.classifier_stages`, concatenated."""
 
     def __init__(self, config: LadderSiameseConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         self.backbone = self._build_backbone(config)
-        width = sum(self.backbone.out_feature_channels[name] for name in config.classifier_stages)
+        width = sum(self.backbone.out_feature_channels[name] for name in config.classifier_stages or [])
         self.classifier = nn.Linear(width, config.num_labels) if config.num_labels > 0 else nn.Identity()
         self.post_init()
         self._finish()
@@ -238,12 +251,14 @@ class LadderSiameseForImageClassification(LadderSiamesePreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> ImageClassifierOutputWithNoAttention | tuple:
-        """Class scores of a batch of images.
+    ) -> ImageClassifierOutputWithNoAttention | tuple[Any, ...]:
+        """Compute the class scores of a batch of images.
 
         Args:
             pixel_values: (batch, channels, height, width), normalised.
-            labels: int64 (batch,) from 0 to num_labels - 1, optional.
+            labels: int64 (batch,), from 0 to num_labels - 1.
+            output_hidden_states: Also return the map of every stage. None takes the config's value.
+            return_dict: Return an output object and not a tuple. None takes the config's value.
 
         Returns:
             `logits` (batch, num_labels) and, with labels, the mean cross-entropy as `loss`.
@@ -251,7 +266,7 @@ class LadderSiameseForImageClassification(LadderSiamesePreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         maps = self.feature_maps(pixel_values)
-        pooled = torch.cat([maps[name].mean(dim=(2, 3)) for name in self.config.classifier_stages], dim=1)
+        pooled = torch.cat([maps[name].mean(dim=(2, 3)) for name in self.config.classifier_stages or []], dim=1)
         logits = self.classifier(pooled)
         loss = self.loss_function(labels, logits, self.config) if labels is not None else None
         output = ImageClassifierOutputWithNoAttention(

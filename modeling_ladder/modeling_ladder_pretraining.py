@@ -1,20 +1,21 @@
 """Pretraining: an online and a target network, with heads and a loss at every level.
 
-BYOL (arXiv 2006.07733) at several stages of the backbone, after Yoshihashi et al., "Ladder Siamese Network" (arXiv
-2211.13844). With one global level on the last stage it is BYOL, with `target="stop_gradient"` SimSiam (arXiv
-2011.10566).
+This is BYOL (arXiv 2006.07733) at several stages of the backbone, after Yoshihashi et al., "Ladder Siamese Network"
+(arXiv 2211.13844). With one global level on the last stage it is exactly BYOL, and with `target="stop_gradient"` it is
+SimSiam (arXiv 2011.10566).
 """
 
 import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from .configuration_ladder import LadderSiameseConfig
-from .heads import TargetNetwork, build_heads
+from .heads import TargetNetwork, build_heads, head
 from .losses import normalised_std, symmetric_loss
 from .matching import LocationMatch, grid_cells, match_features, match_locations, sample_points, take_cells
 from .modeling_ladder import LadderSiamesePreTrainedModel
@@ -28,11 +29,11 @@ class LadderSiameseForPreTrainingOutput(ModelOutput):
     """Output of `LadderSiameseForPreTraining`.
 
     Attributes:
-        loss: Scalar, the sum over levels of weight times loss; None with `return_loss=False`.
-        level_losses: "stage1.local" and so on to a scalar, unweighted, both directions summed.
-        projection_std: same keys; standard deviation of the normalised online projections times sqrt(size): about 1 is
-            healthy, 0 is collapsed.
-        matched_fraction: Scalar, the share of image pairs whose views overlap; None without location matching.
+        loss: Scalar, the weighted sum of the losses of all levels. None with `return_loss=False`.
+        level_losses: Level ("stage1.local") to its unweighted loss, a scalar: the sum of both directions.
+        projection_std: Level to the standard deviation of the normalised online projections times sqrt(size), a scalar:
+            about 1 is healthy, 0 is collapsed.
+        matched_fraction: Scalar, the fraction of image pairs whose views overlap. None without location matching.
     """
 
     loss: Tensor | None = None
@@ -42,9 +43,12 @@ class LadderSiameseForPreTrainingOutput(ModelOutput):
 
 
 class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
-    """Online backbone, projectors and predictors; target backbone and projectors; heads named by stage and kind."""
+    """The online network (backbone, projectors, predictors) and the target network (backbone, projectors).
 
-    # Everything that this class saves is expected when it loads.
+    Heads are named by stage and kind of loss.
+    """
+
+    # This class saves and loads the heads and the target, so none of their keys is unexpected.
     _keys_to_ignore_on_load_unexpected = None
 
     def __init__(self, config: LadderSiameseConfig) -> None:
@@ -64,51 +68,47 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         self._finish()
 
     def _finish(self) -> None:
-        """Memory format; the target and the heads of levels without weight never train."""
+        """Set the memory format; freeze the target and the heads of levels with weight 0."""
         super()._finish()
         for stage, kind, weight in self.config.levels:
-            self.projectors[stage][kind].requires_grad_(weight > 0)
-            self.predictors[stage][kind].requires_grad_(weight > 0)
+            head(self.projectors, stage, kind).requires_grad_(weight > 0)
+            head(self.predictors, stage, kind).requires_grad_(weight > 0)
         if self.target is not None:
             self.target.requires_grad_(False)
 
     def _after_loading(self, missing: set[str]) -> None:
-        # Loading re-creates every parameter as trainable, and fills missing ones at random.
+        # Loading makes every parameter trainable again and fills missing ones with random values.
         if any(key.startswith("target.") for key in missing):
             self.reset_target()
         super()._after_loading(missing)
 
     @torch.no_grad()
     def reset_target(self) -> None:
-        """Make the target a copy of the online network, parameters and buffers."""
+        """Copy the parameters and buffers of the online network into the target."""
         if self.target is not None:
             self.target.backbone.load_state_dict(self.backbone.state_dict())
             self.target.projectors.load_state_dict(self.projectors.state_dict())
 
-    def _averaged_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        online = [*self.backbone.parameters(), *self.projectors.parameters()]
-        target = [*self.target.backbone.parameters(), *self.target.projectors.parameters()]
-        return online, target
-
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """Move the target: theta' <- momentum * theta' + (1 - momentum) * theta, in float32; the only place where it
-        changes.
+        """Update the target's parameters: theta' <- momentum * theta' + (1 - momentum) * theta, in float32.
 
-        Batch-norm statistics are the target's own and stay. With `target="stop_gradient"` nothing happens.
+        This is the only place where they change. The target keeps its own batch-norm statistics. With
+        `target="stop_gradient"` there is nothing to update, and the call does nothing.
 
         Args:
             momentum: tau, from 0 to 1.
 
         Raises:
-            ValueError: momentum is out of range.
+            ValueError: `momentum` is out of range.
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be from 0 to 1, got {momentum}")
         if self.target is None:
             return
-        online, target = self._averaged_pairs()
-        online = [parameter.to(average.dtype) for parameter, average in zip(online, target, strict=True)]
+        parameters = [*self.backbone.parameters(), *self.projectors.parameters()]
+        target: list[Tensor] = [*self.target.backbone.parameters(), *self.target.projectors.parameters()]
+        online = [parameter.to(average.dtype) for parameter, average in zip(parameters, target, strict=True)]
         torch._foreach_mul_(target, momentum)
         torch._foreach_add_(target, online, alpha=1 - momentum)
 
@@ -119,17 +119,22 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         view_flips: Tensor | None = None,
         return_loss: bool = True,
     ) -> LadderSiameseForPreTrainingOutput:
-        """Losses of a batch of view pairs. Each view is one forward of each network, so batch norm sees one view at a
-        time.
+        """Compute the losses of a batch of view pairs.
+
+        Each network processes each view in a separate forward pass, so batch norm sees one view at a time.
 
         Args:
             pixel_values: float (batch, 2, channels, height, width), normalised.
-            view_boxes: float (batch, 2, 4), each crop's x0, y0, x1, y1 in [0, 1] of the source image.
-            view_flips: bool (batch, 2), the crop was mirrored left to right.
-            return_loss: Also compute the weighted total.
+            view_boxes: float (batch, 2, 4), each crop's x0, y0, x1, y1 in [0, 1] of the source image. Required by
+                location matching.
+            view_flips: bool (batch, 2), whether the crop was flipped left to right. Required by location matching.
+            return_loss: Also return the weighted total.
+
+        Returns:
+            The total loss, the loss and the spread of each level, and the fraction of matched pairs.
 
         Raises:
-            ValueError: a shape is wrong, or location matching lacks `view_boxes` or `view_flips`.
+            ValueError: A shape is wrong, or location matching lacks `view_boxes` or `view_flips`.
         """
         if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
             raise ValueError(
@@ -137,7 +142,7 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
             )
         match = self._match(pixel_values.shape[0], view_boxes, view_flips)
         views = [view.contiguous(memory_format=self._memory_format) for view in pixel_values.unbind(dim=1)]
-        # The target goes first: its activations are freed at once, and the online network's take their memory.
+        # The target runs first: its activations are freed at once, and the online network reuses their memory.
         if self.target is not None:
             with torch.no_grad():
                 target = [self._stage_maps(self.target.backbone, view) for view in views]
@@ -160,6 +165,7 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         )
 
     def _match(self, batch: int, view_boxes: Tensor | None, view_flips: Tensor | None) -> LocationMatch | None:
+        """Match the locations of the views, or return None if no level needs it."""
         config = self.config
         if config.local_matching != "location" or not any(kind == "local" for _, kind, _ in config.levels):
             return None
@@ -171,13 +177,13 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
                 )
             if tuple(value.shape) != shape:
                 raise ValueError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
-        return match_locations(view_boxes, view_flips, config.local_grid_size)
+        return match_locations(cast(Tensor, view_boxes), cast(Tensor, view_flips), config.local_grid_size)
 
     def _level_vectors(self, kind: str, maps: Tensor, view: int, match: LocationMatch | None) -> Tensor:
-        """What enters the projector: (batch, channels) or (batch, points, channels)."""
+        """Compute the projector's input: (batch, channels) or (batch, points, channels)."""
         if kind == "global":
-            # To the bit `mean(dim=(2, 3))`, but its gradient is channels-last, as the backbone's own: adding the
-            # two in different layouts made a step of a small network a fifth slower.
+            # Bit for bit the result of `mean(dim=(2, 3))`, but the gradient is channels-last like the backbone's own.
+            # Adding gradients of different layouts made a step of a small network a fifth slower.
             return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
         if match is not None:
             return sample_points(maps, match.points[view])
@@ -186,8 +192,8 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
     def _level_loss(
         self, stage: str, kind: str, online: list[Maps], target: list[Maps], match: LocationMatch | None
     ) -> tuple[Tensor, Tensor]:
-        """Loss of one level and the spread of its projections."""
-        projector, predictor = self.projectors[stage][kind], self.predictors[stage][kind]
+        """Compute the loss of one level and the spread of its projections."""
+        projector, predictor = head(self.projectors, stage, kind), head(self.predictors, stage, kind)
         features = [self._level_vectors(kind, online[view][stage], view, match) for view in range(2)]
         projections = [projector(vectors) for vectors in features]
         predictions = [predictor(vectors) for vectors in projections]
@@ -197,9 +203,11 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         else:
             with torch.no_grad():
                 target_features = [self._level_vectors(kind, target[view][stage], view, match) for view in range(2)]
-                targets = [self.target.projectors[stage][kind](vectors) for vectors in target_features]
+                target_projector = head(self.target.projectors, stage, kind)
+                targets = [target_projector(vectors) for vectors in target_features]
         if kind == "local" and match is None:
-            # Cells are paired per direction; crossing happens here, so `symmetric_loss` gets each target in its place.
+            # Cells are matched separately for each direction. `symmetric_loss` crosses the targets afterwards, so each
+            # stays at the index of its own view.
             to_second = match_features(features[0], target_features[1])
             to_first = match_features(features[1], target_features[0])
             targets = [take_cells(targets[0], to_first), take_cells(targets[1], to_second)]
@@ -209,34 +217,36 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
 
     @torch.no_grad()
     def project(self, pixel_values: Tensor, maps: Maps | None = None) -> Maps:
-        """Online projections of single images, for watching a run; local levels give a K x K grid over the image.
+        """Compute the online projections of single images, to monitor a run.
+
+        Local levels use a K x K grid over the whole image.
 
         Args:
             pixel_values: (batch, channels, height, width).
-            maps: What `feature_maps(pixel_values)` gave, if it was called already.
+            maps: The result of `feature_maps(pixel_values)`, if it is known already.
 
         Returns:
-            "stage1.local" and so on to (batch, size) for global, (batch, points, size) for local levels.
+            Level ("stage1.local") to (batch, size) for global and (batch, points, size) for local levels.
         """
         maps = self.feature_maps(pixel_values) if maps is None else maps
         batch = pixel_values.shape[0]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=pixel_values.device).expand(batch, 2, 4)
         match = self._match(batch, whole, torch.zeros(batch, 2, dtype=torch.bool, device=pixel_values.device))
         return {
-            f"{stage}.{kind}": self.projectors[stage][kind](self._level_vectors(kind, maps[stage], 0, match))
+            f"{stage}.{kind}": head(self.projectors, stage, kind)(self._level_vectors(kind, maps[stage], 0, match))
             for stage, kind, _ in self.config.levels
         }
 
 
 def find_stages(backbone: nn.Module, count: int) -> nn.ModuleList:
-    """The modules of a backbone that are its stages, first to last.
+    """Find the stages of a transformers backbone, first to last.
 
     Args:
-        backbone: Of transformers; its stages lie in one `ModuleList`.
-        count: How many there are.
+        backbone: The backbone; one `ModuleList` contains its stages.
+        count: The number of stages.
 
     Raises:
-        ValueError: it has no such list.
+        ValueError: The backbone has no such list.
     """
     for name, module in backbone.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count and name.rpartition(".")[2] in _STAGE_LISTS:
@@ -247,7 +257,7 @@ def find_stages(backbone: nn.Module, count: int) -> nn.ModuleList:
     )
 
 
-def _detach_arguments(module: nn.Module, arguments: tuple) -> tuple:
+def _detach_arguments(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.detach() if isinstance(value, Tensor) else value for value in arguments)
 
 
