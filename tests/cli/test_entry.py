@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ladder_training.cli import entry as cli
+from ladder_training.cli import pretrain
 from ladder_training.cli.entry import main
 from ladder_training.config.recipe import own_fields
 from ladder_training.errors import TrainingStopped
@@ -154,10 +155,10 @@ def test_mistakes_are_one_line_and_write_nothing(
 def test_stops_and_interrupts_are_one_line(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def fail(words: list[str]) -> None:
+    def fail(options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_pretrain", fail)
+    monkeypatch.setattr(pretrain, "pretrain_command", fail)
     assert main(["pretrain", "digits"]) == code
     assert capsys.readouterr().err == message
 

@@ -1,32 +1,40 @@
 """`ladder evaluate`: calls a task's function, prints its table, and says where the JSON file is."""
 
 from pathlib import Path
-from typing import Any
 
 from .. import evaluation
+from ..config.fields import fields_of, read_words
+from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
 from ..models.reference import model_folder, with_revision
 from ..models.verification import verified
 from .options import EvaluateOptions
 
 
-def evaluate_command(task: str, options: EvaluateOptions, settings: dict[str, Any]) -> int:
+def evaluate_command(options: EvaluateOptions) -> int:
     """Evaluate as the command line asks.
 
     Args:
-        task: A task of `ladder_training.evaluation`.
-        options: What is evaluated, and where the result goes.
-        settings: Fields of the task's options.
+        options: From the command line.
+
+    Returns:
+        The exit code 0.
 
     Raises:
-        UserError: there is no such model or data set, or the task cannot be done on it.
+        UserError: there is no such setting, model or data set, or the task cannot be done on it.
     """
+    declared = fields_of(TASK_OPTIONS[options.task])
+    settings = read_recipe(options.task, options.recipe) if options.recipe else {}
+    settings |= {name: read_words(words, declared[name], name) for name, words in options.fields.items()}
+    read_options(TASK_OPTIONS[options.task], settings)
+
+    # torch is imported only once the settings are known to be right.
     from ..evaluation.backbone import default_output
 
     folder = with_revision(model_folder(options.model), options.revision)
     if options.verify:
         folder = verified(folder)
     output = options.output or default_output(options.model)
-    result = getattr(evaluation, task)(
+    result = getattr(evaluation, options.task)(
         folder,
         options.dataset,
         test_dataset=options.test_dataset,

@@ -6,17 +6,7 @@ Pretrains image backbones without labels, with a loss at every stage (Ladder Sia
 publishes them as plain transformers models.
 
 commands:
-  pretrain RECIPE.yaml [--dataset D] [--output DIR] [--any_field value]
-                         pretrain; the same command again goes on where the run stopped
-  evaluate knn|linear|detection|segmentation|semi_supervised --model M --dataset D
-                         fit on the train split, score the test split; a table and a JSON file
-{compare}  export CHECKPOINT --format transformers|torchvision|timm|detectron2|onnx --output DIR
-                         the backbone for other libraries
-  card DIR               write the model card of a run again
-  push DIR USER/NAME [--private]
-                         publish a run on the Hub
-  inspect --dataset D    what is in a data set, the views that training would see, how fast images are read
-  demo DIR               pretrain on handwritten digits in a few minutes, evaluate, export, reload
+{commands}
 
 M, CHECKPOINT: a run's folder, its checkpoint-N or pretraining folder, an exported folder, or USER/NAME[@REVISION] on
 the Hub.
@@ -26,19 +16,9 @@ RECIPE: a YAML file, or the name of one that comes with the package: {recipes}.
 options of `ladder pretrain`, all of them also fields of a recipe (`ladder COMMAND --help` for the other commands):
 """
 
-COMPARE = """  compare RECIPE.yaml --methods byol ladder --seeds 0 1 2
-                         train and evaluate methods on the same budget
-"""
-
-PRETRAIN_USAGE = "ladder pretrain RECIPE.yaml [--dataset D] [--output DIR] [--any_field value ...]"
 PRETRAIN = """Pretrains a backbone. Every field of the recipe can be given here too (--max_steps 40 or --max-steps 40)
 and wins over it. The same command again goes on from the newest whole checkpoint in the output folder. On many GPUs:
 accelerate launch -m ladder_training pretrain RECIPE.yaml ..."""
-
-PRETRAIN_END = """
-the most used of the inherited options (--help-all lists every field of transformers' TrainingArguments):
-{common}
-"""
 
 # Of transformers' TrainingArguments, written out so that --help need not import it.
 COMMON_INHERITED = {
@@ -60,7 +40,7 @@ COMMON_INHERITED = {
     "torch_compile": "Compile the model.",
 }
 
-
-def common_options() -> str:
-    """The lines of the inherited options that most people need."""
-    return "\n".join(f"  --{name:<30} {text}" for name, text in COMMON_INHERITED.items())
+PRETRAIN_END = """
+the most used of the inherited options (--help-all lists every field of transformers' TrainingArguments):
+{common}
+""".format(common="\n".join(f"  --{name:<30} {text}" for name, text in COMMON_INHERITED.items()))

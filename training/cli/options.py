@@ -1,6 +1,6 @@
-"""Options of the commands that have few; plain dataclasses without heavy imports."""
+"""Options of the commands, as plain dataclasses without heavy imports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..config.fields import needed, option
 
@@ -8,9 +8,28 @@ FORMATS = ("transformers", "torchvision", "timm", "detectron2", "onnx")
 
 
 @dataclass(kw_only=True)
-class EvaluateOptions:
-    """What every evaluation task needs."""
+class PretrainOptions:
+    """Pretraining.
 
+    Attributes:
+        fields: Fields of the recipe that were typed: name -> the words after it.
+    """
+
+    recipe: str = needed("YAML file, or the name of a packaged recipe.", metavar="RECIPE.yaml")
+    fields: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class EvaluateOptions:
+    """What every evaluation task needs.
+
+    Attributes:
+        task: The task that was named.
+        fields: Settings of the task that were typed: name -> the words after it.
+    """
+
+    task: str
+    fields: dict[str, list[str]] = field(default_factory=dict)
     model: str = needed("Run folder, checkpoint, exported folder or Hub name; USER/NAME@REVISION too.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub model.")
     verify: bool = option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from ..config.fields import option
+from ..config.fields import needed, option
 
 
 @dataclass(kw_only=True)
 class CompareOptions:
     """What is compared on what; `fields` holds the words of recipe fields typed on the command line."""
 
-    recipe: str = field(metadata={"help": "YAML file, or the name of a packaged recipe."})
+    recipe: str = needed("YAML file, or the name of a packaged recipe.", metavar="RECIPE.yaml")
     methods: list[str] | None = option(
         None,
         "byol, ladder, simsiam, random (untrained), STAGE.KIND (one level only, e.g. stage4.global), or names of "

@@ -30,7 +30,7 @@ def unknown_name(
     return UserError(what + (f"; there are {', '.join(known)}" if list_known and not near else hint))
 
 
-def option(default: Any, help_text: str, choices: tuple[str, ...] | None = None) -> Any:
+def option(default: Any, help_text: str, choices: tuple[Any, ...] | None = None) -> Any:
     """Declare a dataclass field with a help text.
 
     Args:
@@ -44,9 +44,14 @@ def option(default: Any, help_text: str, choices: tuple[str, ...] | None = None)
     return field(default=default, metadata=metadata)
 
 
-def needed(help_text: str) -> Any:
-    """Declare a dataclass field without a default: it must be given."""
-    return field(metadata={"help": help_text})
+def needed(help_text: str, metavar: str | None = None) -> Any:
+    """Declare a dataclass field without a default: it must be given.
+
+    Args:
+        help_text: Shown by `--help`.
+        metavar: What stands for the value in the help of a positional argument; default: the name in capitals.
+    """
+    return field(metadata={"help": help_text, "metavar": metavar})
 
 
 def default_of(item: Field) -> Any:
@@ -96,7 +101,8 @@ def _chosen(value: Any, item: Field, name: str) -> Any:
     """Return the value if it is among the field's choices, or the field has none."""
     choices = item.metadata.get("choices")
     if choices and value not in choices:
-        raise unknown_name(str(value), choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        names = [str(choice) for choice in choices]
+        raise unknown_name(str(value), names, f"{name} must be one of {', '.join(names)}, got {value!r}")
     return value
 
 

@@ -221,9 +221,9 @@ class SegmentationOptions(_DenseOptions):
 TASK_OPTIONS: dict[str, type] = {
     "knn": KnnOptions,
     "linear": LinearOptions,
-    "semi_supervised": SemiSupervisedOptions,
     "detection": DetectionOptions,
     "segmentation": SegmentationOptions,
+    "semi_supervised": SemiSupervisedOptions,
 }
 
 Options = TypeVar("Options", bound=_TaskOptions)
