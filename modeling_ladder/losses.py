@@ -73,7 +73,7 @@ def normalised_std(projections: Tensor) -> Tensor:
     flat = F.normalize(projections.detach().float().flatten(0, -2), dim=-1)
     # Mean of squares minus square of the mean is twice as fast as torch's std and exact enough for unit vectors.
     variance = flat.square().mean(dim=0) - flat.mean(dim=0).square()
-    return variance.clamp(min=0).sqrt().mean() * math.sqrt(flat.shape[-1])
+    return variance.clamp(min=0).sqrt().mean() * math.pow(flat.shape[-1], 0.5)
 
 
 def effective_rank(vectors: Tensor) -> Tensor:
