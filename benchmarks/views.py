@@ -35,7 +35,8 @@ import torch
 from machine import describe_machine
 from PIL import Image
 
-from ladder_training.views.two_views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
+from ladder_training.config.image_defaults import IMAGENET_MEAN, IMAGENET_STD
+from ladder_training.views.two_views import TwoViewTransform
 
 PACKAGES = ("opencv-python-headless", "torch", "torchvision", "pillow", "lightly", "albumentations")
 SIZE = 224

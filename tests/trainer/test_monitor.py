@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ladder_training.trainer.monitor import HeldOutImages, leave_one_out_knn, look
+from ladder_training.models.neighbour_votes import leave_one_out_accuracy
+from ladder_training.trainer.monitor import HeldOutImages, look
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 
@@ -26,7 +27,7 @@ def test_leave_one_out_knn_against_loops(k, temperature) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 60)
     features = rng.normal(size=(60, 6)) + 1.5 * np.eye(4, 6)[labels]
-    got = leave_one_out_knn(torch.tensor(features), torch.tensor(labels), k, temperature)
+    got = leave_one_out_accuracy(torch.tensor(features), torch.tensor(labels), k, temperature)
     assert got == pytest.approx(plain_knn(features, labels, k, temperature))
     assert 0.3 < got < 1
 

@@ -13,7 +13,7 @@ from helpers.view_dataset import ViewPairs
 from ladder_training.errors import TrainingStopped, UserError
 from ladder_training.trainer.lars import Lars
 from ladder_training.trainer.momentum import target_momentum
-from ladder_training.trainer.monitor import Figures
+from ladder_training.trainer.monitor import MonitorMetrics
 from ladder_training.trainer.trainer import BATCH_NORM_SETTLED, LadderTrainer
 from modeling_ladder import LadderSiameseForPreTraining
 
@@ -249,7 +249,7 @@ def test_errors_a_user_can_cause(tiny_backbone, tmp_path) -> None:
 def test_a_look_judges_collapse_only_once_batch_norm_has_settled(tiny_backbone, tmp_path, monkeypatch) -> None:
     """In the first steps, running statistics are near their start, and held-out projections all alike."""
     trainer = LadderTrainer(make_model(tiny_backbone), make_arguments(tmp_path), ViewPairs())
-    monkeypatch.setattr(trainer, "look", lambda: Figures(std={"stage4.global": 0.01}))
+    monkeypatch.setattr(trainer, "look", lambda: MonitorMetrics(std={"stage4.global": 0.01}))
     trainer.state.global_step = BATCH_NORM_SETTLED - 1
     assert trainer.evaluate() == {"eval_std/stage4.global": 0.01}
     trainer.state.global_step = BATCH_NORM_SETTLED

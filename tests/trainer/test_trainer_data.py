@@ -78,7 +78,11 @@ def test_without_an_evaluation_set_one_per_cent_is_kept_out_of_training(tiny_bac
     left = {row["picture"]["bytes"] for row in trainer.train_dataset.cast_column("picture", undecoded)}
     held_out = {view.tobytes() for view in trainer.held_out.pixels}
     every = dataset.cast_column("picture", undecoded)
-    taken = [row["picture"]["bytes"] for row in every if center_view(decode(row), 32).tobytes() in held_out]
+    taken = [
+        row["picture"]["bytes"]
+        for row in every
+        if center_view(decode(row), 32, crop_fraction=1.0).tobytes() in held_out
+    ]
     assert len(taken) == 2
     assert left == {row["picture"]["bytes"] for row in every} - set(taken)
 

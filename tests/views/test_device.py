@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as reference
 
 from helpers.pictures import encode, jittered_by_torchvision, natural_image, random_view
+from ladder_training.config.image_defaults import IMAGENET_MEAN, IMAGENET_STD
 from ladder_training.views.device import DeviceViews
 from ladder_training.views.draws import PARAMETER_COUNT, ColourParameters, Draws
-from ladder_training.views.two_views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
+from ladder_training.views.two_views import TwoViewTransform
 
 STD = torch.tensor(IMAGENET_STD)[:, None, None]
 

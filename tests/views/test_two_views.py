@@ -15,10 +15,11 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from helpers.pictures import encode, natural_image
+from ladder_training.config.image_defaults import IMAGENET_MEAN, IMAGENET_STD
 from ladder_training.errors import BadImageError
 from ladder_training.images.decode import decode_image
 from ladder_training.views.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Chances, Draws
-from ladder_training.views.two_views import IMAGENET_MEAN, IMAGENET_STD, TwoViewTransform
+from ladder_training.views.two_views import TwoViewTransform
 
 CROP_ONLY = {
     "jitter": 0.0,

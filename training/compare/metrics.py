@@ -2,8 +2,7 @@
 
 from typing import Any
 
-ALL_STAGES = "all"
-
+from ..models.all_stages import ALL_STAGES
 
 CONSTANT = "constant"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .fields import option
+from .image_defaults import DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 
 METHODS = ("ladder", "byol", "simsiam")
 Number = float | int
@@ -59,7 +60,7 @@ class ModelOptions:
 class ViewOptions:
     """How the two views of an image are made."""
 
-    image_size: int = option(224, "Height and width of a view, in pixels.")
+    image_size: int = option(DEFAULT_IMAGE_SIZE, "Height and width of a view, in pixels.")
     min_scale: float = option(0.08, "Smallest share of the image's area in a crop.")
     max_scale: float = option(1.0, "Largest share of the image's area in a crop.")
     min_ratio: float = option(3 / 4, "Smallest width / height of a crop.")
@@ -75,8 +76,8 @@ class ViewOptions:
     min_sigma: float = option(0.1, "Smallest deviation of the blur, in pixels of the view.")
     max_sigma: float = option(2.0, "Largest deviation of the blur.")
     solarize: list[float] = option([0.0, 0.2], "Probability of solarizing, for view 1 and view 2.")
-    image_mean: list[float] = option([0.485, 0.456, 0.406], "Mean per channel, of values in [0, 1].")
-    image_std: list[float] = option([0.229, 0.224, 0.225], "Standard deviation per channel.")
+    image_mean: list[float] = option(list(IMAGENET_MEAN), "Mean per channel, of values in [0, 1].")
+    image_std: list[float] = option(list(IMAGENET_STD), "Standard deviation per channel.")
     device_views: bool = option(False, "Change colours, blur and normalise on the device, not in the workers.")
 
 

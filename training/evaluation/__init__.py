@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..models.neighbour_votes import knn_accuracy
     from .image_classification.fine_tuning import semi_supervised
     from .image_classification.linear_probe import linear
     from .image_classification.nearest_neighbours import knn
-    from .image_classification.neighbour_votes import knn_accuracy
     from .object_detection.task import detection
     from .report import EvaluationResult
     from .semantic_segmentation.task import segmentation
@@ -23,7 +23,7 @@ _HOMES = {
     "EvaluationResult": "report",
     "detection": "object_detection.task",
     "knn": "image_classification.nearest_neighbours",
-    "knn_accuracy": "image_classification.neighbour_votes",
+    "knn_accuracy": ".models.neighbour_votes",
     "linear": "image_classification.linear_probe",
     "segmentation": "semantic_segmentation.task",
     "semi_supervised": "image_classification.fine_tuning",

@@ -9,15 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modeling_ladder.conversion import stage_names
+
+from ..config.image_defaults import CROP_FRACTION, DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
-from ..models.processor import (
-    CROP_FRACTION,
-    DEFAULT_IMAGE_SIZE,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    image_processor,
-    processor_of,
-)
+from ..models.processor import image_processor, processor_of
 from ..models.reference import load_model
 
 
@@ -31,7 +27,7 @@ class StageFeatures(nn.Module):
 
     def __init__(self, backbone: nn.Module, stages: tuple[str, ...] | None = None) -> None:
         super().__init__()
-        known = [name for name in backbone.config.stage_names if name != "stem"]
+        known = stage_names(backbone.config)
         unknown = [name for name in stages or () if name not in known]
         if unknown:
             raise UserError(f"the backbone has no stage {', '.join(unknown)}; its stages are {', '.join(known)}")

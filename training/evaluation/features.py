@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import BadImageError, UserError
 from .backbone import StageFeatures
 from .progress import progress
-from .report import ALL_STAGES
 from .splits import is_streaming, undecoded
 
 MAX_BAD_FRACTION = 0.01
@@ -84,20 +82,6 @@ def extract_features(
         if not torch.isfinite(values).all():
             raise UserError(f"features of {name} are not finite: the model is broken (did its training diverge?)")
     return FeatureSet(features, labels, bad)
-
-
-def with_all_stages(features: dict[str, Tensor], *, normalise: bool) -> dict[str, Tensor]:
-    """The stages, and "all": their features side by side.
-
-    Args:
-        features: Stage name to (images, channels).
-        normalise: Scale each stage's part to length 1 first, so that each has the same say in a cosine (kNN); a linear
-            classifier weighs the parts itself.
-    """
-    if len(features) < 2:
-        return features
-    parts = [F.normalize(values, dim=1) if normalise else values for values in features.values()]
-    return {**features, ALL_STAGES: torch.cat(parts, dim=1)}
 
 
 def check_readable(readable: int, bad: list[str], split: str) -> None:

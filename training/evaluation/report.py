@@ -8,10 +8,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import write_json
+from ..models.all_stages import ALL_STAGES
 from ..runs.run_folder import now, versions
 
 FOLDER = "evaluation"
-ALL_STAGES = "all"
 
 
 @dataclass

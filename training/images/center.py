@@ -1,19 +1,18 @@
-"""The view an evaluation sees: resize the shorter side, crop the centre. No randomness."""
+"""The view of an image that evaluation and monitoring use: resize the shorter side, crop the centre, nothing random."""
 
 import cv2
 import numpy as np
 
-CROP_FRACTION = 0.875
-"""Share of the resized image that the centre crop keeps (224 of 256, the ImageNet protocol)."""
 
+def center_view(image: np.ndarray, size: int, crop_fraction: float) -> np.ndarray:
+    """Resize the shorter side to `size / crop_fraction` and crop the centre.
 
-def center_view(image: np.ndarray, size: int, crop_fraction: float = CROP_FRACTION) -> np.ndarray:
-    """Resize so that the shorter side is size / crop_fraction (bicubic, areas where it shrinks), crop the centre.
+    Enlarging is bicubic; shrinking averages areas, which does not alias.
 
     Args:
         image: uint8 (height, width, 3).
         size: Side of the result in pixels.
-        crop_fraction: From above 0 to 1; 1 keeps the whole shorter side.
+        crop_fraction: Share of the resized shorter side that is kept, above 0 to 1; 1 keeps all of it.
 
     Returns:
         uint8 (size, size, 3).

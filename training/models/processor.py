@@ -4,28 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..config.image_defaults import DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, shorter_side
 from ..errors import UserError
 from .reference import hub_file, model_folder, split_revision
 
 PREPROCESSOR = "preprocessor_config.json"
-
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-DEFAULT_IMAGE_SIZE = 224
-
-
-# Below this size images are resized to the crop itself: data sets of small images are framed already.
-SMALL_IMAGE_SIZE = 128
-
-
-CROP_FRACTION = 0.875
-
-
 MAX_IMAGE_SIZE = 8192
-
-
 PROCESSOR_FIELDS = frozenset(
     {"do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"}
     | {"do_normalize", "image_mean", "image_std", "do_convert_rgb"}
@@ -46,10 +30,9 @@ def image_processor(
     """
     from transformers import BitImageProcessor
 
-    shorter = image_size if image_size < SMALL_IMAGE_SIZE else round(image_size / CROP_FRACTION)
     return BitImageProcessor(
         do_resize=True,
-        size={"shortest_edge": shorter},
+        size={"shortest_edge": shorter_side(image_size)},
         resample=3,
         do_center_crop=True,
         crop_size={"height": image_size, "width": image_size},

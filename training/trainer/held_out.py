@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..config.image_defaults import crop_fraction
 from ..data.columns import find_image_column, find_label_column
 from ..data.held_out import split_monitoring
 from ..data.mixing import Mixture
@@ -68,7 +69,7 @@ def _decode(source: Any, column: str, label_column: str | None, transform: Any, 
     pixels, labels = [], []
     for row in itertools.islice(source, maximum):
         try:
-            pixels.append(center_view(decode_image(row[column]), transform.size))
+            pixels.append(center_view(decode_image(row[column]), transform.size, crop_fraction(transform.size)))
         except BadImageError:
             continue
         if label_column is not None:

@@ -33,7 +33,7 @@ from .held_out import held_out_images, is_image_dataset
 from .hub import HubPushes
 from .lars import Lars
 from .meters import LevelMeters, first_non_finite
-from .monitor import Figures, look
+from .monitor import MonitorMetrics, look
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
 BATCH_NORM_SETTLED = 50
@@ -262,16 +262,16 @@ class LadderTrainer(HubPushes, Trainer):
             return
         super().log(logs, start_time)
 
-    def look(self) -> Figures | None:
-        """Figures of the held-out images, logged; None where no image is held out."""
+    def look(self) -> MonitorMetrics | None:
+        """Measure the held-out images and log the metrics; None where no image is held out."""
         if self.held_out is None:
             return None
         args = self.args
         batch_size = max(args.per_device_eval_batch_size, 64)
         model = self.pretraining_model
-        figures = look(model, self.held_out, batch_size, args.knn_neighbours, args.knn_temperature)
-        self.log(figures.log_entries())
-        return figures
+        metrics = look(model, self.held_out, batch_size, args.knn_neighbours, args.knn_temperature)
+        self.log(metrics.log_entries())
+        return metrics
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Looks at the held-out images; transformers calls this at each evaluation.
@@ -282,12 +282,12 @@ class LadderTrainer(HubPushes, Trainer):
         Raises:
             TrainingStopped: a level has collapsed.
         """
-        figures = self.look()
+        measured = self.look()
         metrics = {}
-        if figures is not None:
-            metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.log_entries().items()}
+        if measured is not None:
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.log_entries().items()}
             if self.state.global_step >= BATCH_NORM_SETTLED:
-                self._check_spread(figures.std)
+                self._check_spread(measured.std)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

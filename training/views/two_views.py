@@ -24,13 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..config.image_defaults import IMAGENET_MEAN, IMAGENET_STD
 from ..images.decode import MAX_PIXELS, OpenedImage, open_image
 from ..images.orientation import Box, box_in_shown, box_in_stored, orient
 from . import colour
 from .draws import Chances, Draws
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _COUNTS = {"blur": 2, "solarize": 2, "mean": 3, "std": 3}
 _PROBABILITIES = ("flip", "jitter", "grayscale", "blur", "solarize", "solarize_threshold")

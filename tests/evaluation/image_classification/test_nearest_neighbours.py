@@ -10,8 +10,8 @@ import torch
 from helpers.models import tiny_native_backbone
 from ladder_training.errors import UserError
 from ladder_training.evaluation import knn, knn_accuracy
-from ladder_training.evaluation.image_classification import neighbour_votes
-from ladder_training.evaluation.image_classification.neighbour_votes import knn_votes
+from ladder_training.models import neighbour_votes
+from ladder_training.models.neighbour_votes import knn_votes
 
 
 def brute_force_votes(train, labels, test, k, temperature, classes):

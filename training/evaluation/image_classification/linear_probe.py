@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..features import with_all_stages
+from ...models.all_stages import with_all_stages
 from ..options import LinearOptions, read_options
 from ..progress import progress
 from ..report import EvaluationResult, check_output

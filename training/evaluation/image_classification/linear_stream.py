@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import BadImageError, UserError
+from ...models.all_stages import ALL_STAGES, with_all_stages
 from ..backbone import StageFeatures
-from ..features import with_all_stages
 from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import LinearOptions
 from ..progress import progress
-from ..report import ALL_STAGES, EvaluationResult
+from ..report import EvaluationResult
 from ..splits import is_streaming, undecoded
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
 from .task import TOP_FIVE_FROM, ClassificationTask, open_classification, task_result

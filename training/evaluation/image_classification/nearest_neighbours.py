@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-from ..features import with_all_stages
+from ...models.all_stages import with_all_stages
+from ...models.neighbour_votes import knn_votes
 from ..options import KnnOptions
 from ..report import EvaluationResult, check_output
-from .neighbour_votes import knn_votes
 from .task import classification_metrics, classification_result, prepare_classification
 
 

@@ -6,6 +6,8 @@ is exactly what it was (Chen et al. 2017, arXiv 1706.05587, section 3.1; OpenMML
 
 from torch import nn
 
+from modeling_ladder.conversion import stage_names
+
 from ...errors import UserError
 
 
@@ -29,9 +31,8 @@ def dilate(backbone: nn.Module, output_stride: int) -> list[str]:
         raise UserError(
             f"the fcn head dilates ResNets, and this backbone is a {backbone.config.model_type}: use head: upernet"
         )
-    names = [name for name in backbone.config.stage_names if name != "stem"]
     stride, dilation, changed = 4, 1, []
-    for name, stage in zip(names, stages, strict=True):
+    for name, stage in zip(stage_names(backbone.config), stages, strict=True):
         before = dilation
         for block in stage.layers:
             stride, dilation = _dilate_block(block, stride, dilation, output_stride)

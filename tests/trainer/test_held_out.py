@@ -1,0 +1,72 @@
+"""Held-out images are prepared, and their kNN is computed, as `ladder evaluate knn` does it."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+
+from ladder_training import TwoViewTransform
+from ladder_training.evaluation import knn
+from ladder_training.evaluation.backbone import load_image_settings
+from ladder_training.evaluation.image_transforms import CenterTransform
+from ladder_training.trainer.held_out import held_out_images
+from ladder_training.trainer.monitor import HeldOutImages, look
+from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+@pytest.fixture
+def model(tiny_backbone) -> LadderSiameseForPreTraining:
+    torch.manual_seed(0)
+    return LadderSiameseForPreTraining(
+        LadderSiameseConfig(backbone_config=tiny_backbone, projection_hidden_size=16, projection_size=8)
+    ).train()
+
+
+def pictures(count: int = 12) -> Dataset:
+    """Noise of several shapes with a weak tint per class, and a frame that tells a centre crop from the whole image."""
+    rng = np.random.default_rng(0)
+    images = []
+    for index in range(count):
+        height, width = 40 + 8 * (index % 3), 56 - 5 * (index % 4)
+        image = rng.integers(0, 180, (height, width, 3), dtype=np.uint8)
+        image[..., index % 2] += 25
+        image[:4], image[-4:] = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
+        images.append(image)
+    return Dataset.from_dict(
+        {"image": images, "label": [index % 2 for index in range(count)]},
+        features=Features({"image": Image(), "label": ClassLabel(names=["red", "green"])}),
+    )
+
+
+def held_out(dataset: Dataset, size: int) -> HeldOutImages:
+    _, images = held_out_images(dataset, dataset, TwoViewTransform(size=size), None, None, maximum=100)
+    return images
+
+
+@pytest.mark.parametrize("size", [32, 127, 128, 160])
+def test_pixels_are_those_of_evaluation(model, size):
+    """Below 128 pixels the whole image, from there on the middle 87.5 %: one rule for both."""
+    dataset = pictures(6)
+    transform = CenterTransform(load_image_settings(model, size))
+    expected = torch.stack([transform(np.asarray(row["image"])) for row in dataset])
+    found = held_out(dataset, size).batch(0, 6, torch.device("cpu"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "k", "temperature"), [(32, 3, 0.1), (32, 7, 0.02), (128, 5, 0.07)])
+def test_the_log_shows_the_accuracy_that_evaluate_knn_finds(model, size, k, temperature):
+    """Leave-one-out over n images is the average of n evaluations, each fitted on all images but the one it scores."""
+    dataset = pictures()
+    logged = look(model, held_out(dataset, size), neighbours=k, temperature=temperature).knn
+    scores = {name: [] for name in [*STAGES, "all"]}
+    for index in range(len(dataset)):
+        others = dataset.select([other for other in range(len(dataset)) if other != index])
+        settings = {"k": k, "temperature": temperature, "image_size": size}
+        result = knn(model, others, test_dataset=dataset.select([index]), device="cpu", **settings)
+        for name, metrics in result.metrics.items():
+            scores[name].append(metrics["accuracy"])
+    assert logged == pytest.approx({name: np.mean(values) for name, values in scores.items()}, abs=1e-6)
+    assert len(set(logged.values())) > 1  # accuracies that differ between stages cannot agree by chance
+    assert 0 < min(logged.values()) < 1
