@@ -5,6 +5,7 @@ The command line prints a `UserError` or `TrainingStopped` as one line and exits
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 
 class UserError(ValueError):
@@ -12,7 +13,43 @@ class UserError(ValueError):
 
 
 class TrainingStopped(RuntimeError):
-    """A run that must not go on: a collapsed stage, a loss that is not finite, too many unreadable images."""
+    """A run that must not go on: a collapsed level, a loss that is not finite, too many unreadable images.
+
+    Attributes:
+        kind: One word for the cause, as `run.json` records it.
+    """
+
+    kind: ClassVar[str] = "other"
+
+
+class NotFinite(TrainingStopped):
+    """A loss or a weight is NaN or infinite."""
+
+    kind = "not_finite"
+
+
+class LevelCollapsed(TrainingStopped):
+    """The projections of a level are (almost) the same for all images.
+
+    Args:
+        level: Name of the level, for example "stage3.global".
+        step: Optimizer steps done.
+        spread: Standard deviation of the level's projections, as a fraction of a healthy one.
+        limit: Least spread of a level that has not collapsed.
+    """
+
+    kind = "collapse"
+
+    def __init__(self, level: str, step: int, spread: float, limit: float) -> None:
+        super().__init__(level, step, spread, limit)
+        self.level, self.step, self.spread, self.limit = level, step, spread, limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.level} has collapsed at step {self.step}: the standard deviation of its projections is "
+            f"{self.spread:.3f} of a healthy one (limit {self.limit}); lower the learning rate, raise base_momentum or "
+            "the batch size, or set stop_on_collapse to false"
+        )
 
 
 class BadImageError(ValueError):

@@ -21,16 +21,29 @@ def looks_like_path(reference: str) -> bool:
     return reference.startswith((".", "/", "~")) or reference.count("/") > 1
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Replace a file by `text` (UTF-8) in one step, so that a reader or a crash never sees half of it."""
+def fsync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Create or replace a file in one step, so that neither a reader nor a crash ever sees half of it.
+
+    Args:
+        path: The file. Missing folders are created.
+        content: All of its bytes.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        fsync(Path(temporary))
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
@@ -38,20 +51,25 @@ def write_text(path: Path | str, text: str) -> None:
         raise
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Create or replace a text file (UTF-8) in one step; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON; what JSON has no word for (paths, enums, tensors of one number) becomes text."""
+    """Write `value` as indented JSON; values that JSON cannot hold (paths, enums) are written as text."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 @contextlib.contextmanager
 def folder_written_at_once(target: Path | str) -> Iterator[Path]:
-    """Give a temporary folder whose files move to `target` when the block ends without an error.
+    """Collect files in a temporary folder, and move them to `target` when the block ends without an error.
 
-    Files of `target` with other names stay. An error leaves `target` as it was, and not even an empty folder
-    where there was none.
+    Files of `target` with other names stay. After an error `target` is as it was before; if it did not exist, it is
+    not created.
 
     Args:
-        target: The folder that shall hold the files.
+        target: The folder that gets the files.
 
     Yields:
         A new, empty folder on the same file system.
@@ -62,18 +80,9 @@ def folder_written_at_once(target: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            _sync(file)
-            place = target / file.relative_to(temporary)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(place)
+            fsync(file)
+            destination = target / file.relative_to(temporary)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file's bytes to disk before it is renamed."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

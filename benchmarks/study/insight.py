@@ -96,10 +96,11 @@ def measure_run(folder: Path) -> dict[str, Any]:
     from ladder_training.compare.gradients import view_batches
     from ladder_training.config.recipe import Recipe, resolve
     from ladder_training.pretraining.build import build_model
-    from ladder_training.runs.run_folder import PRETRAINING, read_run
+    from ladder_training.runs.record import RunRecord
+    from ladder_training.runs.run_folder import PRETRAINING
     from modeling_ladder import LadderSiameseForPreTraining
 
-    recipe = resolve(Recipe("run", "", read_run(folder)["recipe"]["values"], str(folder)))
+    recipe = resolve(Recipe("run", "", RunRecord.read(folder).recipe.values, str(folder)))
     found = view_batches(recipe, BATCHES + RANK_BATCHES)
     # One view each of further images: rank is compared between networks, not with a test score.
     batches, images = found[:BATCHES], torch.cat([batch["pixel_values"][:, 0] for batch in found[BATCHES:]])

@@ -9,7 +9,7 @@ from ..config.recipe import read_recipe, resolve
 from ..errors import UserError
 from ..pretraining.build import build_model
 from ..pretraining.run import pretrain
-from ..runs.run_folder import read_run
+from ..runs.record import RunRecord
 from .options import DemoOptions
 
 RECIPE = "digits"
@@ -41,12 +41,12 @@ def demo(options: DemoOptions) -> int:
     after = evaluation.knn(str(folder), RECIPE, output=folder)
     difference = _export_and_reload(folder)
     _write_card_again(folder)
-    run = read_run(folder) or {}
+    run = RunRecord.read(folder)
     print(f"\nkNN accuracy on {after.count['score']} held-out digits, no label used in pretraining")
     print(f"{'stage':8}{'untrained':>12}{'pretrained':>12}")
     for stage, row in after.metrics.items():
         print(f"{stage:8}{before.metrics[stage]['accuracy']:12.3f}{row['accuracy']:12.3f}")
-    print(f"\n{run.get('steps')} steps, {run.get('images_seen')} images in {run.get('seconds', 0):.0f} s of training")
+    print(f"\n{run.steps} steps, {run.images_seen} images in {run.seconds:.0f} s of training")
     print(f"exported backbone, loaded again by transformers alone: largest difference {difference:.1e}")
     for path, what in (
         (folder, "native backbone, preprocessor and card (README.md)"),

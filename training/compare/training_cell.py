@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.recipe import ResolvedRecipe
-from ..errors import TrainingStopped
+from ..errors import LevelCollapsed, TrainingStopped
 from ..files import folder_written_at_once
 from ..models.processor import image_processor
 from ..pretraining.build import build_model, build_views
 from ..runs.checkpoints import list_checkpoints
-from ..runs.run_folder import PRETRAINING, differing_fields, git_commit, hardware, read_run, recorded_values
+from ..runs.record import FINISHED, RunRecord
+from ..runs.run_folder import PRETRAINING, differing_fields, git_commit, hardware, recorded_values
 from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, scrubbed
 from .fingerprints import DATA_FIELDS, data_name
 
@@ -42,15 +43,15 @@ def pretrain_quietly(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
 
     with contextlib.suppress(TrainingStopped):  # run.json says why
         pretrain(recipe)
-    run = read_run(folder)
+    run = RunRecord.read(folder)
     log = _log_history(folder / TRAINER_STATE)
-    reason = run["reason"]
-    status = DONE if run["status"] == "finished" else COLLAPSED if "has collapsed" in (reason or "") else STOPPED
+    reason = run.reason
+    status = DONE if run.status == FINISHED else COLLAPSED if run.stopped_by == LevelCollapsed.kind else STOPPED
     names = ("steps", "images_seen", "batch_size", "seconds", "cpu_seconds", "hardware", "git_commit")
     return {
         "status": status,
         "reason": reason and scrubbed(reason, folder, *_data_paths(recipe)),
-        **{name: run.get(name) for name in names},
+        **{name: getattr(run, name) for name in names},
         "log": log,
     }
 
@@ -100,7 +101,8 @@ def has_weights(plan: "Plan", method: "Method", seed: int) -> bool:
     folder = plan.run_folder(method.name, f"seed-{seed}")
     if not (folder / "config.json").is_file():
         return False
-    finished = (read_run(folder) or {}).get("status") == "finished"
+    run = RunRecord.read(folder)
+    finished = run is not None and run.status == FINISHED
     return not method.trained or (finished and not _is_another_run(folder, plan.recipe(method, seed)))
 
 
@@ -163,10 +165,10 @@ def _log_history(path: Path) -> list[dict[str, Any]]:
 
 def _is_another_run(folder: Path, recipe: ResolvedRecipe) -> bool:
     """Whether a folder holds the run of another recipe; how a path to the same data is written is no difference."""
-    run = read_run(folder)
+    run = RunRecord.read(folder)
     if run is None:
         return False
-    saved, wanted = ({**values} for values in (run["recipe"]["values"], recorded_values(recipe.values)))
+    saved, wanted = ({**values} for values in (run.recipe.values, recorded_values(recipe.values)))
     for values in (saved, wanted):
         values |= {name: data_name(values[name]) for name in DATA_FIELDS if name in values}
     return bool(differing_fields(saved, wanted))

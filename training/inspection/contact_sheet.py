@@ -12,6 +12,7 @@ import torch
 from modeling_ladder.matching import match_locations
 
 from ..errors import BadImageError
+from ..files import write_bytes
 from ..images.decode import decode_image
 from ..views.device import DeviceViews
 from ..views.two_views import TwoViewTransform
@@ -74,7 +75,7 @@ def save_contact_sheet(
     Args:
         images: as for `contact_sheet`.
         transform: as for `contact_sheet`.
-        path: of the PNG file; its folder must exist.
+        path: of the PNG file; missing folders are created.
         seed: as for `contact_sheet`.
         **options: `grid_size` and `cell` of `contact_sheet`.
 
@@ -84,15 +85,7 @@ def save_contact_sheet(
     path = Path(path)
     sheet = contact_sheet(images, transform, seed=seed, **options)
     encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(encoded.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, encoded.tobytes())
     return path
 
 

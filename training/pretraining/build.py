@@ -9,6 +9,7 @@ from ..config.recipe import ResolvedRecipe
 from ..errors import UserError, did_you_mean, near_names
 from ..models.reference import hub_file, model_folder, split_revision, why_not_loaded
 from ..models.verification import verified
+from ..runs.record import DatasetRecord
 from ..runs.run_folder import PRETRAINING
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Data:
 
     train: Any
     monitoring: Any
-    records: list[dict[str, Any]]
+    records: list[DatasetRecord]
 
 
 def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingArguments":
@@ -136,10 +137,16 @@ def load_data(recipe: ResolvedRecipe) -> Data:
     records = []
     for name, part in zip(names, parts, strict=True):
         hub, commit = hub_dataset(name, options.revision)
-        record = {"name": name, "hub": hub, "split": options.split, "revision": commit or options.revision}
-        record["fingerprint"] = getattr(part, "_fingerprint", None)
-        record["images"] = len(part) if hasattr(part, "__len__") else None
-        records.append(record)
+        records.append(
+            DatasetRecord(
+                name=name,
+                hub=hub,
+                split=options.split,
+                revision=commit or options.revision,
+                fingerprint=getattr(part, "_fingerprint", None),
+                images=len(part) if hasattr(part, "__len__") else None,
+            )
+        )
     if len(parts) == 1:
         train = parts[0]
     else:

@@ -13,6 +13,7 @@ from ..config.recipe import ResolvedRecipe
 from ..errors import TrainingStopped, UserError
 from ..models.published import TRAINER_STATE, publish
 from ..runs.checkpoints import newest_valid_checkpoint
+from ..runs.record import FINISHED, RecipeRecord, RunRecord
 from ..runs.run_folder import (
     PRETRAINING,
     check_output,
@@ -23,7 +24,6 @@ from ..runs.run_folder import (
     recorded_text,
     recorded_values,
     versions,
-    write_run,
 )
 from .build import Data, build_model, build_views, load_data, training_arguments
 
@@ -33,35 +33,33 @@ if TYPE_CHECKING:
 BAD_IMAGES = "bad_images.jsonl"
 
 
-class RunRecord(TrainerCallback):
-    """Keeps run.json true while a run goes on: steps, images seen, and seconds over all starts.
+class RecordCallback(TrainerCallback):
+    """Keeps `run.json` up to date during a run: steps, images seen, and seconds over all starts.
 
     Args:
         folder: The run's folder.
-        run: Content of run.json.
+        record: Its record, as this start found or made it.
         batch_size: Images per optimizer step, over all devices.
     """
 
-    def __init__(self, folder: Path, run: dict[str, Any], batch_size: int) -> None:
-        self.folder, self.run, self.batch_size = folder, run, batch_size
-        self.before, self.started = float(run.get("seconds") or 0), time.monotonic()
-        self.cpu_before, self.cpu_started = float(run.get("cpu_seconds") or 0), _cpu_seconds()
+    def __init__(self, folder: Path, record: RunRecord, batch_size: int) -> None:
+        self.folder, self.record, self.batch_size = folder, record, batch_size
+        self._seconds_before, self._started = record.seconds or 0.0, time.monotonic()
+        self._cpu_before, self._cpu_started = record.cpu_seconds or 0.0, _cpu_seconds()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A run that goes on from this checkpoint counts its seconds from here."""
+        """Record the seconds up to this checkpoint; a run that resumes from it counts on from there."""
         self.update(state)
 
-    def update(self, state: TrainerState, **changes: Any) -> None:
-        """Write run.json with the state's steps and further changes, in the main process only."""
-        self.run |= {
-            "steps": state.global_step,
-            "images_seen": state.global_step * self.batch_size,
-            "seconds": round(self.before + time.monotonic() - self.started, 1),
-            "cpu_seconds": round(self.cpu_before + _cpu_seconds() - self.cpu_started, 1),
-            **changes,
-        }
+    def update(self, state: TrainerState) -> None:
+        """Bring the record up to the trainer's state, and write it in the main process."""
+        record = self.record
+        record.steps = state.global_step
+        record.images_seen = state.global_step * self.batch_size
+        record.seconds = round(self._seconds_before + time.monotonic() - self._started, 1)
+        record.cpu_seconds = round(self._cpu_before + _cpu_seconds() - self._cpu_started, 1)
         if state.is_world_process_zero:
-            write_run(self.folder, self.run)
+            record.write(self.folder)
 
 
 def pretrain(recipe: ResolvedRecipe) -> int:
@@ -80,10 +78,8 @@ def pretrain(recipe: ResolvedRecipe) -> int:
     folder = Path(recipe.run.output or f"runs/{recipe.name}").expanduser()
     values = recorded_values({**recipe.values, "output": str(folder)})
     earlier = check_output(folder, values)
-    if earlier is not None and earlier.get("status") == "finished":
-        print(
-            f"{folder} is finished: {earlier['steps']} steps; evaluate it with `ladder evaluate knn --model {folder}`"
-        )
+    if earlier is not None and earlier.status == FINISHED:
+        print(f"{folder} is finished: {earlier.steps} steps; evaluate it with `ladder evaluate knn --model {folder}`")
         return 0
     with _nothing_left_behind(folder):
         arguments = training_arguments(recipe, folder)
@@ -93,23 +89,26 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         trainer = _trainer(recipe, folder, arguments, model, data)
     with arguments.main_process_first(local=False, desc="looking for a checkpoint"):
         checkpoint = newest_valid_checkpoint(folder)
-    run = earlier if earlier is not None and checkpoint is not None else _new_run(recipe, values, data, trainer)
-    run |= {"status": "running", "reason": None, "command": command_line(), "starts": run.get("starts", 0) + 1}
-    record = RunRecord(folder, run, arguments.global_batch_size)
-    trainer.add_callback(record)
+    resumed = earlier is not None and checkpoint is not None
+    record = earlier if resumed else _new_record(recipe, values, data, trainer)
+    record.start(command_line())
+    keeper = RecordCallback(folder, record, arguments.global_batch_size)
+    trainer.add_callback(keeper)
     if trainer.is_world_process_zero():
-        write_run(folder, run)
+        record.write(folder)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except TrainingStopped as error:
         if trainer.is_world_process_zero():
             trainer.state.save_to_json(str(folder / TRAINER_STATE))
-        record.update(trainer.state, status="stopped", reason=str(error))
+        record.stop(error)
+        keeper.update(trainer.state)
         raise
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         publish(trainer.pretraining_model, trainer.transform, trainer.state, folder)
-        record.update(trainer.state, status="finished", finished=now())
+        record.status, record.finished = FINISHED, now()
+        keeper.update(trainer.state)
         _write_card(trainer, folder, recipe)
         if arguments.push_to_hub:
             _push(trainer, folder)
@@ -146,28 +145,23 @@ def _trainer(recipe: ResolvedRecipe, folder: Path, arguments: Any, model: Any, d
     return trainer
 
 
-def _new_run(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer: "LadderTrainer") -> dict[str, Any]:
-    """The content of run.json at a run's first start."""
-    return {
-        "status": "running",
-        "reason": None,
-        "method": recipe.model.method,
-        "license": recipe.run.license,
-        "title": recipe.run.run_name_for_card,
-        "recipe": {"name": recipe.name, "text": recorded_text(recipe.text, recipe.values), "values": values},
-        "seed": trainer.args.seed,
-        "datasets": data.records,
-        "images_seen": 0,
-        "steps": 0,
-        "batch_size": trainer.args.global_batch_size,
-        "seconds": 0.0,
-        "cpu_seconds": 0.0,
-        "hardware": hardware(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "started": now(),
-        "finished": None,
-    }
+def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer: "LadderTrainer") -> RunRecord:
+    """The record of a run at its first start."""
+    return RunRecord(
+        method=recipe.model.method,
+        license=recipe.run.license,
+        title=recipe.run.run_name_for_card,
+        recipe=RecipeRecord(recipe.name, recorded_text(recipe.text, recipe.values), values),
+        seed=trainer.args.seed,
+        datasets=data.records,
+        batch_size=trainer.args.global_batch_size,
+        seconds=0.0,
+        cpu_seconds=0.0,
+        hardware=hardware(),
+        versions=versions(),
+        git_commit=git_commit(),
+        started=now(),
+    )
 
 
 def _write_card(trainer: "LadderTrainer", folder: Path, recipe: ResolvedRecipe) -> None:

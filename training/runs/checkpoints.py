@@ -8,21 +8,14 @@ import re
 import shutil
 from pathlib import Path
 
+from ..files import fsync
+
 MANIFEST = "manifest.json"
 NAME = re.compile(r"^checkpoint-(\d+)$")
 PARTIAL_PREFIX = ".partial-"
 DELETED_PREFIX = ".deleted-"
 
 logger = logging.getLogger(__name__)
-
-
-def fsync_path(path: Path) -> None:
-    """Force a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(path: Path) -> str:
@@ -53,7 +46,7 @@ def publish_checkpoint(partial: Path, run_dir: Path, step: int) -> Path:
     digests = {str(path.relative_to(partial)): _digest(path) for path in files}
     (partial / MANIFEST).write_text(json.dumps({"step": step, "files": digests}, indent=1), encoding="utf-8")
     for path in [*files, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
-        fsync_path(path)
+        fsync(path)
     final, doomed = run_dir / f"checkpoint-{step}", run_dir / f"{DELETED_PREFIX}checkpoint-{step}"
     replaces = final.exists()
     if replaces:  # the new one takes its place before the old one is deleted, which takes time
@@ -61,7 +54,7 @@ def publish_checkpoint(partial: Path, run_dir: Path, step: int) -> Path:
             shutil.rmtree(doomed)
         final.rename(doomed)
     partial.rename(final)
-    fsync_path(run_dir)
+    fsync(run_dir)
     if replaces:
         shutil.rmtree(doomed, ignore_errors=True)
     return final

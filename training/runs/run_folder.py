@@ -1,15 +1,4 @@
-"""A run's folder: `run.json` says what the run is, and no other run may write there.
-
-`run.json` holds:
-    status ("running" | "finished" | "stopped"), reason (why it stopped, or None), method, license,
-    recipe {"name", "text" (as the user wrote it), "values" (every field that was set, resolved)},
-    command (one line), seed, datasets [{"name", "hub" (name on the Hub, or None), "split", "revision"
-    (the full commit, where the Hub could be asked), "fingerprint", "images"}],
-    images_seen, steps, batch_size (images per optimizer step, over all devices), seconds (of training, over all
-    starts), cpu_seconds (processor time of that, of this process and its finished workers), hardware (one line),
-    versions {package: version}, git_commit (of this package's source, or None),
-    started and finished (ISO 8601, UTC), starts (how often the command was given).
-"""
+"""A run's folder: which run it holds, and the facts about the machine and the command that a run records."""
 
 import json
 import os
@@ -23,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import write_json
+from .record import RunRecord
 
-RUN_FILE = "run.json"
 PRETRAINING = "pretraining"
 
 # Fields that change where or how fast a run goes, not what it computes: they may differ when a run goes on.
@@ -52,51 +40,28 @@ PACKAGES = (
 )
 
 
-def read_run(folder: Path | str) -> dict[str, Any] | None:
-    """The content of a folder's `run.json`, or None where there is none.
-
-    Raises:
-        UserError: the file is there but is no run's description.
-    """
-    path = Path(folder) / RUN_FILE
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); choose another --output") from error
-    if not isinstance(run, dict) or "recipe" not in run:
-        raise UserError(f"{path} does not describe a run; choose another --output")
-    return run
-
-
-def write_run(folder: Path | str, run: dict[str, Any]) -> None:
-    """Write a folder's `run.json`, whole or not at all."""
-    write_json(Path(folder) / RUN_FILE, run)
-
-
-def check_output(folder: Path | str, values: dict[str, Any]) -> dict[str, Any] | None:
-    """Whether a run with these values may write to a folder.
+def check_output(folder: Path | str, values: dict[str, Any]) -> RunRecord | None:
+    """Check that a run with these values may write to a folder.
 
     Args:
         folder: The run's folder, which need not exist.
         values: Resolved values of the recipe, as `run.json` keeps them.
 
     Returns:
-        The earlier run of the same recipe that is to go on, or None where nothing was trained yet.
+        The earlier run of the same recipe, which is to be resumed, or None if nothing was trained yet.
 
     Raises:
-        UserError: the folder is a file, holds something else, or the run of another recipe.
+        UserError: the folder is a file, is not empty but holds no run, or holds the run of another recipe.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output {folder} is a file; choose a folder with --output")
-    run = read_run(folder)
+    run = RunRecord.read(folder)
     if run is None:
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"output folder {folder} is not empty and holds no run; choose another --output")
         return None
-    saved = run["recipe"].get("values", {})
+    saved = run.recipe.values
     differing = differing_fields(saved, values)
     if differing:
         shown = "; ".join(
@@ -112,8 +77,8 @@ def check_output(folder: Path | str, values: dict[str, Any]) -> dict[str, Any] |
 def differing_fields(saved: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """Names of the fields that make two runs different, in the order of `values`."""
     names = list(dict.fromkeys([*values, *saved]))
-    plain_saved, plain_values = (json.loads(json.dumps(mapping, default=str)) for mapping in (saved, values))
-    return [name for name in names if name not in FREE_FIELDS and plain_saved.get(name) != plain_values.get(name)]
+    as_saved, as_given = (json.loads(json.dumps(mapping, default=str)) for mapping in (saved, values))
+    return [name for name in names if name not in FREE_FIELDS and as_saved.get(name) != as_given.get(name)]
 
 
 def recorded_values(values: dict[str, Any]) -> dict[str, Any]:

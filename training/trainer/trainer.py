@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from modeling_ladder import LadderSiameseForPreTraining
 
 from ..config.arguments import LadderTrainingArguments
-from ..errors import TrainingStopped, UserError
+from ..errors import LevelCollapsed, NotFinite, UserError
 from ..loading.loader import ViewLoader
 from ..models.published import TRAINER_STATE
 from ..models.stage_sizes import check_image_size
@@ -30,7 +29,7 @@ from ..runs.checkpoints import (
 from ..views.two_views import TwoViewTransform
 from .callbacks import ImagesProgressCallback, MonitorCallback, TargetUpdateCallback
 from .held_out import held_out_images, is_image_dataset
-from .hub import HubPushes
+from .hub_trainer import HubTrainer
 from .lars import Lars
 from .meters import LevelMeters, first_non_finite
 from .monitor import MonitorMetrics, look
@@ -41,7 +40,7 @@ BATCH_NORM_SETTLED = 50
 held-out projections have the spread of the statistics' start and tell nothing of a collapse; the batches' own do."""
 
 
-class LadderTrainer(HubPushes, Trainer):
+class LadderTrainer(HubTrainer):
     """Pretrains a `LadderSiameseForPreTraining`.
 
     On top of transformers' Trainer: LARS with the right parameter groups; the target's update after each optimizer
@@ -89,8 +88,8 @@ class LadderTrainer(HubPushes, Trainer):
         if args.ddp_find_unused_parameters is None and _all_parameters_used(model):
             args.ddp_find_unused_parameters = False
         images = train_dataset is not None and is_image_dataset(train_dataset)
-        self.transform = TwoViewTransform() if transform is None and images else transform
-        size = getattr(self.transform, "size", None)
+        transform = TwoViewTransform() if transform is None and images else transform
+        size = getattr(transform, "size", None)
         if images and size is not None:
             check_image_size(model, model.feature_maps, size, model.config.level_names[-1])
         self.image_column, self.label_column = image_column, label_column
@@ -98,7 +97,7 @@ class LadderTrainer(HubPushes, Trainer):
         self.held_out = None
         if images and args.monitor_steps != 0:
             train_dataset, self.held_out = held_out_images(
-                train_dataset, eval_dataset, self.transform, image_column, label_column, args.monitor_images
+                train_dataset, eval_dataset, transform, image_column, label_column, args.monitor_images
             )
         self._train_loader: ViewLoader | None = None
         self._meters = LevelMeters()
@@ -107,7 +106,7 @@ class LadderTrainer(HubPushes, Trainer):
         try:
             # transformers refuses a stream without max_steps before it could be asked how long a pass is.
             args.max_steps = max(asked, 1)
-            super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+            super().__init__(model=model, args=args, train_dataset=train_dataset, transform=transform, **kwargs)
         finally:
             args.max_steps = asked
         if self.pop_callback(ProgressCallback) is not None:
@@ -115,11 +114,6 @@ class LadderTrainer(HubPushes, Trainer):
         self._target_update = TargetUpdateCallback(self.accelerator, lambda: self.passes)
         self.add_callback(self._target_update)
         self.add_callback(MonitorCallback(None if self.held_out is None else self.look))
-
-    @property
-    def pretraining_model(self) -> LadderSiameseForPreTraining:
-        """The model without any wrapper of a distributed run."""
-        return self.accelerator.unwrap_model(self.model)
 
     @property
     def passes(self) -> float:
@@ -297,7 +291,7 @@ class LadderTrainer(HubPushes, Trainer):
             value = logs[name]
             if not math.isfinite(value):
                 level = name.removeprefix("loss/") if name in levels else "the total"
-                raise TrainingStopped(
+                raise NotFinite(
                     f"the loss of {level} is {value} at step {self.state.global_step}: "
                     "lower the learning rate or lengthen the warm-up; checkpoints written so far are good"
                 )
@@ -307,11 +301,7 @@ class LadderTrainer(HubPushes, Trainer):
             return
         for level, value in spread.items():
             if not value >= self.args.collapse_threshold:
-                raise TrainingStopped(
-                    f"{level} has collapsed at step {self.state.global_step}: the standard deviation of its "
-                    f"projections is {value:.3f} of a healthy one (limit {self.args.collapse_threshold}); lower the "
-                    "learning rate, raise base_momentum or the batch size, or set stop_on_collapse to false"
-                )
+                raise LevelCollapsed(level, self.state.global_step, value, self.args.collapse_threshold)
 
     # Checkpoints
 
@@ -319,7 +309,7 @@ class LadderTrainer(HubPushes, Trainer):
         """Written to a temporary name, with checksums and the loader's position, then renamed: whole or not there."""
         bad = first_non_finite(self.pretraining_model)
         if bad is not None:
-            raise TrainingStopped(
+            raise NotFinite(
                 f"{bad} is not finite at step {self.state.global_step}: nothing was saved, the last checkpoint is good"
             )
         self.store_flos()

@@ -1,0 +1,210 @@
+"""What `LadderTrainer` publishes: this package's layout and card in whole revisions, never transformers' template."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers import Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
+
+from modeling_ladder import LadderSiameseForPreTraining
+
+from ..errors import UserError
+from ..runs.checkpoints import PARTIAL_PREFIX
+from .background_pushes import BackgroundPushes, push_folder
+from .publishing import TrainingRun, write_published
+
+if TYPE_CHECKING:
+    from ladder_model_cards import PushResult
+
+KEEPS_CHECKPOINT = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
+
+logger = logging.getLogger(__name__)
+
+
+class HubTrainer(Trainer):
+    """transformers' Trainer with this package's way of publishing.
+
+    A push during training is one commit of the native backbone and its card. It is made from a copy, by
+    `BackgroundPushes`. The values of `hub_strategy` mean:
+
+    - "end": nothing is pushed until `push_to_hub` is called;
+    - "every_save" (default): each checkpoint is pushed;
+    - "checkpoint": as before, with `pretraining/`, to continue from;
+    - "all_checkpoints": as before, and each push is tagged step-N.
+
+    The Trainer's own checkpoint folders hold pickles and are never pushed.
+
+    Args:
+        transform: Makes the two views, or None.
+        **kwargs: As in transformers.
+    """
+
+    def __init__(self, *, transform: Callable[..., dict[str, Tensor]] | None = None, **kwargs: Any) -> None:
+        self.transform = transform
+        self._pushes = BackgroundPushes()
+        super().__init__(**kwargs)
+
+    @property
+    def pretraining_model(self) -> LadderSiameseForPreTraining:
+        """The model without any wrapper of a distributed run."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def push_in_progress(self) -> PushInProgress | None:
+        """The pushes of checkpoints that transformers waits for at the end of training; None before the first."""
+        return self._pushes.in_progress
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository before training, so that a token without write access fails at once.
+
+        Raises:
+            UserError: the Hub refused it. The message says what to do next.
+        """
+        from ladder_model_cards import PushError, make_repository
+
+        if not self.is_world_process_zero():
+            return
+        args = self.args
+        name = args.hub_model_id or Path(args.output_dir).absolute().name
+        private = args.hub_private_repo if private is None else private
+        try:
+            self.hub_model_id = make_repository(name, private=bool(private), token=token or args.hub_token)
+        except PushError as error:
+            raise UserError(str(error)) from None
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in transformers, but without the access token in training_args.bin."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super().save_model(output_dir, _internal_call=True)
+        finally:
+            self.args.hub_token = token
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save")
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write what is published to `output_dir`: native backbone, preprocessor, `pretraining/` and the card.
+
+        An existing `run.json` of `ladder pretrain` is kept; otherwise one is written.
+
+        Args:
+            language: Ignored: this card has no such field.
+            license: Licence of the weights.
+            tags: Ignored.
+            model_name: Title of the card.
+            finetuned_from: Hub name of the model that training started from.
+            tasks: Ignored.
+            dataset_tags: Ignored.
+            dataset: Hub name or names of the training images.
+            dataset_args: Ignored.
+
+        Raises:
+            UserError: the card cannot be written.
+        """
+        from ladder_model_cards import CardError, write_card
+
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        facts = {"license": license, "title": model_name, "base": finetuned_from, "datasets": dataset}
+        write_published(self._training_run, folder, **facts)
+        try:
+            write_card(folder)
+        except CardError as error:
+            raise UserError(str(error)) from None
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        *,
+        tag: str | None = None,
+        include_pretraining: bool | None = None,
+        **card: Any,
+    ) -> "PushResult | Future[PushResult] | None":
+        """Publish the online backbone with its card, in one commit, as `ladder push` does.
+
+        Args:
+            commit_message: Message of the commit.
+            blocking: Wait until the push is done. If False, return a Future at once.
+            token: Access token. Default: `hub_token`, then the one that huggingface_hub knows.
+            revision: Branch. Default: `hub_revision`, then main.
+            private: Make the repository private. Default: `hub_private_repo`.
+            tag: Tag for the new revision.
+            include_pretraining: Push `pretraining/` too. Default: as `hub_strategy` says.
+            **card: See `create_model_card`.
+
+        Returns:
+            What the push did. None in all processes but the first.
+
+        Raises:
+            UserError: the folder cannot be published, or the Hub refused it. The message says what to do next.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**card)
+        self._finish_current_push()
+        private = self.args.hub_private_repo if private is None else private
+        options = {
+            "private": bool(private),
+            "token": token or self.args.hub_token,
+            "revision": revision or self.args.hub_revision,
+            "tag": tag,
+            "message": commit_message,
+            "include_pretraining": self._sends_pretraining if include_pretraining is None else include_pretraining,
+        }
+        push = push_folder if blocking else self._pushes.push
+        return push(Path(self.args.output_dir), self.hub_model_id, **options)
+
+    @property
+    def _sends_pretraining(self) -> bool:
+        return self.args.hub_strategy in KEEPS_CHECKPOINT
+
+    @property
+    def _training_run(self) -> TrainingRun:
+        return TrainingRun(self.pretraining_model, self.transform, self.state, self.args)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Publish what was just saved. A push that fails is a warning; it does not end the training."""
+        args, step = self.args, self.state.global_step
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        if self._pushes.busy and not args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        folder = Path(args.output_dir)
+        copy = folder / f"{PARTIAL_PREFIX}push-{step}"
+        write_published(self._training_run, copy, pretraining=self._sends_pretraining, earlier=folder)
+        self._pushes.push_checkpoint(
+            copy,
+            self.hub_model_id,
+            private=bool(args.hub_private_repo),
+            token=args.hub_token,
+            revision=args.hub_revision,
+            tag=f"step-{step}" if args.hub_strategy == HubStrategy.ALL_CHECKPOINTS else None,
+            message=f"Training in progress, step {step}",
+            include_pretraining=self._sends_pretraining,
+            report=logger.info,
+        )
