@@ -39,9 +39,7 @@ class _Record:
         for name in names & content.keys():
             value = content[name]
             if not _has_type(value, hints[name]):
-                raise UserError(
-                    f"{where}: {name} is {value!r}, which no run writes; correct it, or choose another --output"
-                )
+                raise UserError(f"{where}: {name} cannot be {value!r}; correct it, or choose another --output")
             values[name] = _nested(hints[name], value, where)
         return cls(**values, extra={name: value for name, value in content.items() if name not in names})
 
