@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from helpers.training import assert_equal, make_arguments, make_model, weights
 from helpers.view_dataset import ViewPairs
-from ladder_training.errors import TrainingStopped, UserError
+from ladder_training.errors import LevelCollapsed, NotFinite, UserError
 from ladder_training.trainer.lars import Lars
 from ladder_training.trainer.momentum import target_momentum
 from ladder_training.trainer.monitor import MonitorMetrics
@@ -144,7 +144,7 @@ def test_logs_hold_every_levels_loss_averaged_over_the_window(tiny_backbone, tmp
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_level(tiny_backbone, tmp_path) -> None:
     args = make_arguments(tmp_path, logging_steps=1, save_strategy="steps", save_steps=1, max_steps=20)
     trainer = LadderTrainer(make_model(tiny_backbone), args, ViewPairs(bad=5))
-    with pytest.raises(TrainingStopped, match=r"stage1\.local is nan"):
+    with pytest.raises(NotFinite, match=r"stage1\.local is nan"):
         trainer.train()
     saved = list(tmp_path.glob("checkpoint-*"))
     for checkpoint in saved:
@@ -161,7 +161,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_backbone, tmp_path) ->
                 model.backbone.encoder.stages[1].layers[0].layer[0].convolution.weight.data.fill_(float("inf"))
 
     trainer = LadderTrainer(model, args, ViewPairs(), callbacks=[Poison()])
-    with pytest.raises(TrainingStopped, match=r"backbone\.encoder\.stages\.1\..* is not finite at step 4"):
+    with pytest.raises(NotFinite, match=r"backbone\.encoder\.stages\.1\..* is not finite at step 4"):
         trainer.train()
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
@@ -173,8 +173,10 @@ def test_a_collapsed_level_stops_the_run_and_is_named(tiny_backbone, tmp_path) -
     head.normalization.weight.data.fill_(1e-6)
     head.normalization.bias.data.fill_(1.0)
     args = make_arguments(tmp_path, learning_rate=1e-9, logging_steps=1)
-    with pytest.raises(TrainingStopped, match=r"stage3\.global has collapsed at step 1"):
+    with pytest.raises(LevelCollapsed, match=r"stage3\.global has collapsed at step 1") as caught:
         LadderTrainer(model, args, ViewPairs()).train()
+    assert (caught.value.level, caught.value.step, caught.value.limit) == ("stage3.global", 1, args.collapse_threshold)
+    assert 0 <= caught.value.spread < args.collapse_threshold
     args.stop_on_collapse = False
     LadderTrainer(model, args, ViewPairs()).train()
 
@@ -253,5 +255,5 @@ def test_a_look_judges_collapse_only_once_batch_norm_has_settled(tiny_backbone, 
     trainer.state.global_step = BATCH_NORM_SETTLED - 1
     assert trainer.evaluate() == {"eval_std/stage4.global": 0.01}
     trainer.state.global_step = BATCH_NORM_SETTLED
-    with pytest.raises(TrainingStopped, match=r"stage4\.global has collapsed at step 50"):
+    with pytest.raises(LevelCollapsed, match=r"stage4\.global has collapsed at step 50"):
         trainer.evaluate()

@@ -46,7 +46,7 @@ class LadderTrainer(HubTrainer):
     On top of transformers' Trainer: LARS with the right parameter groups; the target's update after each optimizer
     step, with tau on its cosine; each level's loss in the logs, averaged over the logging window; looks at held-out
     images; a stop that names the stage where a loss is not finite or a level collapses; whole checkpoints that resume
-    exactly; pushes of the native backbone with this package's card (`HubPushes`).
+    exactly; pushes of the native backbone with this package's card (`HubTrainer`).
 
     Args:
         model: The pretraining model.
