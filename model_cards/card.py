@@ -35,8 +35,8 @@ class Card:
 
     Attributes:
         text: The content of README.md.
-        figures: File name below figures/ to PNG, as made from the log.
-        kept: File names below figures/ that lie there already and that the text shows.
+        figures: File name below figures/ to the bytes of a PNG drawn from the log.
+        kept: Names of existing files below figures/ that the text shows.
     """
 
     text: str
@@ -47,17 +47,18 @@ class Card:
 def build_card(
     run_dir: str | Path, *, repo_id: str | None = None, pretraining: bool | None = None, remote_code: bool = False
 ) -> Card:
-    """Make a run's card without writing anything.
+    """Build a run's card in memory.
 
     Args:
         run_dir: A run's folder, or any folder with a native backbone.
-        repo_id: The name under which the snippets load the model; None keeps the name of the last card, else the
-            snippets load from the current folder.
-        pretraining: Whether the snippets may speak of pretraining/; None asks the folder.
-        remote_code: Whether pretraining/ carries its own code.
+        repo_id: The name from which the snippets load the model. None keeps the name on the last card; without one,
+            the snippets load from the current folder.
+        pretraining: Whether the snippets may use pretraining/. None checks whether the folder has it.
+        remote_code: Whether pretraining/ contains its own code.
 
     Raises:
-        CardError: the folder is no run, a file of it is no JSON, or the hand-written section's marks are damaged.
+        CardError: The folder is not a run, a file is not valid JSON, or the marks of the hand-written section are
+            damaged.
     """
     files = read_run_files(run_dir)
     old = files.path / "README.md"
@@ -84,10 +85,9 @@ def build_card(
 def write_card(
     run_dir: str | Path, *, repo_id: str | None = None, pretraining: bool | None = None, remote_code: bool = False
 ) -> Path:
-    """Rebuild README.md and the figures of a run's folder; the hand-written section survives byte by byte.
+    """Write README.md and the figures of a run's folder, and keep the hand-written section byte for byte.
 
-    The same files give the same bytes. Every file is replaced whole; the figures are there before the text that shows
-    them.
+    The same files give the same bytes. Every file is replaced as a whole, the figures before the text that shows them.
 
     Args:
         run_dir: A run's folder, or any folder with a native backbone.
@@ -99,7 +99,7 @@ def write_card(
         The path of README.md.
 
     Raises:
-        CardError: as `build_card`, or the folder cannot be written.
+        CardError: As for `build_card`, or a file cannot be written.
     """
     card = build_card(run_dir, repo_id=repo_id, pretraining=pretraining, remote_code=remote_code)
     folder = Path(run_dir)
@@ -116,12 +116,20 @@ def write_card(
 
 
 def hand_written(text: str, path: Path) -> str:
-    """The hand-written section of an earlier card; the body of a README that is no card of ours; else nothing.
+    """Find the hand-written text of an earlier README.md.
+
+    Args:
+        text: Content of README.md.
+        path: Path of README.md, for messages.
+
+    Returns:
+        The section between the two marks; without marks, the body of a README.md that this package did not write;
+        otherwise nothing.
 
     Raises:
-        CardError: only one of the two marks is there, or they are doubled: guessing could lose text.
+        CardError: One of the two marks is missing or repeated, so the text cannot be found without guessing.
     """
-    # Marks count only as whole lines, so that a text may speak of them.
+    # Only whole lines are marks, so the text itself may mention them.
     begins, ends = (re.findall(rf"(?m)^{re.escape(mark)}$", text) for mark in (BEGIN, END))
     if not begins and not ends:
         body = re.sub(r"\A---\r?\n.*?\n---\r?\n", "", text, flags=re.DOTALL).strip("\n")
@@ -194,7 +202,7 @@ def _scale(files: RunFiles) -> str:
 
 
 def _views(files: RunFiles) -> str:
-    """How the two views differ, from the recipe's probabilities; what it does not name has the default, above 0."""
+    """List how the two views differ, by the recipe's probabilities. Fields that it does not set default to above 0."""
     values = recipe_values(files)
     kinds = {"flip": "mirroring", "jitter": "colour changes", "grayscale": "grey", "blur": "blur"}
     done = [name for field, name in kinds.items() if any(p != 0 for p in numbers(values.get(field, 1)))]

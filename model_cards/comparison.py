@@ -1,29 +1,29 @@
-"""The comparison with other methods at the same budget, as `ladder compare` measured it."""
+"""The section of a card that compares methods on the same budget, from the results of `ladder compare`."""
 
 from typing import Any
 
 from .metadata import METHOD_TITLES, TASK_TITLES
 from .text import duration, plain, quantity, shown_dataset, table
-from .values import dictionaries, dictionary, is_number, numbers, percent
+from .values import dictionaries, dictionary, is_number, items, numbers, percent
 
 MAX_ROWS = 60
 
 
 def comparison(data: dict[str, Any]) -> str:
-    """The comparison as Markdown; empty where nothing was measured of at least two methods.
+    """Write the comparison as Markdown; empty unless at least two methods were measured.
 
     Args:
-        data: What `ladder compare` writes as comparison.json: "methods", "baseline", "seeds", "dataset", "rows" (task,
-            dataset, metric, headline, and per method mean, std, count, collapsed and the difference to the baseline
-            with the ends of its interval), "pretraining" (per method and seed steps and seconds), "notes".
+        data: The content of comparison.json: "methods", "baseline", "seeds", "dataset", "rows" (task, dataset, metric,
+            headline, and for each method mean, std, count, collapsed and the difference to the baseline with its
+            interval), "pretraining" (steps and seconds of each method and seed), "notes".
     """
-    names = [str(name) for name in data.get("methods") or []] if isinstance(data.get("methods"), list) else []
+    names = [str(name) for name in items(data.get("methods"))]
     rows = [row for row in dictionaries(data.get("rows")) if any(_mean(row, name) for name in names)]
     if len(names) < 2 or not rows:
         return ""
     baseline = str(data.get("baseline") or names[0])
     others = [name for name in names if name != baseline]
-    seeds = data.get("seeds") if isinstance(data.get("seeds"), list) else []
+    seeds = items(data.get("seeds"))
     on = f" on {plain(shown_dataset(data['dataset']))}" if data.get("dataset") else ""
     several = len(seeds) > 1
     spread = (
@@ -46,15 +46,14 @@ def comparison(data: dict[str, Any]) -> str:
     lines = []
     for row in rows[:MAX_ROWS]:
         metric = plain(str(row.get("metric")).replace("_", " "), 60)
-        task = TASK_TITLES.get(row.get("task"), row.get("task") or "")
+        task = TASK_TITLES.get(str(row.get("task")), str(row.get("task") or ""))
         line = [plain(task, 60), plain(shown_dataset(row.get("dataset") or ""), 60)]
         line.append(f"**{metric}**" if row.get("headline") is True else metric)
         line += [_mean(row, name) or "—" for name in names]
         line += [_difference(dictionary(row.get("methods")).get(name)) for name in others]
         lines.append(line)
     parts = [text, table(head, lines, numbers_from=3), _cost(data, names)]
-    notes = data.get("notes") if isinstance(data.get("notes"), list) else []
-    parts += [f"Note: {plain(note, 400)}" for note in notes[:20]]
+    parts += [f"Note: {plain(note, 400)}" for note in items(data.get("notes"))[:20]]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -63,7 +62,7 @@ def _title(name: str) -> str:
 
 
 def _mean(row: dict[str, Any], name: str) -> str:
-    """A method's figure in a row; empty where there is none."""
+    """Write a method's result in a row; empty if there is none."""
     found = dictionary(dictionary(row.get("methods")).get(name))
     collapsed = found.get("collapsed") if isinstance(found.get("collapsed"), list) else []
     if not is_number(found.get("mean")):
@@ -72,8 +71,8 @@ def _mean(row: dict[str, Any], name: str) -> str:
     return percent(found["mean"], found.get("std")) + more
 
 
-def _difference(figures: Any) -> str:
-    found = dictionary(dictionary(figures).get("difference"))
+def _difference(result: Any) -> str:
+    found = dictionary(dictionary(result).get("difference"))
     if not is_number(found.get("mean")):
         return "—"
     text = f"{100 * found['mean']:+.1f}"
@@ -83,7 +82,7 @@ def _difference(figures: Any) -> str:
 
 
 def _cost(data: dict[str, Any], names: list[str]) -> str:
-    """Steps and mean time of each method's runs: equal steps need not be equal time."""
+    """Write the steps and the average time of each method's runs, because equal steps can take unequal time."""
     parts = []
     for name in names:
         runs = [dictionary(run) for run in dictionary(dictionary(data.get("pretraining")).get(name)).values()]

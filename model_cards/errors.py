@@ -1,8 +1,8 @@
-"""Errors of cards and pushes that a user can cause or clear up; each message is one line with the next step."""
+"""Errors of cards and pushes that a user can cause or resolve. Each message is one line that says what to do next."""
 
 
 class CardError(ValueError):
-    """A card cannot be written from what the folder holds."""
+    """A card cannot be made from the files in the folder."""
 
 
 class PushError(ValueError):

@@ -1,4 +1,4 @@
-"""Pictures of what the stages see: nearest neighbours and principal components of the feature maps."""
+"""Figures of what the stages have learned: nearest neighbours, and principal components of the feature maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,24 +22,24 @@ def feature_figures(
     neighbours: int = 6,
     view_size: int | None = None,
 ) -> list[Path]:
-    """Draw, for every stage, the nearest neighbours of a few images, and the feature maps as colours.
+    """Draw the nearest neighbours of a few images for every stage, and the feature maps as colours.
 
-    The pictures show the images, so give only such as may be published.
+    The figures show the images themselves, so give only images that may be published.
 
     Args:
         model_dir: Folder of a published native backbone, with or without preprocessor_config.json.
-        images: PIL images or uint8 arrays (height, width, 3), held out of training; at most 1,000 are used.
+        images: PIL images or uint8 arrays (height, width, 3), held out of training. The first 1,000 are used.
         out: Folder for the PNG files, usually DIR/figures.
-        labels: Class of each image; the images that are looked up are then of different classes.
-        queries: How many images are looked up, spread evenly over `images` or their classes.
-        neighbours: How many neighbours each of them gets.
-        view_size: Height and width in pixels that the images are resized to; None takes the preprocessor's.
+        labels: Class of each image. With labels, the query images come from different classes.
+        queries: Number of query images, spread evenly over `images` or their classes.
+        neighbours: Number of neighbours per query image.
+        view_size: Height and width in pixels to which images are resized. None takes the preprocessor's.
 
     Returns:
-        neighbours-STAGE.png of every stage, then pca.png where the maps are large enough to see.
+        Paths of neighbours-STAGE.png for every stage, then of pca.png if any feature map is larger than 1 x 1.
 
     Raises:
-        CardError: fewer than two images.
+        CardError: There are fewer than two images, or an image has the wrong type.
     """
     import torch
 
@@ -77,7 +77,7 @@ def feature_figures(
 
 
 def _spread(count: int, wanted: int, labels: list[int] | None) -> list[int]:
-    """Numbers of `wanted` images, spread evenly over all or, with labels, over the classes' first images."""
+    """Choose the indices of `wanted` images, spread evenly over all or, with labels, over the first of each class."""
     import numpy as np
 
     classes: dict[int, int] = {}
@@ -89,13 +89,13 @@ def _spread(count: int, wanted: int, labels: list[int] | None) -> list[int]:
 
 
 def principal_colours(maps: Any) -> Any:
-    """Feature maps as colours: the first three principal components over all positions of all images.
+    """Turn feature maps into colours: the first three principal components over all positions of all images.
 
     Args:
         maps: float32 tensor (images, channels, height, width).
 
     Returns:
-        float32 array (images, height, width, 3) in [0, 1]; each component is stretched over its 2nd to 98th percentile.
+        float32 array (images, height, width, 3) in [0, 1]; 0 and 1 are the 2nd and 98th percentile of a component.
     """
     import torch
 
@@ -104,7 +104,7 @@ def principal_colours(maps: Any) -> Any:
     points = points - points.mean(dim=0)
     _, vectors = torch.linalg.eigh(points.T @ points)
     top = vectors.flip(1)[:, :3]
-    # The sign of a component is arbitrary: fix it, so that the same features always get the same colours.
+    # The sign of a component is arbitrary. It is fixed here, so equal features always get equal colours.
     rows = top.abs().argmax(dim=0, keepdim=True)
     scores = points @ (top * top.gather(0, rows).sign())
     scores = torch.nn.functional.pad(scores, (0, 3 - scores.shape[1]))
@@ -114,7 +114,7 @@ def principal_colours(maps: Any) -> Any:
 
 
 def _square(image: Any) -> Any:
-    """A uint8 array (height, width, 3), the centre square of an image."""
+    """Cut the centre square out of an image: uint8 (side, side, 3)."""
     import numpy as np
 
     if hasattr(image, "convert"):
@@ -132,7 +132,7 @@ def _square(image: Any) -> Any:
 
 
 def _prepare(model_dir: str | Path, pictures: list[Any], view_size: int | None) -> Any:
-    """The images as the model wants them, float32 (images, 3, height, width)."""
+    """Prepare the images for the model: float32 (images, 3, height, width)."""
     import torch
     from torch.nn.functional import interpolate
     from transformers import AutoImageProcessor

@@ -1,4 +1,4 @@
-"""Pictures of a training run from its log: losses, accuracy of each stage, signs of collapse."""
+"""Draw figures of a training run from its log: losses, accuracy of each stage, signs of collapse."""
 
 import io
 import re
@@ -7,8 +7,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .text import one_line
+from .values import numbers
 
 Curves = dict[str, list[tuple[float, float]]]
+Panels = list[tuple[Curves, str, float | None]]
+LARGEST_SHOWN = 1e12
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 150,
@@ -24,14 +27,14 @@ STYLE = {
 
 
 def training_figures(log: list[dict[str, Any]]) -> dict[str, bytes]:
-    """All pictures that a log has the numbers for.
+    """Draw every figure for which the log has numbers.
 
     Args:
         log: transformers' `log_history`: entries with "step" and "loss", "loss/LEVEL", "knn/STAGE", "std/LEVEL",
             "rank/LEVEL".
 
     Returns:
-        File name to PNG; the same log gives the same bytes.
+        File name to the bytes of a PNG. The same log gives the same bytes.
     """
     found = {}
     losses = curves(log, "loss")
@@ -43,7 +46,7 @@ def training_figures(log: list[dict[str, Any]]) -> dict[str, bytes]:
     if accuracy:
         found["knn.png"] = _lines([(accuracy, "kNN accuracy on held-out images (%)", None)])
     spread, rank = curves(log, "std"), curves(log, "rank")
-    panels = [(spread, "spread of projections (1: healthy, 0: collapsed)", 0.0), (rank, "effective rank", 0.0)]
+    panels: Panels = [(spread, "spread of projections (1: healthy, 0: collapsed)", 0.0), (rank, "effective rank", 0.0)]
     panels = [panel for panel in panels if panel[0]]
     if panels:
         found["collapse.png"] = _lines(panels)
@@ -51,18 +54,31 @@ def training_figures(log: list[dict[str, Any]]) -> dict[str, bytes]:
 
 
 def curves(log: list[dict[str, Any]], group: str) -> Curves:
-    """Points (step, value) of every "GROUP/NAME" in a log, first stage first, without values that are not finite."""
+    """Collect the curves of every "GROUP/NAME" in a log.
+
+    Args:
+        log: See `training_figures`.
+        group: "loss", "knn", "std" or "rank".
+
+    Returns:
+        Name to its points (step, value), first stage first. Values that are not finite are left out.
+    """
     names = {key for entry in log for key in entry if isinstance(key, str) and key.startswith(f"{group}/")}
     found = {name.split("/", 1)[1]: _series(log, name) for name in sorted(names, key=_natural)}
-    # All stages together come after the stages.
+    # The curve of all stages together comes last.
     found["all"] = found.pop("all", [])
     return {name: points for name, points in found.items() if points}
 
 
-def canvas(width: float, height: float) -> tuple[Any, Callable[[], bytes], AbstractContextManager]:
-    """A figure of `width` x `height` inches, what turns it into a PNG, and the style to draw it in.
+def canvas(width: float, height: float) -> tuple[Any, Callable[[], bytes], AbstractContextManager[None]]:
+    """Create an empty figure without changing the caller's matplotlib backend or style.
 
-    The Agg canvas belongs to the figure, so the caller's matplotlib backend stays as it is.
+    Args:
+        width: In inches.
+        height: In inches.
+
+    Returns:
+        The figure, a function that returns it as a PNG, and a context manager that sets the style to draw in.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -81,15 +97,15 @@ def canvas(width: float, height: float) -> tuple[Any, Callable[[], bytes], Abstr
 
 
 def label(text: str) -> str:
-    """Text for a figure: one line, and no dollar sign that would start a formula."""
+    """Prepare text for a figure: one line, dollar signs escaped, because they would start a formula."""
     return one_line(text, 60).replace("$", r"\$")
 
 
-def _lines(panels: list[tuple[Curves, str, float | None]]) -> bytes:
-    """Line plots below each other, a colour per stage that is the same in every picture."""
+def _lines(panels: Panels) -> bytes:
+    """Draw line plots below each other. A stage has the same colour in all of them."""
     import matplotlib
 
-    # All pictures are equally wide, so that a page that scales them keeps one size of letters.
+    # All figures have the same width, so their text has the same size on a page that scales them.
     figure, png, style = canvas(6.2, 3.2 if len(panels) == 1 else 2.6 * len(panels))
     with style:
         for place, (lines, title, bottom) in enumerate(panels):
@@ -119,11 +135,11 @@ def _lines(panels: list[tuple[Curves, str, float | None]]) -> bytes:
 
 
 def _series(log: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    points = {}
+    points: dict[float, float] = {}
     for entry in log:
-        step, value = entry.get("step"), entry.get(key)
-        if all(isinstance(n, (int, float)) and not isinstance(n, bool) and abs(n) < 1e12 for n in (step, value)):
-            points[float(step)] = float(value)
+        pair = numbers([entry.get("step"), entry.get(key)])
+        if len(pair) == 2 and max(map(abs, pair)) < LARGEST_SHOWN:
+            points[pair[0]] = pair[1]
     return sorted(points.items())
 
 

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one, never half of it."""
+"""Write files atomically."""
 
 import os
 import tempfile
@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, then rename it."""
+    """Write a file so that readers see either the old or the complete new content.
+
+    The content is written to a temporary file in the same folder, flushed to disk, and renamed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

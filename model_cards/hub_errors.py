@@ -1,9 +1,10 @@
-"""What the Hub's client raises, as a cause and a next step; and whether trying again can help."""
+"""Explain the errors of the Hub's client: the cause, the next step, and whether a retry can help."""
 
 import json
 import re
 from dataclasses import dataclass
 from datetime import UTC
+from typing import Any
 
 from .text import hide_secrets
 
@@ -29,7 +30,13 @@ class Trouble:
 
 
 def explain(error: BaseException, repo_id: str, *, has_token: bool) -> Trouble:
-    """Find cause and next step of an error that the client raised while publishing to `repo_id`."""
+    """Find the cause and the next step of an error that the client raised.
+
+    Args:
+        error: What was raised.
+        repo_id: The repository, for the message.
+        has_token: Whether an access token was used.
+    """
     from huggingface_hub import errors
 
     error = _innermost(error)
@@ -57,14 +64,14 @@ def explain(error: BaseException, repo_id: str, *, has_token: bool) -> Trouble:
 
 
 def clean(text: str, token: str | None) -> str:
-    """A server's or client's text in one line, without the access token, should somebody have repeated it."""
+    """Put a text of the server or the client on one line and remove the access token from it."""
     if token:
         text = text.replace(token, "***")
     return hide_secrets(" ".join(text.split()))
 
 
 def retry_after(headers: object) -> float | None:
-    """Seconds of a Retry-After header, given as a number or a date; or of the Hub's rate limit headers."""
+    """Read from headers how many seconds to wait: Retry-After (a number or a date) or the Hub's RateLimit."""
     from email.utils import parsedate_to_datetime
 
     value = headers.get("Retry-After") if hasattr(headers, "get") else None
@@ -83,7 +90,7 @@ def retry_after(headers: object) -> float | None:
         return None
 
 
-def _answered(error: BaseException, repo_id: str, has_token: bool) -> Trouble:
+def _answered(error: Any, repo_id: str, has_token: bool) -> Trouble:
     from huggingface_hub import errors
 
     status, again = error.response.status_code, "run the same command again"
@@ -123,7 +130,7 @@ def _answered(error: BaseException, repo_id: str, has_token: bool) -> Trouble:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """The client wraps an upload's error in a RuntimeError that says only which file."""
+    """Unwrap an error: the client wraps an upload's error in a RuntimeError that only names the file."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""The card's metadata (the YAML block): only what is known, only results that were measured."""
+"""The metadata of a card (its YAML block). It contains only known facts and measured results."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ TASK_TITLES = {
     "detection": "Object detection",
     "segmentation": "Semantic segmentation",
 }
-# Evaluations of segmentation score a constant answer beside the model, which is no result of the model.
+# Evaluations of segmentation also score a constant answer, which is not a result of the model.
 CONSTANT = "constant"
 METHOD_TITLES = {"ladder": "Ladder Siamese", "byol": "BYOL", "simsiam": "SimSiam", "random": "untrained"}
 
 
 def model_title(files: RunFiles) -> str:
-    """The model's name, from the recipe or the run: "Ladder Siamese ResNet-50, pretrained on X"."""
+    """Make the title, such as "Ladder Siamese ResNet-50, pretrained on X", unless the run has one."""
     given = files.run.get("title") or recipe_values(files).get("run_name_for_card")
     if given:
         return one_line(given, 100)
@@ -37,14 +37,14 @@ def model_title(files: RunFiles) -> str:
 
 
 def recipe_values(files: RunFiles) -> dict[str, Any]:
-    """The resolved fields of the run's recipe; empty where there is no run."""
+    """Return the resolved fields of the run's recipe; empty without a run."""
     recipe = files.run.get("recipe")
     values = recipe.get("values") if isinstance(recipe, dict) else None
     return values if isinstance(values, dict) else {}
 
 
 def architecture(files: RunFiles) -> str:
-    """The backbone's common name, such as ResNet-50; the model type where no such name fits."""
+    """Name the architecture, such as "ResNet-50"; without a common name, return the model type."""
     kind = one_line(files.config.get("model_type", "backbone"), 40)
     if kind != "resnet":
         return kind
@@ -64,7 +64,7 @@ def architecture(files: RunFiles) -> str:
 
 
 def card_data(files: RunFiles) -> ModelCardData:
-    """The metadata of a run's card."""
+    """Build the metadata of a run's card."""
     license_id = one_line(files.run.get("license") or "other", 60).lower()
     fields: dict[str, Any] = {"license": license_id if SLUG.fullmatch(license_id) else "other"}
     datasets = [one_line(row.get("hub") or "") for row in files.datasets]
@@ -87,7 +87,7 @@ def card_data(files: RunFiles) -> ModelCardData:
 
 
 def measured_results(evaluations: list[Evaluation]) -> list[EvalResult]:
-    """One entry per task, data set, stage and metric that was measured; the mean where there are several seeds."""
+    """List one entry per measured task, data set, stage and metric. Several seeds are averaged."""
     found = []
     for evaluation in evaluations:
         first = evaluation.runs[0]

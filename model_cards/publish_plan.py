@@ -1,4 +1,4 @@
-"""Which files of a folder are published, and whether they may be."""
+"""List which files of a folder are published, and check that they may be."""
 
 import json
 import re
@@ -20,7 +20,7 @@ REPO_ID = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?/[A-Za-z0-9_](?:[\
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file of a push: its path in the repository, and a local file or the bytes themselves."""
+    """One file of a push: its path in the repository, and its content as a local file or as bytes."""
 
     path: str
     source: Path | bytes
@@ -33,7 +33,7 @@ class PlannedFile:
 
 @dataclass
 class PushPlan:
-    """What a push sends."""
+    """The files that a push sends, and where to."""
 
     folder: Path
     repo_id: str
@@ -45,11 +45,11 @@ class PushPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total size of all files in bytes."""
         return sum(file.size for file in self.files)
 
     def describe(self) -> str:
-        """The plan as text: where to, every file with its size, the sum."""
+        """Describe the plan in lines of text: the repository, every file with its size, the total."""
         tag = f", tag {self.tag}" if self.tag else ""
         width = max(len(file.path) for file in self.files)
         private = ", private" if self.private else ""
@@ -60,7 +60,7 @@ class PushPlan:
 
 
 def readable_size(size: int) -> str:
-    """A number of bytes as a person reads it."""
+    """Write a number of bytes with a unit."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -79,23 +79,23 @@ def plan_push(
 ) -> PushPlan:
     """List the files that `push` would send, and check them. No request is made.
 
-    At the root: the native backbone (config.json, safetensors), preprocessor_config.json, the card and the figures it
-    shows. With `include_pretraining`: pretraining/ and the code that loads it, at the root and beside it, since
-    transformers looks for a repository's code at its root. Nothing else of the folder is ever sent.
+    The root of the repository gets the native backbone (config.json, safetensors), preprocessor_config.json, the card
+    and the figures that it shows. `include_pretraining` adds pretraining/ and the code that loads it, both in
+    pretraining/ and at the root, where transformers looks for code. Nothing else in the folder is ever sent.
 
     Args:
         run_dir: A run's folder, or a folder with a native backbone.
         repo_id: "user/name".
-        private: Make the repository private if it is new.
+        private: Create a new repository as private.
         revision: Branch; None is main.
         tag: Tag for the new revision.
-        include_pretraining: Send the checkpoint to go on from.
-        write: Rebuild the card on disk. Without it the card is made in memory and the folder is not touched.
+        include_pretraining: Also send the checkpoint from which pretraining can continue.
+        write: Write the card to the folder. Otherwise it is made in memory and the folder stays as it is.
 
     Raises:
-        PushError: a name the Hub does not take, a folder without a native backbone, damaged or non-finite weights,
-            pickles, or an access token in a file.
-        CardError: the card cannot be made.
+        PushError: The Hub would refuse a name; the folder has no native backbone; weights are damaged, not finite or
+            pickled; or a file contains an access token.
+        CardError: The card cannot be made.
     """
     folder = Path(run_dir)
     _check_names(repo_id, revision, tag)
@@ -127,7 +127,7 @@ def _check_names(repo_id: str, revision: str | None, tag: str | None) -> None:
 
 
 def _check_native(folder: Path) -> None:
-    """The model at the root must be one that any transformers loads without code of ours."""
+    """Check that transformers can load the model at the root without this package's code."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     path = folder / "config.json"
@@ -146,7 +146,7 @@ def _check_native(folder: Path) -> None:
 
 
 def _weights(folder: Path, prefix: str) -> list[PlannedFile]:
-    """A folder's safetensors files, after looking at every one of their values."""
+    """List a folder's safetensors files after checking all their values."""
     from modeling_ladder.checking import check_weights
 
     try:
@@ -207,9 +207,9 @@ def _pretraining_files(folder: Path) -> list[PlannedFile]:
 
 
 def _refuse_links_out(folder: Path, files: list[PlannedFile]) -> None:
-    """Stop at a link to a file elsewhere, which somebody else's folder could have publish anything of this machine.
+    """Refuse links to files outside the folder: a folder from somebody else could publish any file of this machine.
 
-    A snapshot of the Hub's cache links to the files in its own blobs/.
+    Snapshots in the Hub's cache are allowed to link to the files in their own blobs/.
     """
     places = [folder.resolve()]
     if places[0].parent.name == "snapshots":
@@ -224,7 +224,7 @@ def _refuse_links_out(folder: Path, files: list[PlannedFile]) -> None:
 
 
 def _refuse_secrets(plan: PushPlan) -> None:
-    """Stop before an access token becomes public: in a recipe, a card, a config."""
+    """Refuse to publish a file that contains an access token, such as a recipe, a card or a config."""
     for file in plan.files:
         if file.path.endswith((".md", ".json", ".py")) and file.size < 50 * 2**20:
             content = file.source if isinstance(file.source, bytes) else file.source.read_bytes()

@@ -1,4 +1,4 @@
-"""Publish a run to the Hub: one commit, whole or not at all, tried again as a whole."""
+"""Publish a run to the Hub in one commit; after a failure that a retry can help, repeat the whole push."""
 
 import sys
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from .run_files import FIGURES, PRETRAINING
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
         repo_id: "user/name".
         revision: The branch.
-        commit: Full id of the revision that now holds the files; None after a dry run.
+        commit: Full id of the commit that contains the files; None after a dry run.
         changed: Whether this push made a new commit.
-        url: Where to look at it.
-        tag: The tag that points at it.
+        url: Address of the repository.
+        tag: The tag of the commit.
         files: Paths of all files of the plan.
         deleted: Paths of an earlier push that this one removed.
     """
@@ -51,28 +51,27 @@ def push(
     message: str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> PushResult:
-    """Publish a run's folder: the native backbone, the card and its figures, on request pretraining/.
+    """Publish a run's folder: the native backbone, the card and its figures, and on request pretraining/.
 
-    Everything goes in a single commit on top of the revision that was looked at, so readers see the old or the new
-    files, never a mixture. What the repository already holds is not sent again; where nothing changed there is no new
-    commit. Dropped connections, 429 and server errors are tried again, the whole push each time, after the time that
-    the server asks for.
+    All files go in a single commit on top of the revision that was compared with, so readers see either the old or the
+    new files. Files that the repository already has are not sent again; if nothing changed, no commit is made. After a
+    dropped connection, a 429 or a server error, the whole push is repeated, after the time that the server asks for.
 
     Args:
         run_dir: See `plan_push`.
-        repo_id: "user/name"; made if it does not exist.
-        private: Make it private. An existing public repository is refused.
-        revision: Branch; made from main if it does not exist. None is main.
+        repo_id: "user/name"; created if it does not exist.
+        private: Create it as private. An existing public repository is refused.
+        revision: Branch; created from main if it does not exist. None is main.
         tag: Tag for the new revision.
         include_pretraining: Send pretraining/ and its code too.
-        dry_run: Only report what would be sent; no request is made and no file written.
-        token: Access token; None takes HF_TOKEN or the one of `hf auth login`.
+        dry_run: Only report what would be sent; no request is made and no file is written.
+        token: Access token. None takes HF_TOKEN or the one of `hf auth login`.
         message: Commit message.
-        report: Takes lines of progress; None prints them on stderr.
+        report: Called with each line of progress. None prints them on stderr.
 
     Raises:
-        PushError: with the cause and the next step, and what the repository holds.
-        CardError: the card cannot be made.
+        PushError: The push failed. The message says why, what the repository contains now, and what to do next.
+        CardError: The card cannot be made.
     """
     report = report or _print
     plan = plan_push(
@@ -107,11 +106,11 @@ def make_repository(
     token: str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> str:
-    """Make a repository if it does not exist: a token that may not write shows before a training and not after it.
+    """Create a repository if it does not exist, so that a token without write access fails before a training.
 
     Args:
-        name: "user/name", or a name alone for the token's own user.
-        private: Make it private. An existing public repository is refused.
+        name: "user/name", or only a name for the token's own user.
+        private: Create it as private. An existing public repository is refused.
         token: See `push`.
         report: See `push`.
 
@@ -119,7 +118,7 @@ def make_repository(
         "user/name".
 
     Raises:
-        PushError: with the cause and the next step.
+        PushError: The repository cannot be created. The message says why and what to do next.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -127,7 +126,7 @@ def make_repository(
     api = HfApi(token=token, library_name="ladder-siamese")
 
     def make() -> str:
-        found = api.create_repo(name, private=True if private else None, exist_ok=True).repo_id
+        found: str = api.create_repo(name, private=True if private else None, exist_ok=True).repo_id
         if private and api.repo_info(found).private is False:
             raise PushError(
                 f"{found} exists and is public; make it private in its settings on the Hub, or do not ask for private"
@@ -144,7 +143,7 @@ def make_repository(
 
 
 class _Push:
-    """A push that can be tried several times; it remembers how far the last try came."""
+    """A push that can be repeated and remembers how far the last attempt came."""
 
     def __init__(self, plan: PushPlan, token: str | None, message: str | None, report: Callable[[str], None]) -> None:
         from huggingface_hub import HfApi
@@ -155,7 +154,7 @@ class _Push:
         self.before: str | None = None
 
     def run(self) -> PushResult:
-        """Try once."""
+        """Make one attempt."""
         plan, api = self.plan, self.api
         self.done = "nothing"
         api.create_repo(plan.repo_id, private=True if plan.private else None, exist_ok=True)
@@ -167,7 +166,7 @@ class _Push:
                 f"{plan.repo_id} exists and is public: nothing was sent; make it private in its settings on the Hub, "
                 "or push without --private"
             )
-        # A commit whose answer got lost is found in place by the next try: it still is a commit of this push.
+        # If the answer to a commit got lost, the next attempt finds the commit. It still belongs to this push.
         self.before = self.before or info.sha
         held = self._held(info.sha)
         changed = [file for file in plan.files if not _same(file, held.get(file.path))]
@@ -201,21 +200,21 @@ class _Push:
         operations = [CommitOperationAdd(file.path, file.source) for file in changed]
         operations += [CommitOperationDelete(path) for path in gone]
         message = self.message or f"Publish a Ladder Siamese backbone ({self.plan.folder.resolve().name})"
-        made = self.api.create_commit(
+        commit: str = self.api.create_commit(
             self.plan.repo_id,
             operations,
             commit_message=message,
             revision=self.plan.revision,
             parent_commit=parent,
-        )
-        return made.oid
+        ).oid
+        return commit
 
     def _tags(self) -> dict[str, str]:
         return {ref.name: ref.target_commit for ref in self.api.list_repo_refs(self.plan.repo_id).tags}
 
     def _check_tag(self, goal: str | None) -> None:
-        """A tag is never moved: see before anything is sent that it is free, or already at `goal`."""
-        if self._tags().get(self.plan.tag, goal) != goal:
+        """Check before anything is sent that the tag is free or already at `goal`, because tags are never moved."""
+        if self._tags().get(str(self.plan.tag), goal) != goal:
             raise PushError(
                 f"{self.plan.repo_id} has a tag {self.plan.tag} already, for another revision: nothing was sent; "
                 "choose another --tag"
@@ -223,7 +222,7 @@ class _Push:
 
     def _tag(self, commit: str) -> None:
         self.done = "files, without the tag"
-        tagged = self._tags().get(self.plan.tag)
+        tagged = self._tags().get(str(self.plan.tag))
         if tagged is None:
             self.api.create_tag(self.plan.repo_id, tag=self.plan.tag, revision=commit, exist_ok=True)
         elif tagged != commit:
@@ -234,25 +233,27 @@ class _Push:
 
 
 def _same(file: PlannedFile, held: Any) -> bool:
-    """Whether a repository's file has the content of a planned one, by the Hub's checksums."""
+    """Tell by the Hub's checksums whether a repository's file has the content of a planned one."""
     from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
     if held is None or held.size != file.size:
         return False
     if held.lfs is None:
         content = file.source if isinstance(file.source, bytes) else file.source.read_bytes()
-        return git_hash(content) == held.blob_id
+        return bool(git_hash(content) == held.blob_id)
     if isinstance(file.source, bytes):
         import hashlib
 
-        return hashlib.sha256(file.source).hexdigest() == held.lfs.sha256
+        return bool(hashlib.sha256(file.source).hexdigest() == held.lfs.sha256)
     with file.source.open("rb") as stream:
-        return sha_fileobj(stream).hex() == held.lfs.sha256
+        return bool(sha_fileobj(stream).hex() == held.lfs.sha256)
 
 
 def _left_over(plan: PushPlan, held: dict[str, Any], changed: list[PlannedFile]) -> list[str]:
-    """Files of an earlier push that do not belong to this model: figures no longer shown, old shards, and a
-    pretraining checkpoint of other weights than those that are published now."""
+    """List the files of an earlier push that do not belong to this model.
+
+    These are figures that are no longer shown, old shards, and a pretraining checkpoint of other weights.
+    """
     planned = {file.path for file in plan.files}
     new_weights = any(file.path.endswith(".safetensors") and "/" not in file.path for file in changed)
     gone = []

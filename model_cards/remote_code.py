@@ -1,4 +1,4 @@
-"""The code that a pretraining checkpoint carries, so that it loads where this package is not installed."""
+"""The code that is published with a pretraining checkpoint, so that it loads without this package."""
 
 import re
 from pathlib import Path
@@ -13,10 +13,13 @@ AUTO_MAP = {
 
 
 def remote_code_files() -> dict[str, bytes]:
-    """File name to content of every module that the classes of `AUTO_MAP` need, found by their relative imports.
+    """Collect every module that the classes of `AUTO_MAP` need, by following relative imports.
 
-    The modules lie flat and import each other as `from .name import ...` only, as transformers' loader of remote code
-    needs it.
+    transformers' loader of remote code requires that the modules lie in one folder and import each other only as
+    `from .name import ...`.
+
+    Returns:
+        File name to content, sorted by name.
     """
     import modeling_ladder
 

@@ -1,4 +1,4 @@
-"""Try a request to the Hub again where that can help, as long as the Hub asks to wait."""
+"""Repeat a request to the Hub if that can help, after the time that the Hub asks for."""
 
 import time
 from collections.abc import Callable
@@ -21,17 +21,20 @@ def try_again(
     token: str | None,
     report: Callable[[str], None],
 ) -> Result:
-    """Do a piece of work; after a dropped connection, a 429 or a server error do all of it again, five times in all.
+    """Call a function, and repeat it after a dropped connection, a 429 or a server error: at most five attempts.
 
     Args:
-        work: What to do; must be safe to repeat.
-        say: The message of an error that stays, from its cause and next step.
-        repo_id: For the causes.
-        token: The access token, which no message shows.
-        report: Takes a line for each wait.
+        work: The function. It must be safe to repeat.
+        say: Makes the message of a final error from its cause and next step.
+        repo_id: The repository, for the messages.
+        token: The access token; it is removed from messages.
+        report: Called with one line before each wait.
+
+    Returns:
+        What `work` returned.
 
     Raises:
-        PushError: the work raised it itself, trying again cannot help, or did not.
+        PushError: `work` raised it, a retry cannot help, or all attempts failed.
     """
     attempt = 0
     while True:
@@ -42,7 +45,7 @@ def try_again(
             raise
         except Exception as error:
             trouble = explain(error, repo_id, has_token=token is not None)
-            # The chain is cut on purpose: the client's own error may repeat headers or what a server echoed.
+            # Raised without the original error, which may contain headers or text that the server echoed.
             refusal = PushError(say(trouble))
         wait = trouble.wait if trouble.wait is not None else FIRST_WAIT * 2 ** (attempt - 1)
         if not trouble.transient or attempt >= ATTEMPTS or wait > LONGEST_WAIT:

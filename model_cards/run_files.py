@@ -1,4 +1,4 @@
-"""What a card is made from: the files of a run's folder, read with care and never changed."""
+"""Read the files of a run's folder from which a card is made. Nothing is changed."""
 
 import json
 import re
@@ -18,7 +18,7 @@ METHODS = ("ladder", "byol", "simsiam")
 
 @dataclass
 class Evaluation:
-    """One measured result: a task on a data set, one file per seed.
+    """The measured results of one task on one data set, one file per seed.
 
     Attributes:
         task: "knn", "linear", "detection", "segmentation".
@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, dict[str, list[float]]]:
-        """Stage (or "all") to metric to one finite value per seed."""
+        """Stage (or "all") to metric to a list with the finite value of each seed."""
         found: dict[str, dict[str, list[float]]] = {}
         for run in self.runs:
             for stage, values in _by_stage(run.get("metrics")).items():
@@ -49,7 +49,7 @@ class Evaluation:
 
 @dataclass
 class RunFiles:
-    """A run's folder as a card reads it. Whatever is not there is empty, and its section is left out."""
+    """The content of a run's folder. What is missing is empty, and its section of the card is left out."""
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class RunFiles:
 
     @property
     def datasets(self) -> list[dict[str, Any]]:
-        """The data sets that the run read, at least with a "name"; "hub" is the name of one that lies on the Hub."""
+        """The data sets of the run. Each has a "name"; "hub" is its name on the Hub if it is there."""
         found = self.run.get("datasets") or self.run.get("dataset") or []
         rows = found if isinstance(found, list) else [found]
         rows = [row if isinstance(row, dict) else {"name": str(row)} for row in rows]
@@ -70,7 +70,7 @@ class RunFiles:
 
     @property
     def method(self) -> str:
-        """ "ladder", "byol" or "simsiam"; empty where the folder does not say, as of an exported backbone."""
+        """ "ladder", "byol" or "simsiam"; empty if the folder does not say, such as that of an exported backbone."""
         told = str(self.run.get("method") or "").lower()
         if told:
             return told if told in METHODS else ""
@@ -90,7 +90,7 @@ class RunFiles:
 
     @cached_property
     def figures(self) -> list[str]:
-        """File names of the pictures of feature maps that were made while there were images to make them from."""
+        """File names of the figures of feature maps. They are drawn at the end of a run, which has the images."""
         folder = self.path / FIGURES
         names = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
         names.sort(key=lambda name: not name.startswith("pca"))
@@ -104,7 +104,7 @@ def read_run_files(folder: str | Path) -> RunFiles:
         folder: A run's folder, or any folder with a native backbone.
 
     Raises:
-        CardError: there is no such folder, no config.json, or a file that is no JSON (named in the message).
+        CardError: There is no such folder, it has no config.json, or a file is not valid JSON; the message names it.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -119,7 +119,7 @@ def read_run_files(folder: str | Path) -> RunFiles:
         task, dataset = str(data["task"]), str(data.get("dataset", ""))
         key = (task, dataset, json.dumps(_comparable(data), sort_keys=True, default=str))
         evaluations.setdefault(key, Evaluation(task, dataset, [])).runs.append(data)
-    # The same seed twice is one measurement written under two names, no spread.
+    # Two files with the same seed are one measurement under two names; they say nothing about the spread.
     for evaluation in evaluations.values():
         evaluation.runs = list({json.dumps(run.get("seed")): run for run in evaluation.runs}.values())
     state = _dictionary(path / "trainer_state.json") or _dictionary(_last_checkpoint(path) / "trainer_state.json")
@@ -137,7 +137,7 @@ def read_run_files(folder: str | Path) -> RunFiles:
 
 
 def count_weights(folder: Path) -> int | None:
-    """Number of parameters in a folder's safetensors files, without the running statistics; None without files."""
+    """Count the parameters in a folder's safetensors files, without running statistics; None without files."""
     from modeling_ladder.checking import check_weights
 
     try:
@@ -155,14 +155,14 @@ def count_weights(folder: Path) -> int | None:
 
 
 def _comparable(data: dict[str, Any]) -> list[Any]:
-    """What two measurements must share to be the same measurement with two seeds."""
+    """List what two measurements must share to be one measurement with two seeds."""
     protocol = data.get("protocol")
     protocol = {k: v for k, v in protocol.items() if k != "seed"} if isinstance(protocol, dict) else protocol
     return [data.get("split"), data.get("fit_split"), data.get("count"), protocol]
 
 
 def _by_stage(metrics: Any) -> dict[str, dict[str, Any]]:
-    """Metrics by stage; metrics of the whole network, given flat, come under "all"."""
+    """Sort metrics by stage. Metrics that are not nested belong to the whole network and come under "all"."""
     if not isinstance(metrics, dict):
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -175,13 +175,13 @@ def _by_stage(metrics: Any) -> dict[str, dict[str, Any]]:
 
 
 def _last_checkpoint(path: Path) -> Path:
-    """The newest checkpoint-N of a run that has not finished; the folder itself where there is none."""
+    """Find the newest checkpoint-N of a run that has not finished; without one, return the folder itself."""
     found = [(int(p.name.split("-")[1]), p) for p in path.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
     return max(found)[1] if found else path
 
 
 def _comparison_file(path: Path) -> Path:
-    """comparison.json of the run's own folder, or of the comparison that the run is part of (runs/METHOD/seed-N)."""
+    """Find comparison.json in the run's folder, or in that of its comparison if the run is runs/METHOD/seed-N."""
     own, place = path / "comparison.json", path.resolve()
     if not own.is_file() and place.parent.parent.name == "runs" and place.name.startswith("seed-"):
         return place.parent.parent.parent / "comparison.json"

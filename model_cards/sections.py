@@ -1,4 +1,4 @@
-"""The sections of a card that tell facts: what the model is, how it was trained, what was measured."""
+"""The factual sections of a card: what the model is, how it was trained, what was measured."""
 
 import math
 import re
@@ -8,14 +8,14 @@ from typing import Any
 from .metadata import CONSTANT, METHOD_TITLES, TASK_TITLES, architecture, recipe_values
 from .run_files import Evaluation, RunFiles, count_weights
 from .text import code, duration, fence, hide_paths, one_line, plain, quantity, shown_dataset, table
-from .values import is_number, numbers
+from .values import dictionary, is_number, items, numbers
 
 MAX_CLASSES = 100
 LONG_PROTOCOL = 300
 
 
 def facts(files: RunFiles) -> str:
-    """A table of what a reader wants to know first."""
+    """Write the table of facts that a reader wants to know first."""
     rows = [["Architecture", plain(architecture(files))]]
     parameters = count_weights(files.path)
     if parameters:
@@ -40,10 +40,10 @@ def facts(files: RunFiles) -> str:
 
 
 def levels(files: RunFiles) -> str:
-    """Where the losses sit, from the pretraining config; empty without one."""
+    """Describe the losses of all levels from the pretraining config; empty without a config."""
     config = files.pretraining_config
-    names, losses, weights = (config.get(f"level_{key}") for key in ("names", "losses", "weights"))
-    if not all(isinstance(value, list) and value for value in (names, losses, weights)):
+    names, losses, weights = (items(config.get(f"level_{key}")) for key in ("names", "losses", "weights"))
+    if not (names and losses and weights):
         return ""
     rows = [[plain(n), plain(k), plain(w)] for n, k, w in zip(names, losses, weights, strict=False)]
     matching = ""
@@ -52,7 +52,7 @@ def levels(files: RunFiles) -> str:
         how = {
             "location": f"{plain(grid)} × {plain(grid)} points of the source image that both views show",
             "feature": "each position of one view and the most similar position of the other",
-        }.get(config.get("local_matching"), plain(config.get("local_matching")))
+        }.get(str(config.get("local_matching")), plain(config.get("local_matching")))
         matching = f"\n\nLocal losses compare {how}."
     target = "the online network itself, without gradient"
     if config.get("target") != "stop_gradient":
@@ -73,7 +73,7 @@ def levels(files: RunFiles) -> str:
 
 
 def training(files: RunFiles) -> str:
-    """The facts of the run; empty without run.json."""
+    """Write the table of facts about the run, with its recipe and command; empty without run.json."""
     run, values = files.run, recipe_values(files)
     if not run:
         return ""
@@ -128,7 +128,7 @@ def training(files: RunFiles) -> str:
 
 
 def results(files: RunFiles) -> str:
-    """A table per task and data set, stage by stage, with protocol and spread; empty where nothing was measured."""
+    """Write one table per task and data set with the results of every stage; empty if nothing was measured."""
     order = [*TASK_TITLES]
     found = [evaluation for evaluation in files.evaluations if evaluation.metrics]
     found.sort(key=lambda one: order.index(one.task) if one.task in order else len(order))
@@ -139,7 +139,7 @@ def _result(evaluation: Evaluation) -> str:
     first, seeds = evaluation.runs[0], len(evaluation.runs)
     metrics = evaluation.metrics
     columns = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    count = first.get("count") if isinstance(first.get("count"), dict) else {}
+    count = dictionary(first.get("count"))
     scored = count.get("score") if is_number(count.get("score")) else None
     rows = []
     for stage, values in metrics.items():
@@ -170,7 +170,7 @@ def _result(evaluation: Evaluation) -> str:
 
 
 def _per_class(run: dict[str, Any]) -> str:
-    """Results of each class, folded away; empty where there are none."""
+    """Write the folded table of results per class; empty if there are none."""
     classes, values = run.get("classes"), run.get("per_class")
     if not isinstance(classes, list) or not isinstance(values, dict) or not values:
         return ""
@@ -186,7 +186,7 @@ def _per_class(run: dict[str, Any]) -> str:
 
 
 def _fact_table(title: str, rows: list[list[str]]) -> str:
-    """Names and values below a title, since Markdown has no table without a head; names do not wrap."""
+    """Write a table of names and values. Its title is the header, which Markdown requires; names do not wrap."""
     lines = [f"| {name.replace(' ', '&nbsp;')} | {value} |" for name, value in rows]
     return "\n".join([f"| {title.replace(' ', '&nbsp;')} | |", "| --- | --- |", *lines]) if lines else ""
 
@@ -204,7 +204,7 @@ def _split(images: Any, split: Any) -> str:
 
 
 def _mean(values: list[float], metric: str, scored: float | None = None) -> str:
-    """Mean and spread as text. Shares of one are shown in per cent, with the sampling error where `scored` is given."""
+    """Write mean and spread. Fractions are shown in per cent, with the sampling error if `scored` is given."""
     if not values:
         return "—"
     mean = statistics.fmean(values)
@@ -219,24 +219,24 @@ def _mean(values: list[float], metric: str, scored: float | None = None) -> str:
 
 
 def _wilson(share: float, count: float) -> float:
-    """Half the width of Wilson's 95 % interval of a share of `count` images; not 0 where all were right."""
+    """Compute half the width of Wilson's 95 % interval of a fraction of `count` images. It is not 0 at 100 %."""
     square = 1.96**2 / count
     return 1.96 / (1 + square) * math.sqrt((share * (1 - share) + square / 4) / count)
 
 
 def _words(name: str) -> str:
-    """A name of JSON as words."""
+    """Turn a key of a JSON file into words."""
     return plain(re.sub(r"\biou\b", "IoU", name.replace("_", " ")))
 
 
 def _setting(name: Any, value: Any) -> str:
-    """A setting of a protocol as words; empty for one that is not set, and for those that only make it faster."""
+    """Put a setting of a protocol into words; empty if it is not set or affects only the speed."""
     if value is None or value == [] or name in ("num_workers", "streaming"):
         return ""
     if isinstance(value, bool):
         return f"{'' if value else 'no '}{_words(str(name))}"
-    items = value if isinstance(value, list) else [value]
-    return f"{_words(str(name))} {' '.join(plain(item, 80) for item in items[:12])}"
+    shown = value if isinstance(value, list) else [value]
+    return f"{_words(str(name))} {' '.join(plain(item, 80) for item in shown[:12])}"
 
 
 def _plain_resnet(config: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Text from data (names of classes, data sets, files) as Markdown that says just that and does nothing else."""
+"""Write text from data (names of classes, data sets, files) as Markdown that shows it and does nothing else."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ SLUG = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 def one_line(value: object, limit: int = 200) -> str:
-    """A value as one line of printable text: no control or direction characters, no secrets, at most `limit` long."""
+    """Write a value as one line of at most `limit` printable characters, without access tokens."""
     kept = (" " if char.isspace() else char for char in str(value)[: 20 * limit])
     text = "".join(char for char in kept if unicodedata.category(char)[0] != "C")
     text = hide_secrets(" ".join(text.split()))
@@ -20,20 +20,20 @@ def one_line(value: object, limit: int = 200) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """Replace what looks like an access token by stars."""
+    """Replace everything that looks like an access token with stars."""
     return _SECRET.sub("***", text)
 
 
 def holds_secret(text: str) -> bool:
-    """Tell whether a text holds what looks like an access token."""
+    """Tell whether a text contains something that looks like an access token."""
     return _SECRET.search(text) is not None
 
 
 def plain(value: object, limit: int = 200) -> str:
-    """A value as inline Markdown that shows exactly its text.
+    """Write a value as inline Markdown that shows exactly its text.
 
-    Every character that Markdown, HTML or the Hub could act on is written as a character reference, which by the
-    CommonMark specification never stands for structure. Full stops, hyphens, colons and underscores inside a word stay
+    Every character that Markdown, HTML or the Hub could interpret is written as a character reference, which by the
+    CommonMark specification is never interpreted. Full stops, hyphens, colons and underscores inside a word stay
     readable.
     """
     text = one_line(value, limit)
@@ -41,7 +41,7 @@ def plain(value: object, limit: int = 200) -> str:
     for place, char in enumerate(text):
         before, after = text[place - 1 : place], text[place + 1 : place + 2]
         inside = before.isalnum() and after.isalnum()
-        # "www.x" and "http:" would become links, wherever they stand.
+        # "www.x" and "http:" would become links anywhere in a text.
         link = text[max(0, place - 3) : place].lower() == "www"
         keep = char in _SAFE or (char.isalnum() and ord(char) > 127) or (char in "-_.:" and inside and not link)
         keep = keep or (char in ".-" and before == " " and after.isdigit()) or (char == "." and not after and not link)
@@ -50,13 +50,13 @@ def plain(value: object, limit: int = 200) -> str:
 
 
 def code(value: object, limit: int = 200) -> str:
-    """A value as an inline code span; a bar or a backtick, which a span in a table cannot hold, falls back to plain."""
+    """Write a value as an inline code span, or with `plain` if it contains a character that a span cannot contain."""
     text = one_line(value, limit)
     return plain(text, limit) if not text or re.search(r"[`|<>]", text) else f"`{text}`"
 
 
 def fence(text: str, language: str = "") -> str:
-    """A fenced code block that its content cannot close; secrets are hidden, control characters removed."""
+    """Write a fenced code block that its content cannot close. Tokens are hidden, control characters removed."""
     lines = ("".join(c for c in line if c == "\t" or unicodedata.category(c)[0] != "C") for line in text.splitlines())
     body = hide_secrets("\n".join(lines)).replace("<!--", "<!- -")
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", body)), default=0))
@@ -64,19 +64,19 @@ def fence(text: str, language: str = "") -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
-    """A Markdown table of cells that already are Markdown; columns from `numbers_from` on are right-aligned."""
+    """Write a Markdown table from cells of Markdown. Columns from index `numbers_from` on are right-aligned."""
     marks = ["---"] * numbers_from + ["---:"] * (len(header) - numbers_from)
     lines = [list(header), marks, *[list(row) for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def quantity(value: float) -> str:
-    """A count with thousands marks."""
+    """Write a count with thousands separators."""
     return f"{int(value):,}"
 
 
 def duration(seconds: float) -> str:
-    """A time span as a person says it."""
+    """Write a time span in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -85,12 +85,12 @@ def duration(seconds: float) -> str:
 
 
 def hide_paths(text: str) -> str:
-    """Shorten absolute paths to their last part: a card need not tell where on whose machine a folder lies."""
+    """Shorten absolute paths to their last part, because a card should not show the folders of a machine."""
     return re.sub(r"(?<![\w./:])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;]+)+[/\\]([^\s/\\'\",;]+)", r".../\1", text)
 
 
 def shown_dataset(name: object) -> str:
-    """A data set's or model's name without the local folders it lies in; a Hub name may have an `@REVISION`."""
+    """Show the name of a data set or model without its local folders. A Hub name may end with `@REVISION`."""
     text = one_line(name)
     on_hub = SLUG.fullmatch(text.split("@")[0])
     return text if on_hub else re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "a local folder"

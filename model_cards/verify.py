@@ -1,4 +1,4 @@
-"""Compare files on disk with the checksums that the Hub keeps: a flipped byte loads without a word otherwise."""
+"""Compare files on disk with the Hub's checksums, because a flipped byte would otherwise go unnoticed."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ CARD_NAME = re.compile(r"(?m)^<!-- ladder-card: name=(\S+/\S+) -->$")
 
 @dataclass(frozen=True)
 class Verification:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
         repo_id: "user/name".
-        revision: The full commit that was compared with.
-        folder: The folder that was looked at.
+        revision: The full id of the commit that was compared with.
+        folder: The folder that was checked.
         checked: Number of files compared.
-        differing: Paths whose content is not the Hub's.
-        missing: Paths that the Hub has and the folder has not; a load fetches only what it needs.
+        differing: Paths whose content differs from the Hub's.
+        missing: Paths that only the Hub has. This is normal, because loading fetches only the files that it needs.
     """
 
     repo_id: str
@@ -33,7 +33,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether all compared files are the Hub's."""
+        """Whether at least one file was compared and none differs."""
         return self.checked > 0 and not self.differing
 
 
@@ -43,13 +43,13 @@ def verify_checksums(
     """Compare a cached repo, a downloaded folder or a pushed run with the Hub's checksums.
 
     Args:
-        repo_or_folder: A Hub name (its files in the cache are compared), or a folder.
-        repo_id: What to compare a folder with; None takes it from the cache's path or from the card.
-        revision: Branch, tag or commit; None is main, for a folder in the cache its own commit.
-        token: Access token; None takes the usual one.
+        repo_or_folder: A Hub name, whose files in the cache are compared, or a folder.
+        repo_id: The repository to compare a folder with. None reads it from the path in the cache or from the card.
+        revision: Branch, tag or commit. None is main, or the commit of a folder in the cache.
+        token: Access token. None takes HF_TOKEN or the one of `hf auth login`.
 
     Raises:
-        PushError: nothing to compare, or the Hub cannot be asked; with the next step.
+        PushError: There is nothing to compare, or the Hub cannot be reached. The message says what to do next.
     """
     from huggingface_hub import HfApi, get_token
 
