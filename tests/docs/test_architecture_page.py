@@ -80,6 +80,8 @@ def test_every_room_is_on_the_map() -> None:
     rooms = [path.name for path in (ROOT / "training").iterdir() if (path / "__init__.py").is_file()]
     assert len(rooms) > 10
     assert [room for room in rooms if f"| `training/{room}/` |" not in page] == []
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [room for room in rooms if f"{room}/" not in readme] == []
 
 
 def test_the_picture_shows_the_arrows_of_the_code() -> None:
