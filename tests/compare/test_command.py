@@ -355,7 +355,7 @@ def test_variants_single_levels_and_the_untrained_network(
     [
         (["--methods", "bylo"], "there is no method 'bylo'"),
         (["--methods", "bylo"], "did you mean byol?"),
-        (["--methods", "stage9.global"], "'stage9', which is no stage"),
+        (["--methods", "stage9.global"], "level_names has 'stage9'"),
         (["--methods", "byol", "byol"], "method byol is given twice"),
         (["--seeds", "1", "1"], "seed 1 is given twice"),
         (["--baseline", "lader"], "did you mean ladder?"),

@@ -27,7 +27,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_a_process_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, units = SimpleNamespace(threads=None), [work.Unit("byol", 0), work.Unit("byol", 1)]
+    plan, units = SimpleNamespace(threads=None), [work.WorkItem("byol", 0), work.WorkItem("byol", 1)]
     seen: dict[str, Any] = {}
 
     def run(plan: Any, units: Any, jobs: int, after: Any) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from ladder_training.compare.metrics import figures_of, headline_of
+from ladder_training.compare.metrics import headline_metric, metrics_of
 from ladder_training.compare.short_runs import verdict
 from ladder_training.compare.statistics import paired_difference, steps_to_reach, summarise, t_quantile
 from ladder_training.compare.summary import mean_curves
@@ -63,22 +63,22 @@ def test_steps_to_reach_are_straight_between_looks(values: list, goal: float, ex
 
 def test_the_headline_is_the_last_stage_even_where_another_is_better() -> None:
     metrics = {name: {"accuracy": value} for name, value in (("stage1", 0.9), ("stage2", 0.5), ("all", 0.95))}
-    found = figures_of({"task": "linear", "metrics": metrics})
+    found = metrics_of({"task": "linear", "metrics": metrics})
     assert found == {"accuracy stage1": 0.9, "accuracy stage2": 0.5, "accuracy all": 0.95}
-    assert headline_of(list(found)) == "accuracy stage2"
+    assert headline_metric(list(found)) == "accuracy stage2"
 
 
 def test_figures_of_dense_tasks() -> None:
     scores = {"AP": 0.2, "AP50": 0.4, "AP75": 0.1, "AR100": 0.9}
-    found = figures_of({"task": "detection", "metrics": {"box": scores, "mask": {**scores, "AP": 0.15}}})
+    found = metrics_of({"task": "detection", "metrics": {"box": scores, "mask": {**scores, "AP": 0.15}}})
     assert list(found) == ["box AP", "box AP50", "box AP75", "mask AP", "mask AP50", "mask AP75"]
     assert (found["box AP"], found["mask AP"]) == (0.2, 0.15)
-    assert headline_of(list(found)) == "box AP"
+    assert headline_metric(list(found)) == "box AP"
     row = {"mean_iou": 0.3, "pixel_accuracy": 0.8, "mean_class_accuracy": 0.4}
     constant = {"mean_iou": 0.1, "pixel_accuracy": 0.7, "mean_class_accuracy": 0.2}
-    found = figures_of({"task": "segmentation", "metrics": {"constant": constant, "upernet": row}})
+    found = metrics_of({"task": "segmentation", "metrics": {"constant": constant, "upernet": row}})
     assert found == {"mIoU": 0.3, "pixel accuracy": 0.8}
-    assert headline_of(list(found)) == "mIoU"
+    assert headline_metric(list(found)) == "mIoU"
 
 
 def test_a_log_is_thinned_to_few_steps_with_the_last_and_with_every_look() -> None:

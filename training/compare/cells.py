@@ -1,6 +1,6 @@
-"""Cells: small JSON files, one per method, seed and task, with what was measured and all that it depends on.
+"""Cells: one small JSON file per method, seed and task, with what was measured and everything it depends on.
 
-They are meant for git: no path of a machine is in them, and another machine goes on from those that are there.
+Cells are meant for git: they hold no path of a machine, and a comparison continues from them on any other machine.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import write_text
 from ..runs.run_folder import now, versions
-from .fingerprints import differing_field, plain
+from .fingerprints import differing_field, json_value
 
 PRETRAIN, GRADIENTS = "pretrain", "gradients"
 DONE, COLLAPSED, STOPPED = "finished", "collapsed", "stopped"
@@ -23,14 +23,14 @@ class Cells:
 
     Args:
         folder: Of the comparison.
-        redo: Take a cell that other settings made as missing, instead of stopping there.
+        redo: Treat a cell that was made with other settings as missing, instead of raising an error.
     """
 
     def __init__(self, folder: Path, redo: bool = False) -> None:
         self.folder, self.redo = folder / "cells", redo
 
     def path(self, method: str, seed: int, name: str) -> Path:
-        """Where a cell lies."""
+        """Return the file of a cell."""
         return self.folder / method / f"seed-{seed}" / f"{name}.json"
 
     def read(
@@ -41,17 +41,20 @@ class Cells:
         fingerprint: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
     ) -> dict[str, Any] | None:
-        """A finished cell, or None where it must be made.
+        """Read a finished cell.
 
         Args:
-            method: Its method.
+            method: Name of its method.
             seed: Its seed.
-            name: Its task and data set.
-            fingerprint: What it must have been made from.
-            defaults: Values that a field had before the field existed.
+            name: Name of its task and data set.
+            fingerprint: The settings that it must have been made with.
+            defaults: Values of fields that did not exist yet when an old cell was written.
+
+        Returns:
+            The cell's content, or None if there is no such cell.
 
         Raises:
-            UserError: the cell was made from something else; names the field.
+            UserError: the cell was made with other settings (the message names the field), or cannot be read.
         """
         path = self.path(method, seed, name)
         try:
@@ -60,20 +63,28 @@ class Cells:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read as a cell ({error}); delete it to make it anew") from error
+            raise UserError(f"{path} cannot be read as a cell ({error}); delete it to compute it again") from error
         differing = differing_field(saved, fingerprint, defaults or {})
         if differing is None:
             return cell
         if self.redo:
             return None
-        wanted = plain(fingerprint)
+        wanted = json_value(fingerprint)
         raise UserError(
             f"{path} was made with {differing} {_shown(saved.get(differing))}, now it is "
-            f"{_shown(wanted.get(differing))}: choose another --output, or --redo to make it anew"
+            f"{_shown(wanted.get(differing))}: choose another --output, or --redo to compute it again"
         )
 
     def write(self, method: str, seed: int, name: str, fingerprint: Mapping[str, Any], content: dict[str, Any]) -> None:
-        """Write a finished cell, whole or not at all."""
+        """Write a finished cell. An error leaves no incomplete file behind.
+
+        Args:
+            method: Name of its method.
+            seed: Its seed.
+            name: Name of its task and data set.
+            fingerprint: The settings that it was made with.
+            content: What was measured.
+        """
         cell = {
             "method": method,
             "seed": seed,
@@ -83,25 +94,31 @@ class Cells:
             "versions": versions(),
             "date": now(),
         }
-        write_compact(self.path(method, seed, name), plain(cell))
+        write_compact(self.path(method, seed, name), json_value(cell))
 
 
 def write_compact(path: Path, value: Any) -> None:
-    """Indented JSON in which a list of numbers or words takes one line, so that a difference is readable."""
+    """Write indented JSON with each list of numbers or words on one line, so that `git diff` stays readable."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^\[\]{}]*\]", lambda match: re.sub(r"\s*\n\s*", " ", match.group()), text)
     write_text(path, text + "\n")
 
 
-def scrubbed(text: str, *places: Path | str) -> str:
-    """A message without the paths of this machine."""
-    for place in sorted({str(place) for place in places} | {str(Path(place).resolve()) for place in places}, key=len)[
-        ::-1
-    ]:
-        text = text.replace(place, Path(place).name)
+def scrubbed(text: str, *paths: Path | str) -> str:
+    """Replace paths of this machine in a message by the names of the files or folders.
+
+    Args:
+        text: The message.
+        *paths: The paths that may occur in it.
+    """
+    spellings = {str(path) for path in paths} | {str(Path(path).resolve()) for path in paths}
+    # The longest first: a path may start with another one.
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = text.replace(spelling, Path(spelling).name)
     return text
 
 
 def _shown(value: Any) -> str:
+    """Show a value in an error message, cut to 60 characters."""
     text = "not set" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""`ladder compare`: plan, do what is missing, write the table and the figures."""
+"""`ladder compare`: plan the work, do what is missing, write the table and the figures."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from .report import JSON_FILE, TABLE_FILE, grid, results_table, write_report
 from .results import read_evaluation
 from .schedule import run_all
 from .summary import summarise_comparison
-from .work import LOGS, missing_work, say_with_time, units_of
+from .work import LOGS, missing_cells, say_with_time, work_items
 
 
 def compare_command(options: CompareOptions) -> int:
-    """Compare methods; the same command again does what is missing, and only that.
+    """Compare methods. The same command again does only what is missing.
 
     Args:
         options: From the command line.
@@ -27,16 +27,17 @@ def compare_command(options: CompareOptions) -> int:
         The exit code 0.
 
     Raises:
-        UserError: the recipe, a method, an evaluation or the output folder does not fit.
+        UserError: the recipe, a method, an evaluation or the output folder cannot be used.
     """
     plan = make_plan(options)
     _leave_out_unlabelled(plan)
-    units = [unit for unit in units_of(plan) if missing_work(plan, unit)]
+    everything = work_items(plan)
+    items = [item for item in everything if missing_cells(plan, item)]
     with _alone_in(plan.folder):
-        if units:
+        if items:
             _check_datasets(plan)
-            say_with_time(f"{len(units)} of {len(units_of(plan))} runs have cells to make in {plan.folder}")
-            run_all(plan, units, options.jobs, lambda: write_report(plan.folder, summarise_comparison(plan), []))
+            say_with_time(f"{len(items)} of {len(everything)} runs have cells to make in {plan.folder}")
+            run_all(plan, items, options.jobs, lambda: write_report(plan.folder, summarise_comparison(plan), []))
         summary = summarise_comparison(plan)
         figures = _draw(plan, summary)
         write_report(plan.folder, summary, figures)
@@ -48,20 +49,20 @@ def compare_command(options: CompareOptions) -> int:
 
 
 def _draw(plan: Plan, summary: dict[str, Any]) -> list[str]:
-    """Draw all figures anew; their names. Pictures of an earlier comparison that this one does not have go."""
+    """Draw all figures, delete those of an earlier comparison, and return the names of the new ones."""
     from .figures import comparison_figures
 
-    folder, pictures = plan.folder / "figures", comparison_figures(summary)
+    folder, figures = plan.folder / "figures", comparison_figures(summary)
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    for name, picture in pictures.items():
-        (folder / name).write_bytes(picture)
-    return list(pictures)
+    for name, png in figures.items():
+        (folder / name).write_bytes(png)
+    return list(figures)
 
 
 def _leave_out_unlabelled(plan: Plan) -> None:
-    """Drop evaluations that nobody asked for where the data has no labels, with a note."""
+    """Drop the default evaluations if the data has no labels, and add a note that says so."""
     reasons: dict[str, str | None] = {}
     for evaluation in list(plan.evaluations):
         if not evaluation.by_default or _has_cell(plan, evaluation):
@@ -74,15 +75,15 @@ def _leave_out_unlabelled(plan: Plan) -> None:
 
 
 def _has_cell(plan: Plan, evaluation: Evaluation) -> bool:
-    """Whether the evaluation was made before, so that the data need not be there to know that it can be."""
+    """Tell whether the evaluation has a cell: then it is possible, and the data is not needed to find out."""
     return any(
         read_evaluation(plan, method, seed, evaluation) is not None for method in plan.methods for seed in plan.seeds
     )
 
 
 def _check_datasets(plan: Plan) -> None:
-    """Every data set that is still needed must be there before the first step is made."""
-    # Repeats read the same data: once for a row is enough.
+    """Check before the first training step that every data set that is still needed can be used."""
+    # Repeats read the same data, so one check per row is enough.
     needed = {
         evaluation.row: evaluation
         for evaluation in plan.evaluations
@@ -94,14 +95,14 @@ def _check_datasets(plan: Plan) -> None:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep a second comparison out of the folder while this one works there.
+    """Keep a second comparison out of the folder while this one works in it.
 
     Raises:
-        UserError: another one is at work.
+        UserError: another comparison works in the folder.
     """
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
-        # Cells, table and figures are for git; weights and logs are not.
+        # Cells, table and figures belong in git; weights and logs do not.
         write_text(folder / ".gitignore", f"{LOGS}/\nruns/\n")
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""The evaluations of a comparison: what the user listed, or kNN and linear on the recipe's data."""
+"""The evaluations of a comparison: those the user listed, or by default kNN and linear on the recipe's data."""
 
 import functools
 from dataclasses import asdict, dataclass, replace
@@ -13,9 +13,9 @@ from ..evaluation.report import file_name
 from .fingerprints import data_name
 from .options import CompareOptions
 
-# How images are read changes no figure.
+# Settings that do not change a result.
 FREE_SETTINGS = frozenset({"num_workers"})
-# Between the seeds of an evaluation's repeats, so that a repeat has no seed of the other runs.
+# Added to the seed for each repeat of an evaluation, so that no repeat has the seed of another run.
 REPEAT_STRIDE = 1000
 _CLASSIFICATION = ("knn", "linear")
 
@@ -34,16 +34,16 @@ class ListedEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One task on one data set, done alike for every method and seed.
+    """One task on one data set, with the same settings for every method and seed.
 
     Attributes:
-        row: Name of its row in the table, TASK-DATASET where the user gave no name; its repeats have the same.
+        row: Name of its row in the table; TASK-DATASET if the user gave none. Its repeats have the same name.
         task: A key of `TASK_OPTIONS`.
-        dataset: Fitted on, and scored where there is no `test_dataset`.
-        test_dataset: Scored instead of a split of `dataset`.
+        dataset: Data set to fit on, and to score if there is no `test_dataset`.
+        test_dataset: Data set to score instead of a split of `dataset`.
         settings: Fields of the task's options that were set.
-        by_default: Nobody asked for it: where the data has no labels it is left out.
-        repeat: Number of the repeat with other seeds; 0 for the first.
+        by_default: Whether the user did not ask for it. Then it is left out if the data has no labels.
+        repeat: Number of the repeat, each with another seed; 0 for the first.
     """
 
     row: str
@@ -60,11 +60,11 @@ class Evaluation:
         return f"{self.row}-repeat-{self.repeat}" if self.repeat else self.row
 
     def seed(self, run_seed: int) -> int:
-        """Of everything random in the task: the run's own, and others for the repeats."""
+        """Return the seed of the task: the run's own, and another one for each repeat."""
         return run_seed + self.repeat * REPEAT_STRIDE
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides the figures, besides the weights."""
+        """Return everything that decides the result, besides the weights."""
         settings = asdict(read_options(TASK_OPTIONS[self.task], self.settings))
         return {
             "task": self.task,
@@ -75,38 +75,47 @@ class Evaluation:
         }
 
     def defaults(self) -> dict[str, Any]:
-        """The settings that nobody set, for cells that are older than a setting."""
+        """Return the default settings, for cells that were written before a setting existed."""
         return asdict(TASK_OPTIONS[self.task]())
 
 
 def planned_evaluations(options: CompareOptions, recipe: ResolvedRecipe) -> list[Evaluation]:
-    """The evaluations that a command asks for, each with a name of its own.
+    """List the evaluations that a command asks for.
+
+    Args:
+        options: From the command line.
+        recipe: Of one of the runs; its data is evaluated by default.
 
     Raises:
-        UserError: the file is no such list, a task or setting does not exist, or two evaluations have one name.
+        UserError: the file holds no such list, a task or setting does not exist, or two evaluations have the same
+            name.
     """
-    found: list[Evaluation] = []
+    planned: list[Evaluation] = []
     if options.evaluations:
-        found += _from_file(options.evaluations)
+        planned += _from_file(options.evaluations)
     else:
         datasets = recipe.data.dataset
         for dataset in [datasets] if isinstance(datasets, str) else datasets or []:
-            found += [_make(task, dataset, settings=_read_alike(recipe), by_default=True) for task in _CLASSIFICATION]
+            settings = _reading_settings(recipe)
+            planned += [_make(task, dataset, settings=settings, by_default=True) for task in _CLASSIFICATION]
     for dataset in options.classification_dataset or []:
-        found += [_make(task, dataset) for task in _CLASSIFICATION]
-    found += [_make("detection", dataset) for dataset in options.detection_dataset or []]
-    found += [_make("segmentation", dataset) for dataset in options.segmentation_dataset or []]
-    asked = {evaluation.key for evaluation in found if not evaluation.by_default}
-    found = [evaluation for evaluation in found if not (evaluation.by_default and evaluation.key in asked)]
-    keys = [evaluation.key for evaluation in found]
+        planned += [_make(task, dataset) for task in _CLASSIFICATION]
+    planned += [_make("detection", dataset) for dataset in options.detection_dataset or []]
+    planned += [_make("segmentation", dataset) for dataset in options.segmentation_dataset or []]
+    asked = {evaluation.key for evaluation in planned if not evaluation.by_default}
+    planned = [evaluation for evaluation in planned if not (evaluation.by_default and evaluation.key in asked)]
+    keys = [evaluation.key for evaluation in planned]
     for key in keys:
         if keys.count(key) > 1:
             raise UserError(f"two evaluations are called {key}: give one of them a `name:` in --evaluations")
-    return found
+    return planned
 
 
 def missing_labels(evaluation: Evaluation) -> str | None:
-    """Why classification cannot be evaluated on a data set, or None where it can.
+    """Say why classification cannot be evaluated on a data set.
+
+    Returns:
+        The reason, or None if it can be evaluated.
 
     Raises:
         UserError: there is no such data set.
@@ -119,7 +128,7 @@ def missing_labels(evaluation: Evaluation) -> str | None:
 
 @functools.cache
 def _missing_labels(dataset: str, split: str | None, label_column: str | None, streaming: bool) -> str | None:
-    """As `missing_labels`; several tasks ask about the same data."""
+    """Do the work of `missing_labels`; cached, because several tasks ask about the same data."""
     from ..data.columns import find_label_column
     from ..data.sources import load_image_stream, split_names
     from ..evaluation.splits import FIT_NAMES, SCORE_NAMES
@@ -134,7 +143,7 @@ def _missing_labels(dataset: str, split: str | None, label_column: str | None, s
 
 
 def check_data(evaluation: Evaluation) -> None:
-    """Fail before hours of pretraining where an evaluation's data is not there, or has not what the task needs.
+    """Check an evaluation's data before hours of pretraining.
 
     Raises:
         UserError: there is no such data set, split or column.
@@ -149,7 +158,7 @@ def check_data(evaluation: Evaluation) -> None:
 
 
 def _check_columns(evaluation: Evaluation) -> None:
-    """Open the splits of an evaluation and find its columns, as the task itself will."""
+    """Open the splits of an evaluation and find its columns in the same way as the task."""
     from ..evaluation import splits as splits_module
     from ..evaluation.object_detection.data import check_layout
     from ..evaluation.semantic_segmentation.data import label_map_column
@@ -169,8 +178,8 @@ def _check_columns(evaluation: Evaluation) -> None:
             splits_module.label_column(part, asked("label_column"))
 
 
-def _read_alike(recipe: ResolvedRecipe) -> dict[str, Any]:
-    """How the recipe reads its images, as settings of an evaluation."""
+def _reading_settings(recipe: ResolvedRecipe) -> dict[str, Any]:
+    """Return the recipe's settings for reading images, as settings of an evaluation."""
     data = recipe.data
     settings = {"image_column": data.image_column, "label_column": data.label_column, "streaming": data.streaming}
     return {name: value for name, value in settings.items() if value}
@@ -221,6 +230,7 @@ def _make(
     name: str | None = None,
     by_default: bool = False,
 ) -> Evaluation:
+    """Make an evaluation from what was asked for, and check its settings."""
     settings = {**(read_recipe(task, recipe) if recipe else {}), **(settings or {})}
     read_options(TASK_OPTIONS[task], settings)
     key = file_name(name or f"{task}-{data_name(dataset)}")

@@ -1,4 +1,4 @@
-"""Pictures of a comparison, all drawn from what comparison.json holds."""
+"""Figures of a comparison, all drawn from the content of comparison.json."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _ALL = "all"
 
 
 def comparison_figures(summary: dict[str, Any]) -> dict[str, bytes]:
-    """All pictures that a summary has the numbers for.
+    """Draw every figure that the summary has the numbers for.
 
     Args:
         summary: From `summarise_comparison`.
@@ -18,28 +18,28 @@ def comparison_figures(summary: dict[str, Any]) -> dict[str, bytes]:
         "gradients.png", and "stability_METHOD.png" for each method.
     """
     curves = summary["curves"]
-    found = {}
+    figures = {}
     if any(_headline_differences(summary)):
-        found["differences.png"] = _differences(summary)
+        figures["differences.png"] = _differences(summary)
     if curves["knn"]:
-        found["knn.png"] = _knn(summary, per_step=None)
+        figures["knn.png"] = _knn(summary, per_step=None)
         speed = {name: value for name in curves["knn"] if (value := _seconds_per_step(summary, name))}
         if len(speed) == len(curves["knn"]):
-            found["knn_time.png"] = _knn(summary, per_step=speed)
+            figures["knn_time.png"] = _knn(summary, per_step=speed)
     if summary["steps_to_reach"]:
-        found["steps_to_reach.png"] = _steps_to_reach(summary)
+        figures["steps_to_reach.png"] = _steps_to_reach(summary)
     if curves["loss"]:
-        found["loss.png"] = _losses(summary)
+        figures["loss.png"] = _losses(summary)
     if summary["gradients"]:
-        found["gradients.png"] = _gradients(summary)
+        figures["gradients.png"] = _gradients(summary)
     for method, runs in summary["stability"].get("runs", {}).items():
         if runs:
-            found[f"stability_{method}.png"] = _stability(method, runs, summary["stability"])
-    return found
+            figures[f"stability_{method}.png"] = _stability(method, runs, summary["stability"])
+    return figures
 
 
 def method_colours(summary: dict[str, Any]) -> dict[str, Any]:
-    """A colour per method, the same in every picture; the baseline is grey."""
+    """Return a colour for each method, the same in every figure. The baseline is grey."""
     import matplotlib
 
     palette = matplotlib.colormaps["tab10"].colors
@@ -48,33 +48,33 @@ def method_colours(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _headline_differences(summary: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(evaluation, method, difference) of every headline that two methods have."""
+    """List (evaluation, method, difference to the baseline) of every headline metric."""
     return [
-        (row["evaluation"], name, figures["difference"])
+        (row["evaluation"], name, scores["difference"])
         for row in summary["rows"]
         if row["headline"]
-        for name, figures in row["methods"].items()
-        if figures.get("difference", {}).get("mean") is not None
+        for name, scores in row["methods"].items()
+        if scores.get("difference", {}).get("mean") is not None
     ]
 
 
 def _differences(summary: dict[str, Any]) -> bytes:
-    """Headline differences to the baseline with their intervals, a row per evaluation."""
+    """Draw headline differences to the baseline with their intervals, one row per evaluation."""
     from ladder_model_cards.figures import canvas, label
 
-    found, colours = _headline_differences(summary), method_colours(summary)
-    rows = list(dict.fromkeys(evaluation for evaluation, _, _ in found))
-    methods = [name for name in summary["methods"] if any(name == method for _, method, _ in found)]
+    differences, colours = _headline_differences(summary), method_colours(summary)
+    rows = list(dict.fromkeys(evaluation for evaluation, _, _ in differences))
+    methods = [name for name in summary["methods"] if any(name == method for _, method, _ in differences)]
     figure, png, style = canvas(6.5, 1.2 + 0.25 * len(rows) * max(1, len(methods)))
     with style:
         axes = figure.add_subplot()
         axes.axvline(0, color="0.35", linewidth=1)
-        for evaluation, method, difference in found:
-            place = rows.index(evaluation) + 0.7 * ((methods.index(method) + 0.5) / len(methods) - 0.5)
+        for evaluation, method, difference in differences:
+            height = rows.index(evaluation) + 0.7 * ((methods.index(method) + 0.5) / len(methods) - 0.5)
             mean = 100 * difference["mean"]
             if difference["low"] is not None:
-                axes.plot([100 * difference["low"], 100 * difference["high"]], [place] * 2, color=colours[method])
-            axes.plot(mean, place, "o", color=colours[method], markersize=5)
+                axes.plot([100 * difference["low"], 100 * difference["high"]], [height] * 2, color=colours[method])
+            axes.plot(mean, height, "o", color=colours[method], markersize=5)
         for method in methods:
             axes.plot([], [], "o-", color=colours[method], label=label(method))
         axes.set_yticks(range(len(rows)), [label(row) for row in rows])
@@ -85,7 +85,7 @@ def _differences(summary: dict[str, Any]) -> bytes:
 
 
 def _knn(summary: dict[str, Any], per_step: dict[str, float] | None) -> bytes:
-    """Monitored kNN of each stage, a panel per stage, against steps or (with seconds per step) processor time."""
+    """Draw the kNN accuracy during training, one panel per stage, over steps or (given seconds per step) time."""
     from ladder_model_cards.figures import canvas, label
 
     curves, colours = summary["curves"]["knn"], method_colours(summary)
@@ -97,16 +97,16 @@ def _knn(summary: dict[str, Any], per_step: dict[str, float] | None) -> bytes:
         first = None
         for place, stage in enumerate(stages):
             axes = first = figure.add_subplot(lines, columns, place + 1, sharey=first)
-            for method, found in curves.items():
-                if stage not in found:
+            for method, by_stage in curves.items():
+                if stage not in by_stage:
                     continue
                 scale = per_step[method] if per_step else 1.0
-                place_of = [scale * step for step in found[stage]["step"]]
-                mean = [100 * value for value in found[stage]["mean"]]
-                axes.plot(place_of, mean, color=colours[method], label=label(method), linewidth=1.3)
-                spread = [100 * (value or 0) for value in found[stage]["std"]]
+                x = [scale * step for step in by_stage[stage]["step"]]
+                mean = [100 * value for value in by_stage[stage]["mean"]]
+                axes.plot(x, mean, color=colours[method], label=label(method), linewidth=1.3)
+                spread = [100 * (value or 0) for value in by_stage[stage]["std"]]
                 low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
-                axes.fill_between(place_of, low, high, color=colours[method], alpha=0.2, linewidth=0)
+                axes.fill_between(x, low, high, color=colours[method], alpha=0.2, linewidth=0)
             axes.set_title(label("all stages" if stage == _ALL else stage), fontsize=10)
             if place >= len(stages) - columns:
                 axes.set_xlabel("processor seconds" if per_step else "optimizer step")
@@ -118,7 +118,7 @@ def _knn(summary: dict[str, Any], per_step: dict[str, float] | None) -> bytes:
 
 
 def _steps_to_reach(summary: dict[str, Any]) -> bytes:
-    """Bars: steps until the baseline's final kNN is reached, as a share of its steps, a dot for each seed."""
+    """Draw bars of the steps until the baseline's final kNN is reached, as a share of its steps; dots are seeds."""
     from ladder_model_cards.figures import canvas, label
 
     rows, colours = summary["steps_to_reach"], method_colours(summary)
@@ -149,7 +149,7 @@ def _steps_to_reach(summary: dict[str, Any]) -> bytes:
 
 
 def _losses(summary: dict[str, Any]) -> bytes:
-    """The loss of every level, a panel per method, mean over seeds."""
+    """Draw the loss of every level, averaged over seeds, one panel per method."""
     from ladder_model_cards.figures import canvas, label
 
     curves = summary["curves"]["loss"]
@@ -160,11 +160,11 @@ def _losses(summary: dict[str, Any]) -> bytes:
     colours = _level_colours(levels)
     with style:
         first = None
-        for place, (method, found) in enumerate(curves.items()):
+        for place, (method, by_level) in enumerate(curves.items()):
             axes = first = figure.add_subplot(lines, columns, place + 1, sharey=first)
             for level in levels:
-                if level in found:
-                    axes.plot(found[level]["step"], found[level]["mean"], color=colours[level], linewidth=1.3)
+                if level in by_level:
+                    axes.plot(by_level[level]["step"], by_level[level]["mean"], color=colours[level], linewidth=1.3)
             axes.set_title(label(method), fontsize=10)
             axes.set_xlabel("optimizer step")
         figure.axes[0].set_ylabel("loss of a level")
@@ -174,17 +174,17 @@ def _losses(summary: dict[str, Any]) -> bytes:
 
 
 def _gradients(summary: dict[str, Any]) -> bytes:
-    """Stacked bars: the share of each level in the gradient of each stage, at the start (light) and the end."""
+    """Draw stacked bars of each level's share in the gradient of each stage, at the start (light) and the end."""
     from ladder_model_cards.figures import canvas, label
 
-    found = summary["gradients"]
-    levels = _levels(level for method in found.values() for row in method["end"].values() for level in row)
+    gradients = summary["gradients"]
+    levels = _levels(level for method in gradients.values() for row in method["end"].values() for level in row)
     colours = _level_colours(levels)
-    columns = min(3, len(found))
-    lines = math.ceil(len(found) / columns)
+    columns = min(3, len(gradients))
+    lines = math.ceil(len(gradients) / columns)
     figure, png, style = canvas(3.4 * columns + 1.4, 2.6 * lines)
     with style:
-        for place, (method, shares) in enumerate(found.items()):
+        for place, (method, shares) in enumerate(gradients.items()):
             axes = figure.add_subplot(lines, columns, place + 1)
             stages = list(shares["end"])
             for when, shift, alpha in (("start", -0.2, 0.45), ("end", 0.2, 1.0)):
@@ -205,7 +205,7 @@ def _gradients(summary: dict[str, Any]) -> bytes:
 
 
 def _stability(method: str, runs: list[dict[str, Any]], grid: dict[str, Any]) -> bytes:
-    """Heat maps over learning rate and batch size: kNN of the last stage and of all, least spread; ×: collapsed."""
+    """Draw heat maps over learning rate and batch size: kNN of the last stage and of all, least spread."""
     from ladder_model_cards.figures import canvas, label
 
     rates = sorted({run["learning_rate"] for run in runs})
@@ -243,23 +243,24 @@ def _stability(method: str, runs: list[dict[str, Any]], grid: dict[str, Any]) ->
 
 
 def _seconds_per_step(summary: dict[str, Any], method: str) -> float | None:
-    """Mean processor seconds of a step; None where they were not recorded."""
+    """Return the average processor seconds of a step, or None if they were not recorded."""
     runs = [run for run in summary["pretraining"][method].values() if run["status"] == "finished"]
     known = [run["cpu_seconds"] / run["steps"] for run in runs if run.get("cpu_seconds") and run["steps"]]
     return sum(known) / len(known) if known and len(known) == len(runs) else None
 
 
 def _all_last(names: Iterable[str]) -> list[str]:
-    """Each name once, all stages together after the stages."""
+    """List each name once, with "all" (all stages together) last."""
     return sorted(dict.fromkeys(names), key=lambda name: name == _ALL)
 
 
 def _levels(names: Iterable[str]) -> list[str]:
-    """Levels in the order of their stages, without the total."""
+    """List the levels in the order of their stages, without the total."""
     return sorted({name for name in names if name not in ("total", "step")})
 
 
 def _level_colours(levels: list[str]) -> dict[str, Any]:
+    """Return a colour for each level, dark for early stages."""
     import matplotlib
 
     shades = matplotlib.colormaps["viridis"]

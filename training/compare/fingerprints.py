@@ -1,4 +1,4 @@
-"""What decides a run's weights or an evaluation's figures, as plain values that two runs can be compared by."""
+"""Fingerprints: everything that decides a run's weights or an evaluation's result, in a form that can be compared."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,28 +13,22 @@ from ..pretraining.build import network_config
 from ..runs.run_folder import FREE_FIELDS
 
 DATA_FIELDS = ("dataset", "eval_dataset", "from_model")
-
-
 _GLOBAL_FIELDS = ("level_names", "level_losses", "level_weights", "projection_hidden_size", "projection_size", "target")
-
-
 _LOWER_FIELD = "lower_projection_hidden_size"
-
-
 _LOCAL_FIELDS = ("local_projection_hidden_size", "local_matching", "local_grid_size")
-
-
 _UNTRAINED_FIELDS = ("trained", "seed", "backbone_config", "from_model", "image_size", "image_mean", "image_std")
-
-
 _DIGITS = 6
 
 
 def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, Any]:
-    """All that decides a run's weights: every set field, the defaults of ours, and the levels as they come out.
+    """Collect everything that decides a run's weights: the fields that were set, our defaults, and the levels.
 
-    Paths are reduced to the names of what they lead to. Fields that change no weight (logging, saving, number of
+    Of a path only the name at its end is kept. Fields that do not change the weights (logging, saving, number of
     workers) are left out.
+
+    Args:
+        recipe: Of the run.
+        trained: False for the untrained network, whose weights depend on fewer fields.
     """
     fields = {**asdict(TrainingOptions()), **asdict(recipe.views), **recipe.values}
     if recipe.model.from_model is None:
@@ -53,20 +47,25 @@ def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, A
     fields["trained"] = trained
     if not trained:
         fields = {name: value for name, value in fields.items() if name in _UNTRAINED_FIELDS}
-    return plain({name: value for name, value in sorted(fields.items()) if name not in FREE_FIELDS})
+    return json_value({name: value for name, value in sorted(fields.items()) if name not in FREE_FIELDS})
 
 
 def run_defaults() -> dict[str, Any]:
-    """Our own fields' defaults, for cells that are older than a field."""
+    """Return the defaults of our own fields, for cells that were written before a field existed."""
     return {name: default_of(item) for name, (_, item) in own_fields().items()}
 
 
 def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
-    """The first field in which two fingerprints differ, or None.
+    """Return the first field in which two fingerprints differ, or None.
 
-    A field that the saved one does not have is no difference where its value is the default: it is younger.
+    A field that the saved fingerprint does not have yet counts as equal if its value is the default.
+
+    Args:
+        saved: Read from a cell.
+        wanted: Of the same work now.
+        defaults: Default values of fields.
     """
-    wanted, defaults = plain(wanted), plain(defaults)
+    wanted, defaults = json_value(wanted), json_value(defaults)
     for name in dict.fromkeys([*wanted, *saved]):
         if saved.get(name) == wanted.get(name):
             continue
@@ -76,12 +75,12 @@ def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], default
     return None
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON gives it back: no tuples, no enums, no NaN; numbers of the log with six digits."""
+def json_value(value: Any) -> Any:
+    """Convert a value to what JSON gives back when it is read: lists, text, numbers of six digits, None for NaN."""
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): json_value(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [json_value(entry) for entry in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
@@ -91,7 +90,7 @@ def plain(value: Any) -> Any:
 
 
 def data_name(reference: str | list[str] | None) -> Any:
-    """A data set's name as every machine knows it: of a path, the last part."""
+    """Return a data set's name without the path of this machine: the last part of a path, without its ending."""
     if reference is None or isinstance(reference, list):
         return reference and [data_name(entry) for entry in reference]
     path = Path(reference).expanduser()

@@ -1,9 +1,9 @@
 """How much of the gradient of each stage's weights comes from the loss of each level.
 
-For a level l with weight w_l and a stage s: the norm of the gradient of w_l * loss_l with respect to the weights of s
-in the backbone, meaned over batches; a level's share is its norm divided by the sum over levels. (Norms, not squares:
-the levels' gradients are not orthogonal, so shares say who pushes how hard, not how the sum divides.) Beside it, the
-cosine between the gradients of a level and of all levels together.
+For a level l with weight w_l and a stage s, this is the norm of the gradient of w_l * loss_l with respect to the
+backbone's weights in s, averaged over batches. A level's share is its norm divided by the sum of norms over levels.
+(Norms, not squares: the gradients of the levels are not orthogonal, so a share says how strongly a level pulls, not
+which part of the sum it makes up.) The cosine between the gradient of a level and that of all levels is given too.
 """
 
 import copy
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 BATCHES = 4
 IMAGES = 64
-"""Images per batch, less where the recipe's own batches are smaller."""
+"""Images per batch, or fewer if the recipe's own batches are smaller."""
 SEED = 2_000_003
-"""Of the order and the views; no run's seed, so that the batches are none that training began with."""
+"""Seed of the order and the views. No run has it, so the batches differ from the first ones of training."""
 _BLOCK = re.compile(r"(?:^|\.)(?:stages|layers|layer|blocks)\.(\d+)\.")
 
 
 def gradient_shares(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
-    """Shares at the start and at the end of a finished run, on the same views.
+    """Measure the shares at the start and at the end of a finished run, on the same views.
 
     Args:
         recipe: Of the run.
-        folder: Of the run, with `pretraining/`.
+        folder: Of the run; it holds `pretraining/`.
 
     Returns:
-        {"start": ..., "end": ...}, each as `shares` gives it.
+        {"status": "finished", "start": ..., "end": ...}, the last two as returned by `shares`.
     """
     from transformers import set_seed
 
@@ -54,7 +54,12 @@ def gradient_shares(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
 
 
 def view_batches(recipe: ResolvedRecipe, count: int = BATCHES) -> list[dict[str, Tensor]]:
-    """A few batches of views of the recipe's images, the same at every call."""
+    """Make a few batches of views of the recipe's images; every call returns the same ones.
+
+    Args:
+        recipe: Of the run.
+        count: Number of batches.
+    """
     data, views = load_data(recipe), build_views(recipe)
     size = min(IMAGES, int(recipe.arguments.get("per_device_train_batch_size") or IMAGES))
     loader = ViewLoader(data.train, views, batch_size=size, seed=SEED, image_column=recipe.data.image_column)
@@ -67,15 +72,15 @@ def view_batches(recipe: ResolvedRecipe, count: int = BATCHES) -> list[dict[str,
 
 
 def shares(model: "LadderSiameseForPreTraining", batches: Iterable[dict[str, Tensor]]) -> dict[str, Any]:
-    """Gradient norms per stage and level, in train mode, of a copy: the model stays as it is.
+    """Measure gradient norms per stage and level, in train mode, on a copy of the model.
 
     Args:
         model: With one level or more of a weight above 0.
-        batches: Each {"pixel_values", "view_boxes", "view_flips"}, as the model's forward takes them.
+        batches: Dictionaries with the arguments of the model's forward: "pixel_values", "view_boxes", "view_flips".
 
     Returns:
-        "norm": stage to level to the mean norm of the weighted gradient; "share": the same divided by its sum over
-        levels; "cosine": stage to level to the mean cosine with the gradient of all levels together.
+        Three dictionaries, stage -> level -> number: "norm", the average norm of the weighted gradient; "share", the
+        same divided by its sum over levels; "cosine", the average cosine with the gradient of all levels together.
     """
     model = copy.deepcopy(model).train()
     groups = parameters_by_stage(model.backbone, model.backbone.config.stage_names)
@@ -87,7 +92,7 @@ def shares(model: "LadderSiameseForPreTraining", batches: Iterable[dict[str, Ten
         inputs = {name: batch[name] for name in ("pixel_values", "view_boxes", "view_flips") if name in batch}
         by_level = {}
         for stage, kind, weight in levels:
-            # The same network with one level only: its loss is that level's weighted loss.
+            # With a single level, the loss of the network is that level's weighted loss.
             model.config = copy.copy(whole)
             model.config.level_names, model.config.level_losses, model.config.level_weights = [stage], [kind], [weight]
             loss = model(**inputs).loss
@@ -109,11 +114,11 @@ def shares(model: "LadderSiameseForPreTraining", batches: Iterable[dict[str, Ten
 
 
 def parameters_by_stage(backbone: nn.Module, stage_names: list[str]) -> dict[str, list[nn.Parameter]]:
-    """A backbone's trainable parameters by the stage they lie in; what lies in no numbered block is the "stem".
+    """Group a backbone's trainable parameters by stage. Those outside the numbered blocks belong to the "stem".
 
     Args:
-        backbone: A transformers backbone, whose blocks are numbered in `stages`, `layers` or `layer`.
-        stage_names: Of its config, the stem first.
+        backbone: A transformers backbone whose blocks are numbered in `stages`, `layers`, `layer` or `blocks`.
+        stage_names: From its config, the stem first.
     """
     names = [name for name in stage_names if name != "stem"]
     groups: dict[str, list[nn.Parameter]] = {"stem": [], **{name: [] for name in names}}
@@ -126,14 +131,14 @@ def parameters_by_stage(backbone: nn.Module, stage_names: list[str]) -> dict[str
 
 
 def gradient_by_stage(loss: Tensor, groups: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
-    """The gradient of each group as one vector; zero where the loss does not reach."""
+    """Return the gradient of each group as one vector, with zeros for parameters that the loss does not depend on."""
     parameters = [parameter for group in groups.values() for parameter in group]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    found = iter(
+    flat = iter(
         torch.zeros_like(parameter).flatten() if gradient is None else gradient.flatten()
         for parameter, gradient in zip(parameters, gradients, strict=True)
     )
-    return {stage: torch.cat(list(itertools.islice(found, len(group)))) for stage, group in groups.items()}
+    return {stage: torch.cat(list(itertools.islice(flat, len(group)))) for stage, group in groups.items()}
 
 
 def _mean(values: list[float]) -> float:

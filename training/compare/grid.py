@@ -1,4 +1,4 @@
-"""The grid of short runs: learning rates by batch sizes."""
+"""The grid of short runs: every learning rate with every batch size."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,10 @@ from ..errors import UserError
 from .options import CompareOptions
 
 BATCH_SIZES = (16, 64, 256)
-
-
 FACTORS = (0.25, 1.0, 4.0)
-
-
+"""Default learning rates, as multiples of the recipe's peak."""
 LOOKS = 4
+"""How often a short run is monitored."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Point:
 
     @property
     def key(self) -> str:
-        """Name of its cell and of its folder."""
+        """Name of the run's cell and of its folder."""
         return f"stability-lr{self.learning_rate:g}-batch{self.batch_size}"
 
 
@@ -34,11 +32,11 @@ class Stability:
     """The grid of short runs of one seed.
 
     Attributes:
-        seed: Of every run.
-        steps: Of every run.
-        learning_rates: Rising.
-        batch_sizes: Rising.
-        warmup_steps: Of every run.
+        seed: Seed of every run.
+        steps: Optimizer steps of every run.
+        learning_rates: Peak learning rates, rising.
+        batch_sizes: Images per optimizer step, rising.
+        warmup_steps: Steps of linear warm-up of every run; below 1: a share of the run.
     """
 
     seed: int
@@ -49,11 +47,11 @@ class Stability:
 
     @property
     def points(self) -> list[Point]:
-        """All runs of a method."""
+        """List all runs of a method."""
         return [Point(rate, batch) for rate in self.learning_rates for batch in self.batch_sizes]
 
     def changes(self, point: Point) -> dict[str, Any]:
-        """Fields of the recipe that a short run changes. It goes on after a collapse, so that its figures are known."""
+        """Return the fields of the recipe that a short run changes. A collapse does not stop a short run."""
         return {
             "learning_rate": point.learning_rate,
             "base_learning_rate": None,
@@ -69,7 +67,7 @@ class Stability:
 
 
 def planned_stability(options: CompareOptions, recipe: ResolvedRecipe) -> Stability:
-    """The grid that a command asks for.
+    """Plan the grid that a command asks for.
 
     Raises:
         UserError: a number is out of range.
@@ -82,7 +80,7 @@ def planned_stability(options: CompareOptions, recipe: ResolvedRecipe) -> Stabil
     for name, values in (("learning_rates", rates), ("batch_sizes", batches), ("steps", [options.stability_steps])):
         if any(value <= 0 for value in values):
             raise UserError(f"stability_{name} must be greater than 0, got {min(values)}")
-    # The same share of the run as in the recipe.
+    # Warm up for the same share of the run as in the recipe.
     warmup = arguments.warmup_steps
     if warmup >= 1 and arguments.max_steps > 0:
         warmup = round(warmup * options.stability_steps / arguments.max_steps)

@@ -1,23 +1,21 @@
-"""The metrics of an evaluation's cell that a table shows."""
+"""The metrics of an evaluation that the table shows."""
 
 from typing import Any
 
 from ..models.all_stages import ALL_STAGES
 
 CONSTANT = "constant"
-
-
 DETECTION_METRICS = ("AP", "AP50", "AP75")
 
 
-def figures_of(cell: dict[str, Any]) -> dict[str, float | None]:
-    """The figures of an evaluation's cell that the table shows.
+def metrics_of(cell: dict[str, Any]) -> dict[str, float | None]:
+    """Pick the metrics that the table shows from the cell of a finished evaluation.
 
     Args:
-        cell: Of a finished evaluation.
+        cell: The cell's content.
 
     Returns:
-        Name of the metric ("accuracy stage4", "box AP", "mIoU") to a share from 0 to 1.
+        Metric ("accuracy stage4", "box AP", "mIoU") -> value from 0 to 1, or None if it is not defined.
     """
     metrics = cell["metrics"]
     if cell["task"] == "detection":
@@ -29,14 +27,14 @@ def figures_of(cell: dict[str, Any]) -> dict[str, float | None]:
     return {f"accuracy {name}": row["accuracy"] for name, row in metrics.items()}
 
 
-def headline_of(metrics: list[str]) -> str:
-    """The metric that stands for an evaluation.
+def headline_metric(metrics: list[str]) -> str:
+    """Choose the metric that stands for an evaluation.
 
-    Of tasks with a figure per stage it is the last stage, whatever stage is best: that could only be chosen on the
-    scored images. Else it is the first one, AP of boxes or mIoU.
+    If there is one value per stage, it is that of the last stage: choosing the best one would need the scored images.
+    Otherwise it is the first metric, box AP or mIoU.
 
     Args:
-        metrics: As `figures_of` names them.
+        metrics: Names as returned by `metrics_of`.
     """
     stages = [name for name in metrics if name.startswith("accuracy ") and name != f"accuracy {ALL_STAGES}"]
     return stages[-1] if stages else metrics[0]

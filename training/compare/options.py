@@ -7,7 +7,11 @@ from ..config.fields import needed, option
 
 @dataclass(kw_only=True)
 class CompareOptions:
-    """What is compared on what; `fields` holds the words of recipe fields typed on the command line."""
+    """What is compared, and on which data.
+
+    Attributes:
+        fields: Fields of the recipe that were typed: name -> the words after it.
+    """
 
     recipe: str = needed("YAML file, or the name of a packaged recipe.", metavar="RECIPE.yaml")
     methods: list[str] | None = option(

@@ -1,4 +1,4 @@
-"""What a comparison consists of: methods, seeds, the recipe of every run, and the evaluations."""
+"""The plan of a comparison: methods, seeds, the recipe of every run, and the evaluations."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from .options import CompareOptions
 RANDOM = "random"
 _LEVEL = re.compile(r"^(\w+)\.(global|local|both)$")
 _NAME = re.compile(r"^\w[\w.+-]*$")
-# A variant is one method at every seed; who sets these is the comparison itself.
+# The comparison itself sets these fields, so a variant cannot.
 _NOT_IN_VARIANTS = ("seed", "output")
 
 
@@ -29,7 +29,7 @@ class Method:
 
     Attributes:
         name: As the user gave it; also the name of its folder.
-        changes: Fields of the recipe that it changes.
+        changes: Fields of the recipe that the method changes: name -> value.
         trained: False for the untrained network.
     """
 
@@ -40,22 +40,22 @@ class Method:
 
 @dataclass
 class Plan:
-    """Everything that the parts of a comparison need; it can be sent to another process.
+    """Everything that the parts of a comparison need. It can be pickled and sent to another process.
 
     Attributes:
-        name: Of the recipe.
-        base: The recipe with what the command line changed; its method is that of no run.
-        folder: Where cells, runs, table and figures lie.
-        methods: In the order of the table, the baseline first.
-        seeds: In the order of work.
-        evaluations: Tasks, each for every method and seed.
+        name: Name of the recipe.
+        base: The recipe with the changes of the command line. Each method sets its own `method`.
+        folder: Folder of cells, runs, table and figures.
+        methods: Methods in the order of the table, the baseline first.
+        seeds: Seeds in the order of work.
+        evaluations: Evaluations, each made for every method and seed.
         stability: The grid of short runs, or None.
-        gradients: Whether the levels' shares in the gradients are measured.
-        keep_weights: Whether checkpoint-N folders stay.
-        redo: Whether cells of other settings are replaced.
-        threads: Of every process; None leaves torch's own number.
-        notes: What a reader of the table must know.
-        fingerprints: Of the runs, once they were asked for: each is read for every cell that comes of it.
+        gradients: Whether to measure the levels' shares in the gradients.
+        keep_weights: Whether to keep checkpoint-N folders.
+        redo: Whether to replace cells that were made with other settings.
+        threads: Threads of every process; None leaves torch's default.
+        notes: Remarks that the table must show.
+        fingerprints: Cache of the runs' fingerprints, by method and seed.
     """
 
     name: str
@@ -78,39 +78,39 @@ class Plan:
         return self.methods[0]
 
     def method(self, name: str) -> Method:
-        """The method of that name."""
+        """Return the method of that name."""
         return next(method for method in self.methods if method.name == name)
 
-    def run_folder(self, method: str, place: str) -> Path:
-        """Where the weights of a run lie; `place` is "seed-S" or the name of a short run."""
-        return self.folder / "runs" / method / place
+    def run_folder(self, method: str, run: str) -> Path:
+        """Return the folder of a run's weights; `run` is "seed-S" or the name of a short run."""
+        return self.folder / "runs" / method / run
 
-    def recipe(self, method: Method, seed: int, place: str | None = None, **changes: Any) -> ResolvedRecipe:
-        """The recipe of one run: the same for all methods but for what the method changes.
+    def recipe(self, method: Method, seed: int, run: str | None = None, **changes: Any) -> ResolvedRecipe:
+        """Return the recipe of one run. It is the same for all methods except for what the method changes.
 
         Args:
-            method: Of this plan.
-            seed: Of weights, views and order.
-            place: Name of the run's folder; default: "seed-S".
-            **changes: Further fields, of a short run.
+            method: One of `methods`.
+            seed: Seed of the weights, the views and the order of the images.
+            run: Name of the run's folder; default: "seed-S".
+            **changes: Further fields that a short run changes.
         """
         values = {**self.base.values, **method.changes, **changes, "seed": seed, "disable_tqdm": True}
-        values["output"] = str(self.run_folder(method.name, place or f"seed-{seed}"))
+        values["output"] = str(self.run_folder(method.name, run or f"seed-{seed}"))
         where = f"method {method.name}"
         return resolve(Recipe(self.base.name, self.base.text, values, where))
 
     def fingerprint(self, method: Method, seed: int) -> dict[str, Any]:
-        """All that decides the weights of a run."""
+        """Return everything that decides the weights of a run."""
         if (method.name, seed) not in self.fingerprints:
             self.fingerprints[method.name, seed] = run_fingerprint(self.recipe(method, seed), method.trained)
         return self.fingerprints[method.name, seed]
 
 
 def make_plan(options: CompareOptions) -> Plan:
-    """Read what the user asked for and check every name and value of it.
+    """Plan what the user asked for, and check every name and value of it before anything runs.
 
     Raises:
-        UserError: a file, method, field, data set or number does not fit; nothing was run then.
+        UserError: a file, method, field, data set or number cannot be used.
     """
     base = _base_recipe(options)
     output = base.values.pop("output", None)
@@ -148,10 +148,14 @@ def make_plan(options: CompareOptions) -> Plan:
 
 
 def find_method(name: str, variants: Mapping[str, dict[str, Any]]) -> Method:
-    """What a name after --methods means.
+    """Return the method that a name after --methods stands for.
+
+    Args:
+        name: byol, ladder, simsiam, random, STAGE.KIND, or the name of a variant.
+        variants: Variant -> the fields that it changes.
 
     Raises:
-        UserError: nothing has that name; the nearest one that exists is named.
+        UserError: there is no such method; the nearest name is suggested.
     """
     if name in variants:
         return Method(name, variants[name])
@@ -172,10 +176,13 @@ def find_method(name: str, variants: Mapping[str, dict[str, Any]]) -> Method:
 
 
 def read_variants(path: str) -> dict[str, dict[str, Any]]:
-    """Methods of a YAML file: name to the fields of the recipe that it changes, with their types.
+    """Read the methods of a YAML file.
+
+    Returns:
+        Name -> the fields of the recipe that the method changes, with their declared types.
 
     Raises:
-        UserError: the file is no such mapping, a field does not exist, or a name is taken or no file name.
+        UserError: the file holds no such mapping, a field does not exist, or a name is taken or cannot be a folder's.
     """
     listed, _ = read_mapping(path, "variants")
     if not listed:
@@ -193,18 +200,19 @@ def read_variants(path: str) -> dict[str, dict[str, Any]]:
 
 
 def _base_recipe(options: CompareOptions) -> Recipe:
-    """The recipe with the command line's fields, as a recipe again; each method then changes some of it."""
+    """Return the recipe with the changes of the command line, to which each method adds its own."""
     recipe = read_recipe(options.recipe)
     for name in ("seed", "method"):
         if name in options.fields:
             raise UserError(f"--{name} has no meaning here: use --{name}s")
-    # Resolved as a Ladder, because the baselines drop the recipe's levels.
-    plain = {name: value for name, value in recipe.values.items() if name not in ("method", "seed")}
-    resolved = resolve(Recipe(recipe.name, recipe.text, plain, recipe.where), options.fields)
+    # Without a method it is resolved as a Ladder; the baselines would drop the recipe's levels.
+    values = {name: value for name, value in recipe.values.items() if name not in ("method", "seed")}
+    resolved = resolve(Recipe(recipe.name, recipe.text, values, recipe.where), options.fields)
     return Recipe(recipe.name, recipe.text, dict(resolved.values), recipe.where)
 
 
 def _baseline_first(methods: list[Method], asked: str | None) -> list[Method]:
+    """Move the baseline to the front: the method that was asked for, or byol, or the first one."""
     names = [method.name for method in methods]
     baseline = asked or ("byol" if "byol" in names else names[0])
     if baseline not in names:
@@ -213,6 +221,7 @@ def _baseline_first(methods: list[Method], asked: str | None) -> list[Method]:
 
 
 def _unique(values: list[Any], what: str) -> list[Any]:
+    """Return the values if none is given twice."""
     twice = [value for value in values if values.count(value) > 1]
     if twice:
         raise UserError(f"{what} {twice[0]} is given twice")

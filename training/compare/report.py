@@ -1,4 +1,4 @@
-"""comparison.json and comparison.md: one table of all tasks, and beside it what pretraining cost, and how fast."""
+"""comparison.json and comparison.md: the table of all tasks, the cost of pretraining, and how fast methods learn."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ..evaluation.report import file_name
 from ..files import write_text
 from .cells import write_compact
-from .fingerprints import plain
+from .fingerprints import json_value
 
 JSON_FILE, TABLE_FILE = "comparison.json", "comparison.md"
 _MISSING = "-"
@@ -18,14 +18,19 @@ def write_report(folder: Path, summary: dict[str, Any], figures: list[str]) -> N
     Args:
         folder: Of the comparison.
         summary: From `summarise_comparison`.
-        figures: Names of the pictures in figures/ that the text shows.
+        figures: File names in figures/ that the text shows.
     """
-    write_compact(folder / JSON_FILE, plain(summary))
+    write_compact(folder / JSON_FILE, json_value(summary))
     write_text(folder / TABLE_FILE, markdown(summary, figures))
 
 
 def markdown(summary: dict[str, Any], figures: list[str]) -> str:
-    """The whole comparison.md."""
+    """Return the text of comparison.md.
+
+    Args:
+        summary: From `summarise_comparison`.
+        figures: File names in figures/ that the text shows.
+    """
     seeds = ", ".join(str(seed) for seed in summary["seeds"])
     parts = [
         f"# {summary['recipe']}: {', '.join(summary['methods'])}",
@@ -53,23 +58,23 @@ def markdown(summary: dict[str, Any], figures: list[str]) -> str:
 
 
 def results_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the one table."""
+    """Return the heads and rows of the table of all tasks."""
     baseline, methods = summary["baseline"], summary["methods"]
     others = [name for name in methods if name != baseline]
     heads = ["task", "data set", "metric", *methods, *(f"{name} − {baseline}" for name in others)]
     rows = []
     for row in summary["rows"]:
-        figures = row["methods"]
+        scores = row["methods"]
         metric = f"**{row['metric']}**" if row["headline"] else row["metric"]
-        means = [_mean(figures[name], len(summary["seeds"])) for name in methods]
-        differences = [_difference(figures[name]["difference"]) for name in others]
+        means = [_mean(scores[name], len(summary["seeds"])) for name in methods]
+        differences = [_difference(scores[name]["difference"]) for name in others]
         dataset = f"{row['dataset']} (mean of {row['repeats']})" if "repeats" in row else row["dataset"]
         rows.append([_task(row), dataset, metric, *means, *differences])
     return heads, rows
 
 
 def pretraining_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of what the runs cost and how they ended."""
+    """Return the heads and rows of the table of what the runs cost and how they ended."""
     rows = []
     for name in summary["methods"]:
         runs = summary["pretraining"].get(name, {})
@@ -90,18 +95,18 @@ def pretraining_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str
 
 
 def reach_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the steps to the baseline's final accuracy: a row per method, a column per stage."""
+    """Return the heads and rows of the steps to the baseline's final accuracy, by method and stage."""
     names = list(dict.fromkeys(row["features"] for row in summary["steps_to_reach"]))
     rows = []
     for method in summary["methods"]:
-        found = {row["features"]: row for row in summary["steps_to_reach"] if row["method"] == method}
-        if found:
-            rows.append([method, *(_reach(found.get(name)) for name in names)])
+        by_stage = {row["features"]: row for row in summary["steps_to_reach"] if row["method"] == method}
+        if by_stage:
+            rows.append([method, *(_reach(by_stage.get(name)) for name in names)])
     return ["method", *names], rows
 
 
 def grid(heads: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table whose columns line up as plain text too."""
+    """Format a Markdown table whose columns are also aligned as plain text."""
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     lines = [heads, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -110,24 +115,26 @@ def grid(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def _task(row: dict[str, Any]) -> str:
-    """The task, with the evaluation's name where it was given one."""
+    """Name the task of a row, and the evaluation if the user gave it a name."""
     default = f"{row['task']}-{file_name(row['dataset'])}"
     return row["task"] if row["evaluation"] == default else f"{row['task']} ({row['evaluation']})"
 
 
-def _mean(figures: dict[str, Any], seeds: int) -> str:
-    if figures["count"] == 0:
-        return "collapsed" if figures["collapsed"] else _MISSING
-    text = f"{100 * figures['mean']:.1f}"
-    if figures["std"] is not None:
-        text += f" ± {100 * figures['std']:.1f}"
-    notes = [f"n={figures['count']}"] if figures["count"] < seeds else []
-    if figures["collapsed"]:
-        notes.append(f"{len(figures['collapsed'])} collapsed")
+def _mean(scores: dict[str, Any], seeds: int) -> str:
+    """Format mean and standard deviation in points, with the number of seeds if some are missing."""
+    if scores["count"] == 0:
+        return "collapsed" if scores["collapsed"] else _MISSING
+    text = f"{100 * scores['mean']:.1f}"
+    if scores["std"] is not None:
+        text += f" ± {100 * scores['std']:.1f}"
+    notes = [f"n={scores['count']}"] if scores["count"] < seeds else []
+    if scores["collapsed"]:
+        notes.append(f"{len(scores['collapsed'])} collapsed")
     return text + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _difference(difference: dict[str, Any]) -> str:
+    """Format a difference and its interval in points."""
     if difference["mean"] is None:
         return _MISSING
     text = f"{100 * difference['mean']:+.1f}"
@@ -137,6 +144,7 @@ def _difference(difference: dict[str, Any]) -> str:
 
 
 def _reach(row: dict[str, Any] | None) -> str:
+    """Format a share of the baseline's steps (and seconds), or how many seeds reached its accuracy."""
     if row is None:
         return _MISSING
     if row["mean"] is None:
@@ -146,6 +154,7 @@ def _reach(row: dict[str, Any] | None) -> str:
 
 
 def _average(runs: dict[str, dict[str, Any]], name: str) -> str:
+    """Format the average of a number that the runs recorded."""
     known = [run[name] for run in runs.values() if run.get(name) is not None]
     return f"{sum(known) / len(known):.0f}" if known else _MISSING
 

@@ -1,4 +1,4 @@
-"""The cells of a plan, read back."""
+"""Reading the cells of a plan."""
 
 import hashlib
 import json
@@ -12,37 +12,37 @@ from .plan import Method, Plan
 
 
 def read_pretrain(plan: Plan, method: Method, seed: int) -> dict[str, Any] | None:
-    """The cell of a pretraining, or None."""
+    """Read the cell of a pretraining, or return None if there is none yet."""
     fingerprint = plan.fingerprint(method, seed)
     return Cells(plan.folder, plan.redo).read(method.name, seed, PRETRAIN, fingerprint, run_defaults())
 
 
 def evaluation_fingerprint(plan: Plan, method: Method, seed: int, evaluation: Evaluation) -> dict[str, Any]:
-    """All that decides an evaluation's figures, with the weights as a short hash of what decides them."""
+    """Return everything that decides an evaluation's result; a short hash stands for the weights."""
     return {**evaluation.fingerprint(), "pretraining": _weights(plan, method, seed)}
 
 
 def read_evaluation(plan: Plan, method: Method, seed: int, evaluation: Evaluation) -> dict[str, Any] | None:
-    """The cell of an evaluation, or None."""
+    """Read the cell of an evaluation, or return None if there is none yet."""
     fingerprint = evaluation_fingerprint(plan, method, seed, evaluation)
     return Cells(plan.folder, plan.redo).read(method.name, seed, evaluation.key, fingerprint, evaluation.defaults())
 
 
 def gradients_fingerprint(plan: Plan, method: Method, seed: int) -> dict[str, Any]:
-    """All that decides the gradient shares."""
+    """Return everything that decides the gradient shares."""
     from .gradients import BATCHES, IMAGES
 
     return {"batches": BATCHES, "images": IMAGES, "pretraining": _weights(plan, method, seed)}
 
 
 def read_gradients(plan: Plan, method: Method, seed: int) -> dict[str, Any] | None:
-    """The cell of the gradient shares, or None."""
+    """Read the cell of the gradient shares, or return None if there is none yet."""
     fingerprint = gradients_fingerprint(plan, method, seed)
     return Cells(plan.folder, plan.redo).read(method.name, seed, GRADIENTS, fingerprint)
 
 
 def read_point(plan: Plan, method: Method, point: Point) -> dict[str, Any] | None:
-    """The cell of a short run, or None."""
+    """Read the cell of a short run, or return None if there is none yet."""
     grid = plan.stability
     recipe = plan.recipe(method, grid.seed, point.key, **grid.changes(point))
     return Cells(plan.folder, plan.redo).read(
@@ -51,14 +51,14 @@ def read_point(plan: Plan, method: Method, point: Point) -> dict[str, Any] | Non
 
 
 def _weights(plan: Plan, method: Method, seed: int) -> str:
-    """A short hash of what decides a run's weights, by its cell where that is there."""
+    """Hash the fingerprint of a run's weights, as saved in its cell if there is one."""
     cell = read_pretrain(plan, method, seed)
     fields = cell["fingerprint"] if cell else plan.fingerprint(method, seed)
     return hashlib.sha256(json.dumps(_as_floats(fields), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _as_floats(value: Any) -> Any:
-    """A weight written 1 is the weight 1.0."""
+    """Convert whole numbers to floats, so that a level weight of 1 and one of 1.0 have the same hash."""
     if isinstance(value, dict):
         return {name: _as_floats(entry) for name, entry in value.items()}
     if isinstance(value, list):

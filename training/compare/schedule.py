@@ -1,4 +1,4 @@
-"""What is run when: one unit after the other in this process, or several at once, each in a process of its own."""
+"""Running work items: one after the other in this process, or several at once in processes of their own."""
 
 import multiprocessing
 import os
@@ -10,49 +10,50 @@ from concurrent.futures.process import BrokenProcessPool
 
 from ..errors import UserError
 from .plan import Plan
-from .work import Unit, run_unit
+from .work import WorkItem, do_work
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _WATCH_SECONDS = 2.0
 
 
-def run_all(plan: Plan, units: list[Unit], jobs: int, after: Callable[[], None]) -> None:
-    """Do the work of all units, in their order.
+def run_all(plan: Plan, items: list[WorkItem], jobs: int, after: Callable[[], None]) -> None:
+    """Do all work items, in their order.
 
     Args:
         plan: The comparison.
-        units: Those that have something missing.
-        jobs: Units at the same time; 1 works in this process.
-        after: Called whenever a unit is done.
+        items: Work items with missing cells.
+        jobs: Number of items at the same time; 1 works in this process.
+        after: Called whenever an item is done.
 
     Raises:
-        UserError: a unit cannot be done; those that run at the same time are ended too.
+        UserError: an item cannot be done. Those that run at the same time are ended too.
     """
     if jobs == 1:
-        for unit in units:
-            run_unit(plan, unit)
+        for item in items:
+            do_work(plan, item)
             after()
         return
     plan.threads = max(1, cores() // jobs)
     earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    # Read by the maths libraries when the new processes load them.
+    # The maths libraries read these variables when the new processes load them.
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(plan.threads)))
     try:
-        _run_in_processes(plan, units, jobs, after)
+        _run_in_processes(plan, items, jobs, after)
     finally:
         for name, value in earlier.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_in_processes(plan: Plan, units: list[Unit], jobs: int, after: Callable[[], None]) -> None:
+def _run_in_processes(plan: Plan, items: list[WorkItem], jobs: int, after: Callable[[], None]) -> None:
+    """Do the work items in a pool of processes, which are ended at the first error."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(units)), mp_context=context, initializer=_start_worker, initargs=(plan,))
-    pending: set[Future] = {pool.submit(run_unit, plan, unit) for unit in units}
+    pool = ProcessPoolExecutor(min(jobs, len(items)), mp_context=context, initializer=_start_worker, initargs=(plan,))
+    pending: set[Future] = {pool.submit(do_work, plan, item) for item in items}
     try:
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -61,7 +62,7 @@ def _run_in_processes(plan: Plan, units: list[Unit], jobs: int, after: Callable[
                 after()
     except BrokenProcessPool as error:
         raise UserError(
-            "a process of the comparison was ended from outside (out of memory?); the same command goes on from here"
+            "a process of the comparison was ended from outside (out of memory?); the same command continues from here"
         ) from error
     except BaseException:
         for process in multiprocessing.active_children():
@@ -72,7 +73,7 @@ def _run_in_processes(plan: Plan, units: list[Unit], jobs: int, after: Callable[
 
 
 def _start_worker(plan: Plan) -> None:
-    """Take a share of the cores, and end when the process that started this one is gone."""
+    """Limit this process to its share of the cores, and end it when its parent process has ended."""
     import cv2
     import torch
 

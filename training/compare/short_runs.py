@@ -1,4 +1,4 @@
-"""Short runs over learning rates and batch sizes: where does training collapse, and how good is it elsewhere?"""
+"""Short runs over learning rates and batch sizes: where training collapses, and how well it works elsewhere."""
 
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def run_point(plan: "Plan", method: "Method", point: Point) -> dict[str, Any]:
-    """Make one short run and its cell; nothing else of the run stays.
+    """Make one short run, write its cell, and delete the rest of the run.
 
     Returns:
         The cell's content.
@@ -23,7 +23,7 @@ def run_point(plan: "Plan", method: "Method", point: Point) -> dict[str, Any]:
     grid = plan.stability
     recipe = plan.recipe(method, grid.seed, point.key, **grid.changes(point))
     folder = plan.run_folder(method.name, point.key)
-    # A run that was cut off has no checkpoint to go on from.
+    # An interrupted short run has no checkpoint to continue from.
     shutil.rmtree(folder, ignore_errors=True)
     run = pretrain_quietly(recipe, folder)
     content = {
@@ -39,24 +39,24 @@ def run_point(plan: "Plan", method: "Method", point: Point) -> dict[str, Any]:
 
 
 def threshold(recipe: ResolvedRecipe) -> float:
-    """Spread of projections below which a level counts as collapsed."""
+    """Return the spread of projections below which a level counts as collapsed."""
     from ..config.options import TrainingOptions
 
     return float(recipe.values.get("collapse_threshold") or TrainingOptions().collapse_threshold)
 
 
 def verdict(log: list[dict[str, Any]], status: str, limit: float) -> dict[str, Any]:
-    """What became of a short run, from its log.
+    """Judge a short run by its log.
 
     Args:
         log: transformers' `log_history`.
-        status: "finished", or the run was stopped.
-        limit: Spread below which a level has collapsed.
+        status: "finished", or another word if the run was stopped.
+        limit: Spread of projections below which a level has collapsed.
 
     Returns:
-        "knn": stage (and "all") to accuracy at the end; "std": level to its spread at the end; "min_std": the least
-        of any level at any look after training began; "collapsed": a level ended below the limit, or the run was
-        stopped.
+        "knn": stage (or "all") -> accuracy at the end; "std": level -> spread at the end; "min_std": the smallest
+        spread of any level at any monitored step but the first; "collapsed": whether a level ended below the limit or
+        the run was stopped.
     """
     looks = [entry for entry in log if any(str(key).startswith("std/") for key in entry) and entry.get("step", 0) > 0]
     last = looks[-1] if looks else {}

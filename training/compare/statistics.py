@@ -1,4 +1,4 @@
-"""Means over seeds, paired differences with their intervals, and the steps it takes to reach an accuracy."""
+"""Means over seeds, paired differences with intervals, and the steps needed to reach an accuracy."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation (n - 1) of `count` values; deviation None of fewer than two."""
+    """Mean and sample standard deviation (n - 1) of `count` values; the deviation of fewer than two is None."""
 
     mean: float | None
     std: float | None
@@ -18,12 +18,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean difference over the seeds that both methods have, and the ends of its t-interval.
+    """Mean difference over the seeds that both methods have, and its t-interval.
 
     Attributes:
-        mean: None without a common seed.
-        low: None with fewer than two common seeds; `high` likewise.
-        count: Common seeds.
+        mean: Mean difference; None without a common seed.
+        low: Lower end of the interval; None with fewer than two common seeds.
+        high: Upper end of the interval; None with fewer than two common seeds.
+        count: Number of common seeds.
         values: The difference of each seed.
     """
 
@@ -35,7 +36,7 @@ class Paired:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean and spread of one method's values."""
+    """Compute the mean and the standard deviation of one method's values."""
     count = len(values)
     if count == 0:
         return Summary(None, None, 0)
@@ -46,34 +47,37 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired:
-    """Method minus baseline, seed by seed, with the 95 % t-interval of the mean.
+    """Compute the difference of a method to the baseline, seed by seed, with the 95 % t-interval of its mean.
 
     Args:
-        values: Seed to the method's value.
-        baseline: Seed to the baseline's.
+        values: Seed -> value of the method.
+        baseline: Seed -> value of the baseline.
     """
     differences = [values[seed] - baseline[seed] for seed in sorted(values) if seed in baseline]
-    found = summarise(differences)
-    if found.std is None:
-        return Paired(found.mean, None, None, found.count, tuple(differences))
-    half = t_quantile((1 + CONFIDENCE) / 2, found.count - 1) * found.std / math.sqrt(found.count)
-    return Paired(found.mean, found.mean - half, found.mean + half, found.count, tuple(differences))
+    summary = summarise(differences)
+    if summary.std is None:
+        return Paired(summary.mean, None, None, summary.count, tuple(differences))
+    half = t_quantile((1 + CONFIDENCE) / 2, summary.count - 1) * summary.std / math.sqrt(summary.count)
+    return Paired(summary.mean, summary.mean - half, summary.mean + half, summary.count, tuple(differences))
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution."""
+    """Return a quantile of Student's t distribution."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))
 
 
 def steps_to_reach(steps: Sequence[float], values: Sequence[float | None], goal: float) -> float | None:
-    """The step at which a curve first reaches a value, straight between two looks; None if it never does.
+    """Find the step at which a curve first reaches a value, with linear interpolation between two points.
 
     Args:
-        steps: Of the looks, rising.
-        values: At the looks.
-        goal: The value.
+        steps: Steps of the points, rising.
+        values: Values of the points; None is skipped.
+        goal: The value to reach.
+
+    Returns:
+        The step, or None if the curve never reaches the value.
     """
     before: tuple[float, float] | None = None
     for step, value in zip(steps, values, strict=True):

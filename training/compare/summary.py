@@ -1,18 +1,18 @@
-"""From cells to the rows of the table: mean and spread of each method, and its paired difference to the baseline."""
+"""From cells to the rows of the table: each method's mean and deviation, and its paired difference to the baseline."""
 
 from dataclasses import asdict
 from typing import Any
 
 from .cells import DONE
 from .fingerprints import data_name
-from .metrics import figures_of, headline_of
+from .metrics import headline_metric, metrics_of
 from .plan import Plan
 from .results import read_evaluation, read_gradients, read_point, read_pretrain
 from .statistics import paired_difference, steps_to_reach, summarise
 
 
 def summarise_comparison(plan: Plan) -> dict[str, Any]:
-    """All that the cells say, as comparison.json holds it; what is not there yet is left out.
+    """Summarise all cells, as comparison.json holds them. Missing cells are left out.
 
     Returns:
         "rows", "pretraining", "steps_to_reach", "curves", "gradients", "stability", and what was compared.
@@ -55,33 +55,37 @@ def summarise_comparison(plan: Plan) -> dict[str, Any]:
 
 
 def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per evaluation and metric: task, dataset, metric, headline, and per method values, mean, std, difference.
+    """Make one row per evaluation and metric: task, data set, metric, and each method's values, mean and difference.
 
-    The value of a seed is the mean over an evaluation's repeats, and is there when all of them are. A method's
-    "collapsed" lists the seeds without a figure because the run or its evaluation was stopped.
+    The value of a seed is the mean over the evaluation's repeats; it is missing until all repeats are done. A method's
+    "collapsed" lists the seeds that have no value because the run or its evaluation was stopped.
+
+    Args:
+        plan: The comparison.
+        pretrain: (method, seed) -> cell of the pretraining.
     """
     rows = []
     for evaluation in plan.evaluations:
         if evaluation.repeat:
             continue
         repeats = [other for other in plan.evaluations if other.row == evaluation.row]
-        found: dict[str, dict[int, dict[str, float | None]]] = {}
+        scores: dict[str, dict[int, dict[str, float | None]]] = {}
         failed: dict[str, list[int]] = {}
         for method in plan.methods:
-            found[method.name], failed[method.name] = {}, []
+            scores[method.name], failed[method.name] = {}, []
             for seed in plan.seeds:
                 cells = [read_evaluation(plan, method, seed, other) for other in repeats]
                 if all(cell is not None and cell["status"] == DONE for cell in cells):
-                    found[method.name][seed] = _mean_figures([figures_of(cell) for cell in cells])
+                    scores[method.name][seed] = _mean_metrics([metrics_of(cell) for cell in cells])
                 elif any(cell is not None and cell["status"] != DONE for cell in cells) or (
                     pretrain.get((method.name, seed), {}).get("status", DONE) != DONE
                 ):
                     failed[method.name].append(seed)
-        metrics = list(dict.fromkeys(name for seeds in found.values() for row in seeds.values() for name in row))
+        metrics = list(dict.fromkeys(name for seeds in scores.values() for row in seeds.values() for name in row))
         for metric in metrics:
             values = {
                 name: {seed: row[metric] for seed, row in seeds.items() if row.get(metric) is not None}
-                for name, seeds in found.items()
+                for name, seeds in scores.items()
             }
             rows.append(
                 {
@@ -90,9 +94,9 @@ def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]])
                     "dataset": data_name(evaluation.dataset),
                     **({"repeats": len(repeats)} if len(repeats) > 1 else {}),
                     "metric": metric,
-                    "headline": metric == headline_of(metrics),
+                    "headline": metric == headline_metric(metrics),
                     "methods": {
-                        method.name: _method_figures(plan, values, method.name, failed[method.name])
+                        method.name: _method_scores(plan, values, method.name, failed[method.name])
                         for method in plan.methods
                     },
                 }
@@ -100,8 +104,8 @@ def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]])
     return rows
 
 
-def _mean_figures(repeats: list[dict[str, float | None]]) -> dict[str, float | None]:
-    """Each metric's mean over repeats; None where one of them has no figure."""
+def _mean_metrics(repeats: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Average each metric over repeats; None if one of them has no value."""
     return {
         name: None if any(row[name] is None for row in repeats) else sum(row[name] for row in repeats) / len(repeats)
         for name in repeats[0]
@@ -109,13 +113,17 @@ def _mean_figures(repeats: list[dict[str, float | None]]) -> dict[str, float | N
 
 
 def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Steps until a method's monitored kNN reaches the baseline's at its end, divided by the baseline's steps.
+    """Compute when a method reaches the baseline's final kNN accuracy, as a share of the baseline's steps.
+
+    Args:
+        plan: The comparison.
+        pretrain: (method, seed) -> cell of the pretraining.
 
     Returns:
-        One row per stage and method: "ratio" (seed to ratio, None where it is not reached), "mean" (None unless every
-        seed reaches it), "reached" (number of seeds), "mean_curve" (when the mean over seeds reaches the end of the
-        baseline's mean; None if never), "wall_clock" (the ratios with seconds in place of steps). The baseline's own
-        row says when it first had what it has at the end.
+        One row per stage and method: "ratio" (seed -> share, None if never reached), "mean" (None unless every seed
+        reaches it), "reached" (number of seeds that do), "mean_curve" (the share at which the mean over seeds reaches
+        the end of the baseline's mean, or None), "wall_clock" (as "ratio", in seconds instead of steps). The
+        baseline's own row says when it first had its final accuracy.
     """
     rows = []
     reference = {
@@ -158,6 +166,7 @@ def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> l
 
 
 def _mean_curve_ratio(curve: dict[str, list[Any]] | None, baseline: dict[str, list[Any]]) -> float | None:
+    """Return the share of the baseline's steps at which a mean curve reaches the end of the baseline's."""
     if not curve or not curve["mean"] or not baseline["mean"]:
         return None
     step = steps_to_reach(curve["step"], curve["mean"], baseline["mean"][-1])
@@ -165,58 +174,60 @@ def _mean_curve_ratio(curve: dict[str, list[Any]] | None, baseline: dict[str, li
 
 
 def mean_curves(cells: list[dict[str, Any] | None], group: str) -> dict[str, dict[str, list[float | None]]]:
-    """A method's curves over the steps that all its finished runs have.
+    """Average a method's curves over seeds, at the steps that all its finished runs have.
 
     Args:
-        cells: Of its pretraining, one per seed; those that are missing or were stopped do not count.
+        cells: Its pretraining cells, one per seed. Missing and stopped runs are skipped.
         group: "knn", "loss" or "std".
 
     Returns:
-        Stage or level to {"step", "mean", "std"}; std is None with one seed.
+        Stage or level -> {"step", "mean", "std"}; std holds None if there is one seed.
     """
     logs = [cell["log"][group] for cell in cells if cell and cell["status"] == DONE and cell["log"].get(group)]
     if not logs:
         return {}
     steps = [step for step in logs[0]["step"] if all(step in log["step"] for log in logs)]
-    found = {}
+    curves = {}
     for name in logs[0]:
         if name == "step" or any(name not in log for log in logs):
             continue
         at = [dict(zip(log["step"], log[name], strict=True)) for log in logs]
         known = [step for step in steps if all(values[step] is not None for values in at)]
         points = [summarise([values[step] for values in at]) for step in known]
-        found[name] = {"step": known, "mean": [p.mean for p in points], "std": [p.std for p in points]}
-    return found
+        curves[name] = {"step": known, "mean": [p.mean for p in points], "std": [p.std for p in points]}
+    return curves
 
 
-def _method_figures(plan: Plan, values: dict[str, dict[int, float]], name: str, failed: list[int]) -> dict[str, Any]:
+def _method_scores(plan: Plan, values: dict[str, dict[int, float]], name: str, failed: list[int]) -> dict[str, Any]:
+    """Summarise one metric of a method over seeds, with its difference to the baseline."""
     summary = summarise([values[name][seed] for seed in plan.seeds if seed in values[name]])
-    figures: dict[str, Any] = {
+    scores: dict[str, Any] = {
         "values": {str(seed): value for seed, value in values[name].items()},
         **asdict(summary),
         "collapsed": failed,
     }
     if name != plan.baseline.name:
         difference = asdict(paired_difference(values[name], values[plan.baseline.name]))
-        figures["difference"] = {key: value for key, value in difference.items() if key != "values"}
-    return figures
+        scores["difference"] = {key: value for key, value in difference.items() if key != "values"}
+    return scores
 
 
 def _gradients(plan: Plan) -> dict[str, Any]:
-    """Per method, the levels' shares in each stage's gradient, meaned over seeds, at start and end."""
-    found: dict[str, Any] = {}
+    """Average each level's share in each stage's gradient over seeds, for every method, at start and end."""
+    gradients: dict[str, Any] = {}
     for method in plan.methods:
         cells = [read_gradients(plan, method, seed) for seed in plan.seeds if method.trained and plan.gradients]
         cells = [cell for cell in cells if cell]
         if cells:
-            found[method.name] = {
+            gradients[method.name] = {
                 when: _mean_shares([cell[when]["share"] for cell in cells]) for when in ("start", "end")
             }
-            found[method.name]["seeds"] = len(cells)
-    return found
+            gradients[method.name]["seeds"] = len(cells)
+    return gradients
 
 
 def _mean_shares(shares: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Average stage -> level -> share over seeds."""
     return {
         stage: {level: sum(share[stage][level] for share in shares) / len(shares) for level in row}
         for stage, row in shares[0].items()
@@ -224,7 +235,7 @@ def _mean_shares(shares: list[dict[str, dict[str, float]]]) -> dict[str, dict[st
 
 
 def _stability(plan: Plan) -> dict[str, Any]:
-    """Per method, the short runs, without their logs."""
+    """List the short runs of every method, without their logs."""
     if plan.stability is None:
         return {}
     names = ("learning_rate", "batch_size", "status", "collapsed", "min_std", "knn", "std")
@@ -241,5 +252,6 @@ def _stability(plan: Plan) -> dict[str, Any]:
 
 
 def _mean_of_all(values: dict[int, float | None]) -> float | None:
+    """Average the values of all seeds; None if one of them is missing."""
     known = [value for value in values.values() if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -1,4 +1,4 @@
-"""Pretraining as a cell: the run itself, and of its log what figures need."""
+"""The cell of a pretraining: the run itself, and the part of its log that the figures need."""
 
 import contextlib
 import json
@@ -26,10 +26,10 @@ GROUPS = ("loss", "batch_std", "knn", "std", "rank")
 
 
 def pretrain_quietly(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
-    """Run a recipe to its end, from where it stands; a run that must stop is an outcome like another.
+    """Run a recipe to its end, or continue it. A run that is stopped, e.g. by a collapse, is no error here.
 
     Args:
-        recipe: Its output is `folder`.
+        recipe: Of the run; its output is `folder`.
         folder: Of the run.
 
     Returns:
@@ -78,10 +78,13 @@ def make_training_cell(plan: "Plan", method: "Method", seed: int) -> dict[str, A
 
 
 def ensure_weights(plan: "Plan", method: "Method", seed: int) -> bool:
-    """Have the weights of a run whose cell is there, pretraining again where they are gone.
+    """Make sure that the weights of a run with a cell exist; pretrain again if they were deleted.
 
     Returns:
-        Whether it had to be pretrained again.
+        Whether the network was pretrained again.
+
+    Raises:
+        TrainingStopped: this time the run was stopped.
     """
     folder = plan.run_folder(method.name, f"seed-{seed}")
     if has_weights(plan, method, seed):
@@ -97,7 +100,7 @@ def ensure_weights(plan: "Plan", method: "Method", seed: int) -> bool:
 
 
 def has_weights(plan: "Plan", method: "Method", seed: int) -> bool:
-    """Whether the weights of a finished run lie in its folder."""
+    """Tell whether a run's folder holds the weights of the finished run."""
     folder = plan.run_folder(method.name, f"seed-{seed}")
     if not (folder / "config.json").is_file():
         return False
@@ -107,7 +110,7 @@ def has_weights(plan: "Plan", method: "Method", seed: int) -> bool:
 
 
 def write_untrained(recipe: ResolvedRecipe, folder: Path) -> None:
-    """The network as a run of this recipe finds it at its start, as evaluations read it."""
+    """Write the untrained network with which a run of this recipe starts, in the form that evaluations read."""
     from transformers import set_seed
 
     from modeling_ladder import save_native_backbone
@@ -120,18 +123,23 @@ def write_untrained(recipe: ResolvedRecipe, folder: Path) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove a finished run's checkpoint-N folders; the final weights and `pretraining/` stay."""
+    """Remove a finished run's checkpoint-N folders, but not the final weights and `pretraining/`."""
     if (folder / PRETRAINING / "config.json").is_file():
         for checkpoint in list_checkpoints(folder):
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def thinned_log(log: list[dict[str, Any]]) -> dict[str, dict[str, list[float | None]]]:
-    """A log as columns: "loss", "batch_std", "knn", "std", "rank", each {"step": [...], NAME: [...]}.
+    """Convert a log to columns, with fewer points.
+
+    Losses are thinned evenly to about `LOG_POINTS` steps that include the last one. Values measured on held-out images
+    are all kept.
 
     Args:
-        log: transformers' `log_history`. Losses are thinned evenly to about `LOG_POINTS` steps, the last one
-            kept; looks at held-out images are all kept.
+        log: transformers' `log_history`.
+
+    Returns:
+        "loss", "batch_std", "knn", "std" and "rank", as far as they were logged, each {"step": [...], NAME: [...]}.
     """
     columns: dict[str, dict[str, list[float | None]]] = {}
     for group in GROUPS:
@@ -153,18 +161,19 @@ def thinned_log(log: list[dict[str, Any]]) -> dict[str, dict[str, list[float | N
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """Sorts stage2 before stage10, and all stages together after each of them."""
+    """Return a sort key that puts stage2 before stage10, and "all" after every stage."""
     parts = re.split(r"(\d+)", name)
     last = [(1, "")] if name.endswith("/all") else [(0, "")]
     return last + [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _log_history(path: Path) -> list[dict[str, Any]]:
+    """Read the log of a run; empty if there is none."""
     return json.loads(path.read_text(encoding="utf-8"))["log_history"] if path.is_file() else []
 
 
 def _is_another_run(folder: Path, recipe: ResolvedRecipe) -> bool:
-    """Whether a folder holds the run of another recipe; how a path to the same data is written is no difference."""
+    """Tell whether a folder holds the run of another recipe. Different paths to the same data do not count."""
     run = RunRecord.read(folder)
     if run is None:
         return False
@@ -175,5 +184,6 @@ def _is_another_run(folder: Path, recipe: ResolvedRecipe) -> bool:
 
 
 def _data_paths(recipe: ResolvedRecipe) -> list[str]:
+    """List the recipe's data sets that may be paths."""
     names = recipe.data.dataset
     return [name for name in ([names] if isinstance(names, str) else names or []) if "/" in name]

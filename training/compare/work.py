@@ -1,4 +1,4 @@
-"""The work of one method and one seed: pretraining, evaluations, gradient shares; what is done is not redone."""
+"""The work of one method and one seed: pretraining, evaluations, gradient shares. What is done is not repeated."""
 
 import contextlib
 import time
@@ -28,13 +28,13 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What one process does in one go.
+class WorkItem:
+    """The work that one process does without interruption.
 
     Attributes:
-        method: Name of a method.
-        seed: Its seed.
-        point: A short run of the stability grid; None for the whole of the method's work at that seed.
+        method: Name of the method.
+        seed: Seed of the run.
+        point: A short run of the stability grid, or None for all other work of the method with this seed.
     """
 
     method: str
@@ -45,95 +45,102 @@ class Unit:
         return f"{self.method} seed {self.seed}" + (f" {self.point.key}" if self.point else "")
 
 
-def units_of(plan: Plan) -> list[Unit]:
-    """All work in its order: seed by seed, so that differences are paired early; short runs last."""
-    units = [Unit(method.name, seed) for seed in plan.seeds for method in plan.methods]
+def work_items(plan: Plan) -> list[WorkItem]:
+    """List all work in its order: seed by seed, so that differences can be paired early, and short runs last."""
+    items = [WorkItem(method.name, seed) for seed in plan.seeds for method in plan.methods]
     if plan.stability:
         trained = [method for method in plan.methods if method.trained]
-        units += [
-            Unit(method.name, plan.stability.seed, point) for point in plan.stability.points for method in trained
+        items += [
+            WorkItem(method.name, plan.stability.seed, point) for point in plan.stability.points for method in trained
         ]
-    return units
+    return items
 
 
-def missing_work(plan: Plan, unit: Unit) -> list[str]:
-    """Names of a unit's cells that are not there.
+def missing_cells(plan: Plan, item: WorkItem) -> list[str]:
+    """List the names of the cells that a work item has yet to make.
 
     Raises:
-        UserError: a cell was made by other settings.
+        UserError: a cell was made with other settings.
     """
-    method = plan.method(unit.method)
-    if unit.point:
-        return [] if read_point(plan, method, unit.point) else [unit.point.key]
-    pretrain = read_pretrain(plan, method, unit.seed)
+    method = plan.method(item.method)
+    if item.point:
+        return [] if read_point(plan, method, item.point) else [item.point.key]
+    pretrain = read_pretrain(plan, method, item.seed)
     missing = [] if pretrain else [PRETRAIN]
-    evaluations = [item.key for item in plan.evaluations if not read_evaluation(plan, method, unit.seed, item)]
+    evaluations = [other.key for other in plan.evaluations if not read_evaluation(plan, method, item.seed, other)]
     if pretrain and pretrain["status"] != DONE:
         return []
     missing += evaluations
-    if plan.gradients and method.trained and not read_gradients(plan, method, unit.seed):
-        # Pretraining again for the gradients alone is not worth it.
-        missing += [GRADIENTS] if missing or has_weights(plan, method, unit.seed) else []
+    if plan.gradients and method.trained and not read_gradients(plan, method, item.seed):
+        # Gradients alone are not worth pretraining again.
+        missing += [GRADIENTS] if missing or has_weights(plan, method, item.seed) else []
     return missing
 
 
-def run_unit(plan: Plan, unit: Unit, say: Say | None = None) -> None:
-    """Do what is missing of a unit, writing each cell as soon as it is done.
+def do_work(plan: Plan, item: WorkItem, say: Say | None = None) -> None:
+    """Do what is missing of a work item, and write each cell as soon as it is done.
 
     Args:
         plan: The comparison.
-        unit: Of `units_of(plan)`.
-        say: Takes a line of progress; default: prints it with the time.
+        item: One of `work_items(plan)`.
+        say: Called with each line of progress; default: print it with the time.
 
     Raises:
         UserError: the data or the recipe cannot be used.
     """
     say = say or say_with_time
-    missing, method = missing_work(plan, unit), plan.method(unit.method)
+    missing, method = missing_cells(plan, item), plan.method(item.method)
     if not missing:
         return
-    if unit.point:
-        with _told(say, f"{unit}") as told, output_to_log(plan, unit):
-            content = run_point(plan, method, unit.point)
+    if item.point:
+        with _told(say, f"{item}") as told, output_to_log(plan, item):
+            content = run_point(plan, method, item.point)
             told.append(_short_run_text(content))
         return
     pretrained_again = False
     if PRETRAIN in missing:
-        with _told(say, f"{unit} pretraining") as told, output_to_log(plan, unit):
-            pretrain = make_training_cell(plan, method, unit.seed)
+        with _told(say, f"{item} pretraining") as told, output_to_log(plan, item):
+            pretrain = make_training_cell(plan, method, item.seed)
             told.append(_pretrain_text(pretrain))
         if pretrain["status"] != DONE:
             return
     elif missing:
         try:
-            gone = method.trained and not has_weights(plan, method, unit.seed)
-            told = _told(say, f"{unit} pretraining again, its weights are gone") if gone else contextlib.nullcontext()
-            with told, output_to_log(plan, unit):
-                pretrained_again = ensure_weights(plan, method, unit.seed)
+            gone = method.trained and not has_weights(plan, method, item.seed)
+            told = _told(say, f"{item} pretraining again, its weights are gone") if gone else contextlib.nullcontext()
+            with told, output_to_log(plan, item):
+                pretrained_again = ensure_weights(plan, method, item.seed)
         except TrainingStopped as error:
-            say(f"{unit}: this time pretraining stopped ({error}); its missing evaluations stay missing")
+            say(f"{item}: this time pretraining stopped ({error}); its missing evaluations stay missing")
             return
     for evaluation in plan.evaluations:
         if evaluation.key in missing:
-            with _told(say, f"{unit} {evaluation.key}") as told, output_to_log(plan, unit):
-                content = make_evaluation_cell(plan, method, unit.seed, evaluation, pretrained_again)
+            with _told(say, f"{item} {evaluation.key}") as told, output_to_log(plan, item):
+                content = make_evaluation_cell(plan, method, item.seed, evaluation, pretrained_again)
                 told.append(_evaluation_text(content))
     if GRADIENTS in missing:
         from .gradients import gradient_shares
 
-        with _told(say, f"{unit} gradients"), output_to_log(plan, unit):
-            folder = plan.run_folder(method.name, f"seed-{unit.seed}")
-            content = gradient_shares(plan.recipe(method, unit.seed), folder)
-            fingerprint = gradients_fingerprint(plan, method, unit.seed)
-            Cells(plan.folder, plan.redo).write(method.name, unit.seed, GRADIENTS, fingerprint, content)
+        with _told(say, f"{item} gradients"), output_to_log(plan, item):
+            folder = plan.run_folder(method.name, f"seed-{item.seed}")
+            content = gradient_shares(plan.recipe(method, item.seed), folder)
+            fingerprint = gradients_fingerprint(plan, method, item.seed)
+            Cells(plan.folder, plan.redo).write(method.name, item.seed, GRADIENTS, fingerprint, content)
     if not plan.keep_weights:
-        remove_checkpoints(plan.run_folder(method.name, f"seed-{unit.seed}"))
+        remove_checkpoints(plan.run_folder(method.name, f"seed-{item.seed}"))
 
 
 def make_evaluation_cell(
     plan: Plan, method: Method, seed: int, evaluation: Evaluation, pretrained_again: bool = False
 ) -> dict[str, Any]:
     """Evaluate the weights of one run and write the cell.
+
+    Args:
+        plan: The comparison.
+        method: Of the run.
+        seed: Of the run.
+        evaluation: One of the plan's evaluations.
+        pretrained_again: Whether the weights are not those of the pretraining cell; the cell notes it.
 
     Returns:
         The cell's content.
@@ -171,14 +178,14 @@ def make_evaluation_cell(
 
 
 def say_with_time(text: str) -> None:
-    """Print a line of progress at once."""
+    """Print a line of progress with the time, without buffering."""
     print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
 
 
 @contextlib.contextmanager
-def output_to_log(plan: Plan, unit: Unit) -> Iterator[None]:
-    """Send what the work prints (steps, progress bars) to DIR/logs: the comparison's own lines stay readable."""
-    path = plan.folder / LOGS / f"{unit.method}-seed-{unit.seed}.log"
+def output_to_log(plan: Plan, item: WorkItem) -> Iterator[None]:
+    """Redirect what the work prints (steps, progress bars) to DIR/logs, so that the terminal stays readable."""
+    path = plan.folder / LOGS / f"{item.method}-seed-{item.seed}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
@@ -186,7 +193,7 @@ def output_to_log(plan: Plan, unit: Unit) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(say: Say, what: str) -> Iterator[list[str]]:
-    """Say that a piece of work starts, and when it is done its seconds and what was put in the list."""
+    """Say that a piece of work starts, and at its end the seconds it took and the texts that were put in the list."""
     say(f"{what} ...")
     started, results = time.monotonic(), []
     yield results
@@ -194,21 +201,24 @@ def _told(say: Say, what: str) -> Iterator[list[str]]:
 
 
 def _pretrain_text(cell: dict[str, Any]) -> str:
+    """Summarise a pretraining cell for the line of progress."""
     if cell["status"] != DONE:
         return f"{cell['status']}: {cell['reason']}"
     knn = cell["log"].get("knn", {})
-    figures = " ".join(f"{name} {values[-1]:.3f}" for name, values in knn.items() if name != "step")
-    return f"{cell['steps']} steps" + (f", kNN {figures}" if figures else "")
+    accuracies = " ".join(f"{name} {values[-1]:.3f}" for name, values in knn.items() if name != "step")
+    return f"{cell['steps']} steps" + (f", kNN {accuracies}" if accuracies else "")
 
 
 def _evaluation_text(cell: dict[str, Any]) -> str:
-    from .metrics import figures_of
+    """Summarise an evaluation cell for the line of progress."""
+    from .metrics import metrics_of
 
     if cell["status"] != DONE:
         return f"{cell['status']}: {cell['reason']}"
-    return " ".join(f"{name} {value:.3f}" for name, value in figures_of(cell).items() if value is not None)
+    return " ".join(f"{name} {value:.3f}" for name, value in metrics_of(cell).items() if value is not None)
 
 
 def _short_run_text(cell: dict[str, Any]) -> str:
-    figures = " ".join(f"{name} {value:.3f}" for name, value in cell["knn"].items())
-    return ("collapsed, " if cell["collapsed"] else "") + (f"kNN {figures}" if figures else cell["status"])
+    """Summarise the cell of a short run for the line of progress."""
+    accuracies = " ".join(f"{name} {value:.3f}" for name, value in cell["knn"].items())
+    return ("collapsed, " if cell["collapsed"] else "") + (f"kNN {accuracies}" if accuracies else cell["status"])
