@@ -1,4 +1,4 @@
-"""`ladder demo`: the whole package in a few minutes on two processor cores, on the embedded handwritten digits."""
+"""`ladder demo`: a tour of the package on the embedded handwritten digits, a few minutes on two processor cores."""
 
 import time
 from pathlib import Path
@@ -17,10 +17,13 @@ EXPORT = "exported"
 
 
 def demo(options: DemoOptions) -> int:
-    """Pretrain from nothing, evaluate each stage before and after, export, reload, and say where the files are.
+    """Pretrain, evaluate each stage before and after, export, reload, and print where the files are.
 
     Args:
         options: From the command line.
+
+    Returns:
+        The exit code 0.
 
     Raises:
         UserError: the folder belongs to another run.
@@ -50,9 +53,9 @@ def demo(options: DemoOptions) -> int:
     print(f"exported backbone, loaded again by transformers alone: largest difference {difference:.1e}")
     for path, what in (
         (folder, "native backbone, preprocessor and card (README.md)"),
-        (folder / "pretraining", "the whole checkpoint, to go on from"),
+        (folder / "pretraining", "the full checkpoint, to continue from"),
         (folder / EXPORT, "the exported backbone"),
-        (folder / "evaluation", "the figures as JSON"),
+        (folder / "evaluation", "the results as JSON"),
     ):
         print(f"  {path}: {what}")
     print(f"done in {time.monotonic() - started:.0f} s")
@@ -60,10 +63,13 @@ def demo(options: DemoOptions) -> int:
 
 
 def _export_and_reload(folder: Path) -> float:
-    """Export to transformers' format and load it with transformers' own class.
+    """Export to transformers' format, and load the result with transformers' own class.
 
     Returns:
-        Largest difference of the last stage's features from the online network's.
+        The largest difference between its features of the last stage and those of the online network.
+
+    Raises:
+        UserError: the features differ by more than rounding.
     """
     from transformers import AutoModel
 
@@ -84,7 +90,7 @@ def _export_and_reload(folder: Path) -> float:
 
 
 def _write_card_again(folder: Path) -> None:
-    """The card, now with the figures of the evaluation."""
+    """Write the card again, now with the results of the evaluation."""
     from ladder_model_cards import write_card
 
     write_card(folder)

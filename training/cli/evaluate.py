@@ -1,4 +1,4 @@
-"""`ladder evaluate`: calls a task's function, prints its table, and says where the JSON file is."""
+"""`ladder evaluate`: calls the function of a task and prints its table."""
 
 from pathlib import Path
 

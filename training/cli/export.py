@@ -6,7 +6,17 @@ from .options import ExportOptions
 
 
 def export_command(options: ExportOptions) -> int:
-    """Export as the command line asks, and print how to load the result."""
+    """Export as the command line asks, and print how to load the result.
+
+    Args:
+        options: From the command line.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: there is no such model, or it cannot be exported to the format.
+    """
     checkpoint, revision = options.checkpoint, options.revision
     if options.verify:
         checkpoint, revision = verified(checkpoint, revision), None

@@ -1,4 +1,4 @@
-"""What `ladder --help` prints besides the options themselves."""
+"""The text of `ladder --help` besides the commands and the options."""
 
 OVERVIEW = """usage: ladder COMMAND ...
 
@@ -20,7 +20,7 @@ PRETRAIN = """Pretrains a backbone. Every field of the recipe can be given here 
 and wins over it. The same command again goes on from the newest whole checkpoint in the output folder. On many GPUs:
 accelerate launch -m ladder_training pretrain RECIPE.yaml ..."""
 
-# Of transformers' TrainingArguments, written out so that --help need not import it.
+# Fields of transformers' TrainingArguments, written out here so that --help does not import transformers.
 COMMON_INHERITED = {
     "max_steps": "Optimizer steps; wins over num_train_epochs.",
     "num_train_epochs": "Passes over the images.",

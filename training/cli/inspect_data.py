@@ -1,4 +1,4 @@
-"""`ladder inspect`: prints what is in the data, and writes the report and a contact sheet of the views."""
+"""`ladder inspect`: prints what a data set holds, and writes the report and a contact sheet of the views."""
 
 import re
 from pathlib import Path
@@ -11,15 +11,19 @@ from .options import InspectOptions
 
 
 def inspect_command(options: InspectOptions) -> int:
-    """Look at the data sets of the command line, or of a recipe.
+    """Inspect the data sets of the command line, or of a recipe.
 
-    The views and the model that the input side is compared with are the recipe's, or without one the defaults.
+    Views, and the model whose speed the reading of images is compared with, are the recipe's; without a recipe, the
+    defaults.
 
     Args:
         options: From the command line.
 
+    Returns:
+        The exit code 0.
+
     Raises:
-        UserError: neither a data set nor a recipe is given, or the data cannot be used; nothing is written then.
+        UserError: neither a data set nor a recipe is given, or the data cannot be used. Then nothing is written.
     """
     from ..inspection.data import inspect_data
     from ..inspection.report import print_report
@@ -51,7 +55,7 @@ def inspect_command(options: InspectOptions) -> int:
 
 
 def _mixed_precision(arguments: dict[str, Any]) -> Any:
-    """The torch type of a recipe's mixed precision; None for none."""
+    """Return the torch type of a recipe's mixed precision, or None."""
     import torch
 
     if arguments.get("bf16"):

@@ -1,4 +1,4 @@
-"""Options of the command line, made from the dataclasses that declare them; nothing heavy is imported here."""
+"""The parser of the command line, made from dataclasses that declare options. Nothing heavy is imported here."""
 
 import argparse
 import typing
@@ -15,9 +15,13 @@ _SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0", "none", "n
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse with our spelling rules: `--max_steps` is `--max-steps`, `--no-streaming` is `--streaming false`.
+    """argparse with our spelling rules: `--max_steps` is `--max-steps`, and `--no-streaming` is `--streaming false`.
 
-    An error is a `UserError` of one line; an unknown option names the nearest one that exists.
+    An error is a `UserError` of one line. For an unknown option, it suggests the nearest one that exists.
+
+    Args:
+        usage: What the help shows after `usage:`.
+        description: The first paragraph of the help.
     """
 
     def __init__(self, usage: str, description: str) -> None:
@@ -34,12 +38,17 @@ class OptionParser(argparse.ArgumentParser):
         self._help_flags = {"help": "Show this text."}
 
     def error(self, message: str) -> NoReturn:
-        """Every mistake of the command line is the user's to mend."""
+        """Raise a `UserError`, where argparse would print the usage and exit."""
         command = " ".join(self.usage.split()[:2])
         raise UserError(f"{message} (see `{command} --help`)")
 
     def add_fields(self, title: str, declared: Fields) -> None:
-        """Add a group with one option per dataclass field."""
+        """Add a group with one option per dataclass field.
+
+        Args:
+            title: Heading of the group in the help.
+            declared: Name -> (type, dataclass field).
+        """
         group = self.add_argument_group(title)
         aliases = {field: alias for alias, field in ALIASES.items() if field in declared and alias not in declared}
         for name, (annotation, item) in declared.items():
@@ -54,32 +63,35 @@ class OptionParser(argparse.ArgumentParser):
                 self._declared[spelling] = (annotation, name)
 
     def add_flag(self, name: str, text: str) -> None:
-        """Add a flag that shows help and does nothing else."""
+        """Add a flag that shows help."""
         self._help_flags[name] = text
 
     def parse(self, words: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
         """Read the words of a command.
 
+        Args:
+            words: What was typed after the command's name.
+
         Returns:
-            Positional arguments by name, and for each option that was given its words.
+            Positional argument -> its word, and option -> the words after it, for those that were given.
 
         Raises:
-            UserError: an option does not exist, has no value, or a positional argument is missing or too many.
+            UserError: an option does not exist or has no value, or there are too few or too many positional arguments.
         """
-        found = vars(self.parse_args(self._normalised(words)))
+        parsed = vars(self.parse_args(self._normalised(words)))
         names = {name for _, name in self._declared.values()}
-        options = {name: _flat(value, self._annotation(name)) for name, value in found.items() if name in names}
-        return {name: value for name, value in found.items() if name not in names}, options
+        options = {name: _flat(value, self._annotation(name)) for name, value in parsed.items() if name in names}
+        return {name: value for name, value in parsed.items() if name not in names}, options
 
     def full_help(self) -> str:
-        """The help text, with the flags that show help at its end."""
+        """Format the help text, with the flags that show help at its end."""
         group = self.add_argument_group("help")
         for name, text in self._help_flags.items():
             group.add_argument(f"--{name}", action="store_true", help=text)
         return self.format_help()
 
     def unknown(self, words: Iterable[str]) -> list[str]:
-        """Names of the options among the words that were not declared."""
+        """List the options among the words that were not declared."""
         names = [_option_name(word) for word in words]
         return [name for name in names if name is not None and self._known(name) is None]
 
@@ -88,7 +100,7 @@ class OptionParser(argparse.ArgumentParser):
         raise unknown_name(name, [*self._declared, *self._help_flags], f"unknown option --{name}", dashes=True)
 
     def _known(self, name: str) -> tuple[str, str | None] | None:
-        """The declared spelling of an option, and "false" where it is a switch that is turned off."""
+        """Return an option's declared spelling, and "false" if it is a switch that is turned off; None if unknown."""
         if name in self._declared:
             return name, None
         positive = name.removeprefix("no_")
@@ -97,10 +109,11 @@ class OptionParser(argparse.ArgumentParser):
         return None
 
     def _annotation(self, name: str) -> Any:
+        """Return the type of a field."""
         return next(annotation for annotation, field in self._declared.values() if field == name)
 
     def _normalised(self, words: list[str]) -> list[str]:
-        """The words with one spelling per option and `--name=value` wherever there is one value."""
+        """Rewrite the words with one spelling per option, and as `--name=value` if there is one value."""
         result, position = [], 0
         while position < len(words):
             word, position = words[position], position + 1
@@ -129,30 +142,30 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def _alias(aliases: Mapping[str, str], name: str) -> list[str]:
-    """The other name of a field, where it has one."""
+    """Return the other name of a field, if it has one."""
     return [aliases[name]] if name in aliases else []
 
 
 def _option_name(word: str) -> str | None:
-    """The name in `--name` or `--name=value` with underscores, or None for another word."""
+    """Return the name in `--name` or `--name=value`, with underscores; None for any other word."""
     if not word.startswith("--") or len(word) == 2:
         return None
     return word[2:].partition("=")[0].replace("-", "_")
 
 
 def _takes_one(annotation: Any) -> bool:
-    """Whether an option is one text or several: then each use of it gives one."""
+    """Tell whether an option is one text or a list of texts. Then each use of it gives one."""
     return str in typing.get_args(annotation)
 
 
 def _flat(value: list[Any], annotation: Any) -> list[str]:
-    """The words of an option that may have been given several times; of a single-valued one the last wins."""
+    """Join the words of an option that was given several times. The last word counts if it takes a single value."""
     words = [word for entry in value for word in (entry if isinstance(entry, list) else [entry])]
     return words if is_list(annotation) else words[-1:]
 
 
 def _metavar(annotation: Any) -> str:
-    """What stands for the value in the help."""
+    """Return what stands for the value in the help."""
     members = [annotation, *typing.get_args(annotation)]
     members += [inner for member in members if is_list(member) for inner in typing.get_args(member)]
     for kind, shown in ((float, "NUMBER"), (int, "N"), (bool, "[true|false]")):
@@ -162,7 +175,7 @@ def _metavar(annotation: Any) -> str:
 
 
 def _help(item: Field) -> str:
-    """The help of a field with its default, ready for argparse (which reads % as a format)."""
+    """Return the help of a field with its default, escaped for argparse (which reads % as a format)."""
     text = " ".join(str(item.metadata.get("help", "")).split())
     default = default_of(item)
     if default is not None and "default:" not in text.lower() and not isinstance(default, (list, dict)):

@@ -1,4 +1,4 @@
-"""`ladder card` and `ladder push`: ladder_model_cards reads the run's files, the command line only calls it."""
+"""`ladder card` and `ladder push`: thin calls of ladder_model_cards, which reads the run's files."""
 
 from ..errors import UserError
 from .options import CardOptions, PushOptions
@@ -6,6 +6,12 @@ from .options import CardOptions, PushOptions
 
 def card_command(options: CardOptions) -> int:
     """Write a run's card again.
+
+    Args:
+        options: From the command line.
+
+    Returns:
+        The exit code 0.
 
     Raises:
         UserError: the folder holds no finished run.
@@ -21,10 +27,16 @@ def card_command(options: CardOptions) -> int:
 
 
 def push_command(options: PushOptions) -> int:
-    """Publish a run.
+    """Publish a run on the Hub.
+
+    Args:
+        options: From the command line.
+
+    Returns:
+        The exit code 0.
 
     Raises:
-        UserError: the folder cannot be published, or the Hub refused it; says what to do next.
+        UserError: the folder cannot be published, or the Hub refused it. The message says what to do next.
     """
     from ladder_model_cards import CardError, PushError, push
 

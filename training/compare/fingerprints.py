@@ -89,11 +89,16 @@ def json_value(value: Any) -> Any:
     return value if isinstance(value, str | int | bool | type(None)) else str(value)
 
 
+def is_local(reference: str) -> bool:
+    """Tell whether a data set or model lies on this machine: it exists here, or its name can only be a path."""
+    return looks_like_path(reference) or Path(reference).expanduser().exists()
+
+
 def data_name(reference: str | list[str] | None) -> Any:
     """Return a data set's name without the path of this machine: the last part of a path, without its ending."""
     if reference is None or isinstance(reference, list):
         return reference and [data_name(entry) for entry in reference]
-    path = Path(reference).expanduser()
-    if not looks_like_path(reference) and not path.exists():
+    if not is_local(reference):
         return reference
+    path = Path(reference).expanduser()
     return (path.resolve() if path.name in ("", ".", "..") else path).stem

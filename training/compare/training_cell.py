@@ -16,7 +16,7 @@ from ..runs.checkpoints import list_checkpoints
 from ..runs.record import FINISHED, RunRecord
 from ..runs.run_folder import PRETRAINING, differing_fields, git_commit, hardware, recorded_values
 from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, scrubbed
-from .fingerprints import DATA_FIELDS, data_name
+from .fingerprints import DATA_FIELDS, data_name, is_local
 
 if TYPE_CHECKING:
     from .plan import Method, Plan
@@ -184,6 +184,6 @@ def _is_another_run(folder: Path, recipe: ResolvedRecipe) -> bool:
 
 
 def _data_paths(recipe: ResolvedRecipe) -> list[str]:
-    """List the recipe's data sets that may be paths."""
+    """List the recipe's data sets that lie on this machine."""
     names = recipe.data.dataset
-    return [name for name in ([names] if isinstance(names, str) else names or []) if "/" in name]
+    return [name for name in ([names] if isinstance(names, str) else names or []) if is_local(name)]

@@ -1,4 +1,4 @@
-"""Training arguments: transformers' own, with the defaults of Siamese pretraining, and ours."""
+"""Training arguments: transformers' own with the defaults of Siamese pretraining, and our fields."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ OPTIMIZERS = ("lars", "sgd", "adamw")
 class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     """`transformers.TrainingArguments` with BYOL's defaults and the fields of `TrainingOptions`.
 
-    Other defaults than transformers': cosine schedule, weight decay 1e-6 (BYOL), no gradient clipping (LARS scales each
-    layer; clipping would change the recipe silently), NaN losses are not filtered out of the logs, unused columns stay.
+    These defaults differ from transformers': a cosine schedule, weight decay 1e-6 (BYOL's), no gradient clipping (LARS
+    scales each layer, and clipping would silently change the recipe), NaN losses stay in the logs, and unused columns
+    are kept.
 
     Raises:
         UserError: a value is wrong; the message names the field.

@@ -1,4 +1,4 @@
-"""Our own options, as plain dataclasses: what a recipe may hold besides transformers' TrainingArguments.
+"""Our own options, as plain dataclasses: the fields of a recipe besides those of transformers' TrainingArguments.
 
 Nothing heavy is imported here, because `ladder --help` lists these fields in under a second.
 """
@@ -108,7 +108,7 @@ class TrainingOptions:
 
 @dataclass
 class RunOptions:
-    """What the run's card says of it."""
+    """Where the run is written, and what its card says."""
 
     output: str | None = option(None, "Folder of the run.")
     license: str = option("other", "Licence of the published weights.")

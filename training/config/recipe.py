@@ -19,7 +19,7 @@ OWN_GROUPS: Mapping[str, type] = {
     "run": RunOptions,
 }
 LEVEL_FIELDS = ("level_names", "level_losses", "level_weights")
-# What a name of an option means where the field has another name.
+# Other names of fields: alias -> field.
 ALIASES = {"from": "from_model", "output_dir": "output"}
 
 
@@ -31,7 +31,7 @@ class Recipe:
         name: The file's name without its ending.
         text: The whole file.
         values: Field name -> value, as parsed.
-        where: The file's path, for messages.
+        where: The start of error messages: "recipe" and the file's path.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with what the command line changed, checked and sorted by who reads it.
+    """A recipe with the changes of the command line, checked and grouped by purpose.
 
     Attributes:
         name: As in `Recipe`.
         text: As in `Recipe`.
-        values: Every field that was set, by the recipe or the command line.
+        values: Every field that was set, by the recipe or the command line: name -> value.
         data: Where the images come from.
         model: The network and its levels.
         views: How the two views are made.
-        run: What the run's card says.
+        run: Where the run is written, and what its card says.
         arguments: Keyword arguments of `LadderTrainingArguments`: its own fields and those it inherits.
     """
 
@@ -86,12 +86,12 @@ def read_recipe(name_or_path: str | Path, folder: Path = RECIPE_FOLDER) -> Recip
 
 
 def own_fields() -> dict[str, tuple[Any, Field]]:
-    """Our own fields: name -> (type, dataclass field). Imports nothing heavy."""
+    """List our own fields: name -> (type, dataclass field). Imports nothing heavy."""
     return {name: declared for group in OWN_GROUPS.values() for name, declared in fields_of(group).items()}
 
 
 def inherited_fields() -> dict[str, tuple[Any, Field]]:
-    """Fields of transformers' TrainingArguments: name -> (type, dataclass field). Imports transformers."""
+    """List the fields of transformers' TrainingArguments: name -> (type, dataclass field). Imports transformers."""
     from .arguments import LadderTrainingArguments
 
     own = own_fields()
@@ -100,26 +100,26 @@ def inherited_fields() -> dict[str, tuple[Any, Field]]:
 
 
 def all_fields() -> dict[str, tuple[Any, Field]]:
-    """Every field a recipe may hold. Imports transformers."""
+    """List every field that a recipe may hold. Imports transformers."""
     return {**inherited_fields(), **own_fields()}
 
 
 def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> ResolvedRecipe:
-    """Put a recipe and the command line's changes together, and check every name and type.
+    """Apply the command line's changes to a recipe, and check every name and type.
 
     Args:
         recipe: From `read_recipe`.
-        overrides: Field -> value, replacing the recipe's; a list of words stands for what was typed after an option.
+        overrides: Field -> the value that replaces the recipe's. A list holds the words typed after an option.
 
     Raises:
-        UserError: a field does not exist (the nearest one is named), or a value has the wrong type.
+        UserError: a field does not exist (the nearest one is suggested), or a value has the wrong type.
     """
     known = all_fields()
     values = check_values(recipe.values, known, f"{recipe.where}: ", aliases=ALIASES)
     for name, value in (overrides or {}).items():
         values[name] = (read_words if isinstance(value, list) else check_value)(value, known[name], name)
     if values.get("method") not in (None, "ladder"):
-        # The baselines have one global level on the last stage, whatever levels the recipe gives to the Ladder.
+        # The baselines have one global level on the last stage; the recipe's levels are those of the Ladder.
         values = {name: value for name, value in values.items() if name not in LEVEL_FIELDS}
     groups = {group: {item.name for item in fields(group)} for group in OWN_GROUPS.values()}
     parts = {
@@ -141,7 +141,7 @@ def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> Resol
 
 
 def _find(name: str, folder: Path) -> Path:
-    """The file of a recipe given by path or by packaged name."""
+    """Find the file of a recipe by its path, or by the name of a packaged one."""
     path = Path(name).expanduser()
     if path.is_file():
         return path

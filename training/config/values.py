@@ -1,4 +1,4 @@
-"""Values that people write, in YAML or on the command line, as the types that the options declare."""
+"""Reading values that people write, in YAML or on the command line, as the types that the options declare."""
 
 import re
 import types
@@ -15,7 +15,7 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the plain scalars of YAML 1.2: 1e-6 is a number, and `no` or `off` are words."""
+    """Safe YAML with the scalars of YAML 1.2: 1e-6 is a number, and unquoted `no` or `off` are text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (the attribute is PyYAML's)
         first: [pair for pair in pairs if pair[0] not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping in which no key is written twice (YAML lets the last one win without a word)."""
+        """Construct a mapping, and refuse a key that is given twice (YAML would silently use the last one)."""
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -46,10 +46,10 @@ def load_yaml(text: str, where: str) -> Any:
 
     Args:
         text: The document.
-        where: What the message of an error calls it, e.g. the file's name.
+        where: The start of error messages, e.g. the file's name.
 
     Raises:
-        UserError: the text is no YAML; names the line.
+        UserError: the text is not valid YAML; the message names the line.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -61,12 +61,12 @@ def load_yaml(text: str, where: str) -> Any:
 
 
 def from_text(texts: list[str], annotation: Any, name: str) -> Any:
-    """What the words after an option of the command line mean.
+    """Convert the words after an option of the command line to the option's type.
 
     Args:
         texts: The words, at least one; several make a list.
         annotation: The option's type.
-        name: The option, for messages.
+        name: The option's name, for error messages.
 
     Raises:
         UserError: the words do not fit the type.
@@ -84,18 +84,19 @@ def from_text(texts: list[str], annotation: Any, name: str) -> Any:
 
 
 def coerce(value: Any, annotation: Any, name: str) -> Any:
-    """`value` as one of the types that `annotation` allows.
+    """Convert a value to one of the types that an annotation allows.
 
-    A whole number fits where a number is wanted, `1e4` where a whole number is, one entry where a list is, and a
-    quoted number where a number is; true and false never count as numbers.
+    A type that fits exactly is preferred. Otherwise a whole number is accepted as a number, `1e4` as a whole number, a
+    quoted number as a number, `yes`, `no`, `on` and `off` as true or false, and a single entry as a list. True and
+    false are never accepted as numbers.
 
     Args:
         value: As read from YAML.
-        annotation: A type, a union of types, or a parametrised list or dict; a type not known here accepts anything.
-        name: The field, for messages.
+        annotation: A type, a union of types, or a parametrised list, tuple or dict. An unknown type accepts anything.
+        name: The field's name, for error messages.
 
     Raises:
-        UserError: no type of the annotation fits; names the field and what is expected.
+        UserError: no type of the annotation fits; the message names the field and what is expected.
     """
     choices = _choices(annotation)
     for exact in (True, False):
@@ -108,17 +109,17 @@ def coerce(value: Any, annotation: Any, name: str) -> Any:
 
 
 def is_switch(annotation: Any) -> bool:
-    """Whether an option of this type may be given without a value."""
+    """Tell whether an option of this type may be given without a value."""
     return set(_choices(annotation)) <= {bool, type(None)}
 
 
 def is_list(annotation: Any) -> bool:
-    """Whether an option of this type takes several values."""
+    """Tell whether an option of this type takes several values."""
     return any(_is_sequence(choice) for choice in _choices(annotation))
 
 
 def _parsed(text: str, annotation: Any, name: str) -> Any:
-    """One word of the command line as YAML; text that is meant as text stays text."""
+    """Parse one word of the command line as YAML, unless the type asks for text."""
     members = [member for choice in _choices(annotation) for member in _choices((get_args(choice) or (choice,))[0])]
     flow = text[:1] in "[{"
     if str in members and not flow and not {int, float} & set(members):
@@ -127,22 +128,22 @@ def _parsed(text: str, annotation: Any, name: str) -> Any:
 
 
 def _is_sequence(choice: Any) -> bool:
-    """Whether a type is a list, or a tuple of any length."""
+    """Tell whether a type is a list, or a tuple of any length."""
     return choice in (list, tuple) or get_origin(choice) in (list, tuple)
 
 
 def _is_mapping(choice: Any) -> bool:
-    """Whether a type is a dictionary."""
+    """Tell whether a type is a dictionary."""
     return choice is dict or get_origin(choice) is dict
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
+    """List the members of a union, or the type itself."""
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
 def _fit(value: Any, choice: Any, exact: bool) -> tuple[bool, Any]:
-    """Whether the value is (exact) or can be read as (not exact) one type, and what it is then."""
+    """Tell whether a value is of a type (exact) or can be converted to it (not exact), and return it converted."""
     origin = get_origin(choice)
     if choice is Any:
         return True, value
@@ -162,13 +163,13 @@ def _fit(value: Any, choice: Any, exact: bool) -> tuple[bool, Any]:
     if choice in (int, float):
         return _fit_number(value, choice, exact)
     if choice is str:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool) and not exact
-        return isinstance(value, str) or plain, str(value)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, str) or (is_number and not exact), str(value)
     return isinstance(value, choice) if exact and isinstance(choice, type) else not exact, value
 
 
 def _fit_list(value: Any, member: Any, exact: bool) -> tuple[bool, Any]:
-    """A list whose entries all fit, or (not exact) one entry as a list."""
+    """Fit every entry of a list, or (not exact) take one entry as a list."""
     if not isinstance(value, (list, tuple)):
         if exact or value is None or isinstance(value, dict):
             return False, value
@@ -180,7 +181,7 @@ def _fit_list(value: Any, member: Any, exact: bool) -> tuple[bool, Any]:
 
 
 def _fit_number(value: Any, choice: type, exact: bool) -> tuple[bool, Any]:
-    """A number of the wanted kind; never a truth value."""
+    """Fit a number of the wanted kind. True and false are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return False, value
     if exact:
@@ -195,7 +196,7 @@ def _fit_number(value: Any, choice: type, exact: bool) -> tuple[bool, Any]:
 
 
 def _describe(choice: Any) -> str:
-    """What a person calls a type."""
+    """Name a type in the words of an error message."""
     if _is_sequence(choice):
         return "a list"
     if get_origin(choice) is Literal:
