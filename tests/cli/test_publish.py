@@ -332,5 +332,5 @@ def test_a_finished_run_is_pushed_when_its_recipe_says_so(
     logged_in.clear()
     logged_in.faults.append(Fault("status", "POST", "/commit/", status=403, times=None))
     line = refused([*words, "--max-steps", "2"], capsys)
-    assert "is finished and whole, but not published" in line and f"ladder push {tmp_path / 'mine'} {NAME}" in line
+    assert "is finished and complete, but not published" in line and f"ladder push {tmp_path / 'mine'} {NAME}" in line
     assert (tmp_path / "mine" / "model.safetensors").is_file()

@@ -132,7 +132,7 @@ def test_the_header_of_a_jpeg() -> None:
     image = Image.fromarray(natural_image(47, 66))
     header = read_jpeg_header(file_of(image, "JPEG", subsampling=2))
     assert (header.width, header.height, header.components, header.orientation) == (66, 47, 3, 1)
-    assert (header.plain, header.progressive, header.block_rows) == (True, False, 16)
+    assert (header.standard, header.progressive, header.block_rows) == (True, False, 16)
     assert read_jpeg_header(file_of(image, "JPEG", subsampling=0)).block_rows == 8
     assert read_jpeg_header(file_of(image, "JPEG", subsampling=1)).block_rows == 8
     assert read_jpeg_header(file_of(image.convert("L"), "JPEG")).block_rows == 8

@@ -14,7 +14,8 @@ from ladder_training.errors import LevelCollapsed, NotFinite, UserError
 from ladder_training.trainer.lars import Lars
 from ladder_training.trainer.momentum import target_momentum
 from ladder_training.trainer.monitor import MonitorMetrics
-from ladder_training.trainer.trainer import BATCH_NORM_SETTLED, LadderTrainer
+from ladder_training.trainer.stops import BATCH_NORM_SETTLED
+from ladder_training.trainer.trainer import LadderTrainer
 from modeling_ladder import LadderSiameseForPreTraining
 
 
@@ -239,7 +240,7 @@ def test_save_total_limit_and_the_files_of_a_checkpoint(tiny_backbone, tmp_path)
 def test_errors_a_user_can_cause(tiny_backbone, tmp_path) -> None:
     with pytest.raises(UserError, match="optimizer must be one of"):
         make_arguments(tmp_path, optimizer="lamb")
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no complete checkpoint"):
         LadderTrainer(make_model(tiny_backbone), make_arguments(tmp_path), ViewPairs()).train(
             resume_from_checkpoint=True
         )

@@ -1,4 +1,4 @@
-"""The view of an image that evaluation and monitoring use: resize the shorter side, crop the centre, nothing random."""
+"""The deterministic view of evaluation and monitoring: resize the shorter side, then crop the centre."""
 
 import cv2
 import numpy as np

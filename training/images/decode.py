@@ -1,7 +1,7 @@
-"""Opening and decoding images of any kind as RGB, as a person would expect to see them.
+"""Open and decode images of any format as 8-bit RGB, as an image viewer shows them.
 
-Every way in which a file can be wrong ends in one `BadImageError`. JPEG goes through OpenCV (libjpeg-turbo, straight
-from the coded bytes, at a reduced scale if that is enough); everything else goes through Pillow.
+Every damaged or unsupported file raises a `BadImageError`. JPEG files are decoded by OpenCV (libjpeg-turbo, directly
+from the encoded bytes, at a reduced scale if that is enough); all other formats are decoded by Pillow.
 """
 
 import io
@@ -23,10 +23,10 @@ from .orientation import orient, turns_sides
 from .pixel_modes import array_to_rgb, pil_to_rgb
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is decoded, in pixels (300 MB as RGB); larger ones are taken for decompression bombs."""
+"""Largest image that is decoded, in pixels (300 MB as RGB). Larger images are refused as decompression bombs."""
 
 REDUCTIONS = (8, 4, 2)
-"""Scales 1/8, 1/4, 1/2 at which libjpeg decodes directly from the coefficients, largest first."""
+"""libjpeg decodes directly at 1/8, 1/4 and 1/2 of the size; the strongest reduction is first."""
 
 _MAX_SCANS = 100  # libjpeg-turbo's advice against progressive files made to burn time; encoders write about ten
 _REDUCED_FLAGS = {
@@ -35,7 +35,7 @@ _REDUCED_FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-# Pillow would start Ghostscript for EPS and has decoders that nobody stores data sets in: only these are tried.
+# Pillow would start Ghostscript for EPS, and knows formats that no data set uses: only these are tried.
 _PIL_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
 _PIL_ORIENTATION = 0x0112
 _BEGINNINGS = {
@@ -53,10 +53,10 @@ class OpenedImage:
     """An image whose size is known and whose pixels are not decoded yet.
 
     Attributes:
-        width: columns of the picture as shown (EXIF rotation applied).
-        height: rows of the picture as shown.
-        orientation: EXIF orientation that `stored_pixels` still needs (1 = none).
-        reductions: scales 1/r at which the picture can be decoded, largest r first, without 1.
+        width: Columns of the image as shown (EXIF rotation applied).
+        height: Rows of the image as shown.
+        orientation: EXIF orientation still to be applied to `stored_pixels` (1: none).
+        reductions: Factors r above 1 for which the image can be decoded at 1/r of its size, largest first.
     """
 
     __slots__ = ("_header", "_source", "height", "orientation", "reductions", "width")
@@ -75,15 +75,19 @@ class OpenedImage:
         return (self.height, self.width) if turns_sides(self.orientation) else (self.width, self.height)
 
     def stored_pixels(self, reduction: int = 1, rows: int | None = None) -> np.ndarray:
-        """Decode to RGB uint8 (rows, columns, 3) as stored, that is before the EXIF rotation.
+        """Decode the image as stored, before the EXIF rotation.
 
         Args:
-            reduction: 1, or one of `reductions`: one pixel then stands for reduction x reduction of them; the last
-                row and column may stand for fewer.
-            rows: how many stored rows (of full size) are needed from the top; those below may be left out.
+            reduction: 1, or one of `reductions`. Each decoded pixel then covers reduction x reduction stored pixels;
+                in the last row and column it may cover fewer.
+            rows: Number of stored rows (at full size) that are needed, counted from the top. Rows below may be missing
+                from the result.
+
+        Returns:
+            uint8 (rows, columns, 3), RGB.
 
         Raises:
-            BadImageError: the pixels are damaged or cut off.
+            BadImageError: the pixels are damaged or truncated.
         """
         if isinstance(self._source, np.ndarray):
             return self._source
@@ -99,15 +103,15 @@ class OpenedImage:
 
 
 def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
-    """Find out size and orientation of an image without decoding it where that is possible.
+    """Read the size and orientation of an image, without decoding its pixels if the format allows that.
 
     Args:
-        image: encoded bytes; a path; a PIL image; a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or
+        image: Encoded bytes; a path; a PIL image; a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or
             a `datasets` dictionary with "bytes" or "path".
-        max_pixels: more pixels than this are refused before decoding.
+        max_pixels: Images with more pixels are refused before they are decoded.
 
     Raises:
-        BadImageError: with the reason in one line.
+        BadImageError: the image cannot be opened; the message is the reason, in one line.
     """
     if isinstance(image, Mapping):
         image = image["bytes"] if image.get("bytes") is not None else image.get("path")
@@ -132,23 +136,23 @@ def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
 
 
 def decode_image(image: Any, *, min_size: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode any image to RGB as a person would expect to see it.
+    """Decode an image to RGB, as an image viewer shows it.
 
-    EXIF rotation is applied; grey becomes three equal channels; transparency is laid on white; CMYK (also Adobe's
-    inverted kind) is converted; 16 bits are scaled to 8, not clipped; of an animation the first frame is taken.
+    EXIF rotation is applied, grey is repeated into three channels, transparency is blended onto white, CMYK (including
+    Adobe's inverted variant) is converted, 16 bits are scaled to 8, and only the first frame of an animation is used.
 
     Args:
-        image: encoded bytes, a path, a PIL image, a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA,
+        image: Encoded bytes, a path, a PIL image, a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA,
             or a `datasets` dictionary with "bytes" or "path".
-        min_size: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps at
+        min_size: If given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps at
             least this many pixels.
-        max_pixels: more pixels than this are refused before decoding.
+        max_pixels: Images with more pixels are refused before they are decoded.
 
     Returns:
         uint8 array (height, width, 3), contiguous.
 
     Raises:
-        BadImageError: with the reason in one line.
+        BadImageError: the image cannot be decoded; the message is the reason, in one line.
     """
     opened = open_image(image, max_pixels)
     reduction = 1
@@ -159,10 +163,10 @@ def decode_image(image: Any, *, min_size: int | None = None, max_pixels: int = M
 
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of a file.
+    """Read the bytes of a file.
 
     Raises:
-        BadImageError: it is missing, may not be read, or is no regular file (reading a pipe would hang).
+        BadImageError: the file is missing, cannot be read, or is not a regular file (reading a pipe would hang).
     """
     try:
         status = path.stat()
@@ -195,14 +199,14 @@ def _open_bytes(data: bytes, max_pixels: int) -> OpenedImage:
     header = read_jpeg_header(data)
     if header is not None:
         _check_jpeg(data, header, max_pixels)
-        if header.plain and header.components in (1, 3) and is_complete(data, header):
+        if header.standard and header.components in (1, 3) and is_complete(data, header):
             sides = (header.width, header.height)
             width, height = sides[::-1] if turns_sides(header.orientation) else sides
             return OpenedImage(data, width, height, header.orientation, header)
     try:
         with _quiet():
             opened = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
-    except Exception as error:  # Pillow's readers raise many kinds on damaged files
+    except Exception as error:  # Pillow's readers raise many kinds of exceptions for damaged files
         raise BadImageError(_reason(error, data)) from None
     return _open_pil(opened, max_pixels)
 
@@ -219,7 +223,7 @@ def _open_pil(image: Image.Image, max_pixels: int) -> OpenedImage:
     try:
         with _quiet():
             orientation = image.getexif().get(_PIL_ORIENTATION, 1)
-    except Exception:  # damaged EXIF is no reason to refuse the picture
+    except Exception:  # damaged EXIF data is no reason to refuse the image
         orientation = 1
     if not isinstance(orientation, int) or not 1 <= orientation <= 8:
         orientation = 1
@@ -246,7 +250,7 @@ def _decode_jpeg(data: bytes | bytearray, reduction: int) -> np.ndarray | None:
 
 
 class _quiet:
-    """Keep Pillow's warnings of odd files to itself; only in the main thread, since warning filters are global."""
+    """Silence Pillow's warnings about unusual files, in the main thread only: warning filters are global."""
 
     def __enter__(self) -> None:
         self._catcher = None
@@ -261,7 +265,7 @@ class _quiet:
 
 
 def _reason(error: Exception, data: bytes | None = None) -> str:
-    """One line for what went wrong; for unknown content also how it begins."""
+    """Describe an error in one line; for an unknown format, show the first bytes."""
     if data is not None and isinstance(error, Image.UnidentifiedImageError):
         kind = next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)
         return f"not an image: begins with {data[:16]!r}" if kind is None else f"a damaged {kind}"

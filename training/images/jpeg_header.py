@@ -1,15 +1,15 @@
-"""What a JPEG file says of itself before any pixel is decoded: size, channels, orientation, completeness.
+"""Read a JPEG file's header: size, channels, orientation, and whether the file is complete.
 
-Reading this in a few microseconds is what allows a crop to be chosen before decoding, decoding at a reduced scale and
-only as far down as the crop reaches, and refusing a decompression bomb or a cut-off file without decoding it.
+This takes a few microseconds. With it, a crop can be chosen before decoding, and the image can be decoded at a reduced
+scale and only down to the last row of the crop. Decompression bombs and truncated files are refused without decoding.
 """
 
 import struct
 from typing import NamedTuple
 
-# Start-of-frame markers (ITU T.81 table B.1). OpenCV's libjpeg-turbo is trusted with the first three kinds only.
+# Start-of-frame markers (ITU T.81 table B.1). Only the first three are decoded by OpenCV's libjpeg-turbo.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PLAIN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+_STANDARD_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _PROGRESSIVE = 0xC2
 _START_OF_SCAN = 0xDA
 _RESTART_INTERVAL = 0xDD
@@ -24,23 +24,23 @@ class JpegHeader(NamedTuple):
     """The frame header of a JPEG file.
 
     Attributes:
-        width: columns as stored, before any EXIF rotation.
-        height: rows as stored.
+        width: Columns as stored, before any EXIF rotation.
+        height: Rows as stored.
         components: 1 (grey), 3 (colour) or 4 (CMYK, YCCK).
-        orientation: EXIF orientation 1 ... 8; 1 where there is none or a wrong one.
-        plain: baseline, extended or progressive Huffman coding with 8 bits, which every decoder reads alike.
-        progressive: whether the picture comes in several scans.
-        scan_offset: where the first scan starts in the file, in bytes.
-        frame_offset: where the frame header starts.
-        block_rows: rows that are coded together, if the rows follow each other in the file, in a single scan without
-            restart markers; else 0.
+        orientation: EXIF orientation, 1 to 8; 1 if it is missing or invalid.
+        standard: Whether the coding is baseline, extended or progressive Huffman with 8 bits; all decoders agree on it.
+        progressive: Whether the image is stored in several scans.
+        scan_offset: Byte offset of the first scan.
+        frame_offset: Byte offset of the frame header.
+        block_rows: Number of rows that are coded together, if all rows are stored in order, in a single scan without
+            restart markers; otherwise 0.
     """
 
     width: int
     height: int
     components: int
     orientation: int
-    plain: bool
+    standard: bool
     progressive: bool
     scan_offset: int
     frame_offset: int
@@ -51,7 +51,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
     """Read the markers up to the first scan.
 
     Returns:
-        The header, or None if this is no JPEG file or its markers are damaged.
+        The header, or None if this is not a JPEG file or its markers are damaged.
     """
     if data[:3] != b"\xff\xd8\xff":
         return None
@@ -69,14 +69,14 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
         if marker == _START_OF_SCAN:
             if frame is None:
                 return None
-            width, height, components, plain, progressive, place = frame
+            width, height, components, standard, progressive, frame_offset = frame
             in_order = in_order and not progressive and data[offset + 4 : offset + 5] == bytes((components,))
-            rows = 8 * _vertical_sampling(data, place, components) if in_order else 0
-            return JpegHeader(width, height, components, orientation, plain, progressive, offset, place, rows)
+            rows = 8 * _vertical_sampling(data, frame_offset, components) if in_order else 0
+            return JpegHeader(width, height, components, orientation, standard, progressive, offset, frame_offset, rows)
         if marker in _FRAMES and length >= 8 and offset + 10 <= end:
             precision, height, width, components = struct.unpack_from(">BHHB", data, offset + 4)
-            plain = marker in _PLAIN_FRAMES and precision == 8 and width > 0 and height > 0
-            frame = (width, height, components, plain, marker == _PROGRESSIVE, offset)
+            standard = marker in _STANDARD_FRAMES and precision == 8 and width > 0 and height > 0
+            frame = (width, height, components, standard, marker == _PROGRESSIVE, offset)
         elif marker == _RESTART_INTERVAL or (marker == 0xE2 and data[offset + 4 : offset + 8] == _SEVERAL_PICTURES):
             in_order = False
         elif marker == 0xE1 and data[offset + 4 : offset + 10] == _EXIF:
@@ -86,32 +86,33 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
 
 
 def is_complete(data: bytes, header: JpegHeader) -> bool:
-    """Whether an end-of-image marker follows the first scan.
+    """Return whether an end-of-image marker follows the first scan.
 
-    In entropy-coded data 0xFF is always followed by 0x00 or a restart marker, so the search cannot be fooled by pixels;
-    it starts behind the scan header so that an embedded thumbnail's end does not count. Bytes after the marker are
-    allowed.
+    Encoded pixels cannot contain the marker, because 0xFF is always followed by 0x00 or a restart marker there. The
+    search starts at the scan header, so the end of an embedded thumbnail is not mistaken for the end of the image.
+    Bytes after the marker are allowed.
     """
     return data.rfind(_END_OF_IMAGE, header.scan_offset) >= 0
 
 
 def top_rows(data: bytes, header: JpegHeader, rows: int) -> bytearray | None:
-    """The file as if the picture ended early, so that a decoder stops there; the rows that are left are the same.
+    """Shorten a file to its first rows by declaring a smaller height, so that a decoder stops early.
 
-    The end-of-image marker is left out: a decoder that looks for it behind the last row would find, and complain of,
-    the rows that were not asked for. For the last rows of a file a decoder reads on, so these cannot be left out alone.
+    The decoded rows are the same as those of the full file. The end-of-image marker is removed: a decoder that searches
+    for it after the last declared row would meet the remaining rows and report an error. The last block of rows cannot
+    be skipped alone, because a decoder reads to the end of the file there.
 
     Args:
-        data: a complete plain file.
-        header: of it.
-        rows: how many are needed, as stored.
+        data: A complete file with standard coding.
+        header: Its header.
+        rows: Number of stored rows that are needed.
 
     Returns:
-        None where nothing can be saved.
+        The shortened file, or None if no row can be skipped.
     """
     if not header.block_rows or data[-2:] != _END_OF_IMAGE:
         return None
-    # two rows below are needed to smooth colours that were stored at half the size
+    # Upsampling colours that are stored at half the size needs two more rows.
     height = -(-(rows + 2) // header.block_rows) * header.block_rows
     if height > header.height - header.block_rows:
         return None
@@ -122,18 +123,18 @@ def top_rows(data: bytes, header: JpegHeader, rows: int) -> bytearray | None:
 
 
 def count_scans(data: bytes, header: JpegHeader) -> int:
-    """Number of scans of a progressive file; each one costs a pass over all coefficients."""
+    """Count the scans of a progressive file. Each scan costs a pass over all coefficients."""
     return data.count(bytes((0xFF, _START_OF_SCAN)), header.scan_offset)
 
 
 def _vertical_sampling(data: bytes, frame_offset: int, components: int) -> int:
-    """The largest vertical sampling factor; 4, the largest there is, where the header is cut off."""
+    """Return the largest vertical sampling factor of all components; 4, the maximum, if the header is truncated."""
     factors = data[frame_offset + 11 : frame_offset + 10 + 3 * components : 3]
     return max((factor & 15 for factor in factors), default=4) or 4
 
 
 def _exif_orientation(tiff: bytes) -> int:
-    """EXIF orientation from the TIFF structure of an APP1 segment; 1 if absent or damaged."""
+    """Read the EXIF orientation from the TIFF structure of an APP1 segment; 1 if it is missing or damaged."""
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
     if order is None:
         return 1

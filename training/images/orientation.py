@@ -1,7 +1,7 @@
-"""The eight EXIF orientations, for pixels and for boxes.
+"""Apply the eight EXIF orientations to pixels and to boxes.
 
-A crop is cheaper to rotate than a whole photograph, so boxes are carried into the stored (unrotated) picture, cropped
-there, and only the crop is turned.
+Rotating a crop is cheaper than rotating a whole photograph. A box is therefore mapped to the stored (unrotated) image
+and cropped there, and only the crop is rotated.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
 
-# orientation -> (transpose first, then flip rows, then flip columns), from what is stored to what is shown
+# Orientation -> (transpose, then flip rows, then flip columns), from the stored to the shown image
 # (Exif 2.32, tag 274).
 _STEPS = {
     1: (False, False, False),
@@ -24,12 +24,12 @@ _STEPS = {
 
 
 def turns_sides(orientation: int) -> bool:
-    """Whether width and height change places."""
+    """Return whether an orientation swaps width and height."""
     return _STEPS[orientation][0]
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels (height, width, channels) into what is shown; a view, no copy."""
+    """Apply an orientation to stored pixels (height, width, channels). Returns a view, not a copy."""
     transpose, flip_rows, flip_columns = _STEPS[orientation]
     if transpose:
         pixels = pixels.transpose(1, 0, 2)
@@ -41,14 +41,14 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def box_in_stored(box: Box, orientation: int, width: int, height: int) -> Box:
-    """Carry a box of the shown picture (`width` x `height`, as shown) into the stored one."""
+    """Map a box of the shown image to the stored image; `width` and `height` are those of the shown image."""
     transpose, flip_rows, flip_columns = _STEPS[orientation]
     x0, y0, x1, y1 = _flip(box, flip_rows, flip_columns, width, height)
     return (y0, x0, y1, x1) if transpose else (x0, y0, x1, y1)
 
 
 def box_in_shown(box: Box, orientation: int, width: int, height: int) -> Box:
-    """Inverse of `box_in_stored`; `width` and `height` are again those of the shown picture."""
+    """Map a box of the stored image to the shown image; `width` and `height` are those of the shown image."""
     transpose, flip_rows, flip_columns = _STEPS[orientation]
     x0, y0, x1, y1 = box
     if transpose:

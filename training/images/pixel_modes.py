@@ -1,4 +1,4 @@
-"""From every way of storing pixels to RGB with 8 bits, as a person would expect to see it."""
+"""Convert arrays and PIL images of any mode to 8-bit RGB."""
 
 import numpy as np
 from PIL import Image
@@ -7,10 +7,12 @@ _WHITE = (255, 255, 255, 255)
 
 
 def array_to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Turn a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA into contiguous (H, W, 3).
+    """Convert a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA to contiguous (H, W, 3).
+
+    Transparency is blended onto white.
 
     Raises:
-        ValueError: another shape or another type of number.
+        ValueError: the array has another shape or type.
     """
     if pixels.dtype != np.uint8:
         raise ValueError(f"an array of {pixels.dtype}, expected uint8")
@@ -27,18 +29,18 @@ def array_to_rgb(pixels: np.ndarray) -> np.ndarray:
 
 
 def pil_to_rgb(image: Image.Image) -> np.ndarray:
-    """Turn a PIL image of any mode into uint8 (H, W, 3).
+    """Convert a PIL image of any mode to uint8 (H, W, 3).
 
-    Transparency (RGBA, LA, PA, a transparent palette entry or colour) is laid on white, as a browser shows it. 16-bit
-    grey is divided by 257, so that white stays white. 32-bit integers and floats have no fixed white: floats within
-    [0, 1] are scaled by 255, numbers within [0, 255] are kept, integers within [0, 65535] are divided by 257, and
-    anything else is stretched from its lowest to its highest value.
+    Transparency (RGBA, LA, PA, a transparent palette entry or colour) is blended onto white, as in a browser. 16-bit
+    grey is divided by 257, so that white stays white. 32-bit integers and floats have no fixed white level: floats in
+    [0, 1] are multiplied by 255, values in [0, 255] are kept, integers in [0, 65535] are divided by 257, and all other
+    ranges are stretched so that the lowest value becomes 0 and the highest 255.
     """
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;"):
         return np.repeat(_wide_grey_to_uint8(np.asarray(image), mode)[..., None], 3, axis=2)
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        # a premultiplied picture converts to its plain twin first; Pillow knows no direct way from La to RGBA
+        # Pillow cannot convert the premultiplied modes to RGBA directly: undo the premultiplication first.
         image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

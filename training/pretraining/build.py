@@ -1,4 +1,4 @@
-"""From a resolved recipe to the objects that train: arguments, model, data and views."""
+"""Build what a run needs from a resolved recipe: training arguments, model, data and views."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..views.two_views import TwoViewTransform
 
 _NOT_CONFIG = ("method", "backbone_config", "from_model", "verify")
-# Options of the views whose constructor argument has a shorter name.
+# Options of the views that have another name in the constructor.
 _VIEW_ARGUMENTS = {"image_size": "size", "image_mean": "mean", "image_std": "std", "device_views": "device_mode"}
 
 
@@ -29,8 +29,8 @@ class Data:
 
     Attributes:
         train: A `datasets` object.
-        monitoring: Images to look at while training, or None: a part of the training images is held out.
-        records: What run.json says of each data set.
+        monitoring: Images to monitor the training with. None: a part of the training images is held out for this.
+        records: One record for each training data set.
     """
 
     train: Any
@@ -39,10 +39,10 @@ class Data:
 
 
 def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingArguments":
-    """The Trainer's arguments.
+    """Build the Trainer's arguments.
 
     Raises:
-        UserError: transformers refuses a value.
+        UserError: transformers does not accept a value.
     """
     from ..config.arguments import LadderTrainingArguments
 
@@ -56,10 +56,10 @@ def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingA
 
 
 def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":
-    """The pretraining model: new, or from the checkpoint or backbone of `from_model`.
+    """Build the pretraining model: a new one, or one from the checkpoint or backbone that `from_model` names.
 
     Raises:
-        UserError: a field of the network is wrong, or the model to start from cannot be loaded.
+        UserError: a field of the network is invalid, or the model to start from cannot be loaded.
     """
     from modeling_ladder import LadderSiameseForPreTraining
 
@@ -75,10 +75,10 @@ def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":
 
 
 def network_config(recipe: ResolvedRecipe) -> "LadderSiameseConfig":
-    """The config of a new network, every default filled in; what `from_model` names plays no part.
+    """Build the configuration of a new network with all defaults; `from_model` is ignored.
 
     Raises:
-        UserError: a field of the network is wrong.
+        UserError: a field of the network is invalid.
     """
     from modeling_ladder import LadderSiameseConfig
 
@@ -95,7 +95,7 @@ def network_config(recipe: ResolvedRecipe) -> "LadderSiameseConfig":
 
 
 def _check_backbone_fields(backbone: dict[str, Any]) -> None:
-    """Refuse a misspelt field: transformers would keep it and build the network with the default instead."""
+    """Refuse a misspelt field: transformers would accept it and build the network with the default."""
     from transformers import CONFIG_MAPPING
 
     if backbone["model_type"] not in CONFIG_MAPPING:
@@ -109,7 +109,7 @@ def _check_backbone_fields(backbone: dict[str, Any]) -> None:
 
 
 def _config_settings(options: ModelOptions) -> dict[str, Any]:
-    """The fields of `LadderSiameseConfig` that the options set."""
+    """Return the fields of `LadderSiameseConfig` that the options set."""
     settings = {
         item.name: getattr(options, item.name)
         for item in fields(ModelOptions)
@@ -121,10 +121,10 @@ def _config_settings(options: ModelOptions) -> dict[str, Any]:
 
 
 def load_data(recipe: ResolvedRecipe) -> Data:
-    """The training and monitoring images.
+    """Open the training and monitoring images.
 
     Raises:
-        UserError: there is no such data set or split, or it holds no images.
+        UserError: a data set or split does not exist, or holds no images.
     """
     from ..data.sources import hub_dataset, load_image_stream, split_names
 
@@ -166,10 +166,10 @@ def load_data(recipe: ResolvedRecipe) -> Data:
 
 
 def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
-    """The transform that makes the two views.
+    """Build the transform that makes the two views.
 
     Raises:
-        UserError: a value of the views is wrong.
+        UserError: an option of the views is invalid.
     """
     from ..views.two_views import TwoViewTransform
 
@@ -181,14 +181,14 @@ def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
 
 
 def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiameseForPreTraining":
-    """The model of `from_model`, with the recipe's levels and heads."""
+    """Load the model that `from_model` names, with the recipe's levels and heads."""
     from transformers import AutoConfig
 
     from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
     from modeling_ladder.conversion import is_ladder_config, read_config_dict
 
     try:
-        reference, where = _pretraining_place(str(options.from_model), options.verify)
+        reference, where = _find_pretraining(str(options.from_model), options.verify)
         saved = read_config_dict(reference, where)
         if options.backbone_config is not None:
             _check_same_backbone(options, saved.get("backbone_config", saved) if is_ladder_config(saved) else saved)
@@ -204,8 +204,12 @@ def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiames
         raise UserError(f"--from {why_not_loaded(str(options.from_model), error)}") from error
 
 
-def _pretraining_place(reference: str, verify: bool = False) -> tuple[str, dict[str, str]]:
-    """Where the heads and the target lie too, if anywhere: (folder or Hub name, arguments of `from_pretrained`)."""
+def _find_pretraining(reference: str, verify: bool = False) -> tuple[str, dict[str, str]]:
+    """Find the full checkpoint of a model, or its backbone if there is none.
+
+    Returns:
+        (folder or Hub name, arguments of `from_pretrained`).
+    """
     folder = model_folder(reference)
     path = Path(folder)
     if path.is_dir():
@@ -222,7 +226,7 @@ def _pretraining_place(reference: str, verify: bool = False) -> tuple[str, dict[
 
 
 def _check_same_heads(options: ModelOptions, saved: dict[str, Any]) -> None:
-    """The recipe's heads must be as large as those of the checkpoint to start from, whose weights they take."""
+    """Check that the recipe's heads have the sizes of those in the checkpoint whose weights they get."""
     from modeling_ladder.configuration_ladder import HEAD_SIZES
 
     for name in HEAD_SIZES:
@@ -235,7 +239,7 @@ def _check_same_heads(options: ModelOptions, saved: dict[str, Any]) -> None:
 
 
 def _check_same_backbone(options: ModelOptions, saved: dict[str, Any]) -> None:
-    """The recipe's backbone must be that of the model to start from."""
+    """Check that the recipe's backbone is that of the model to start from."""
     for name, value in (options.backbone_config or {}).items():
         if name in saved and saved[name] != value:
             raise UserError(

@@ -1,4 +1,4 @@
-"""`ladder pretrain`: one run, from a recipe to a folder that can be published; the same command resumes it."""
+"""`ladder pretrain`: train from a recipe to a folder that can be published. The same command resumes a run."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ class RecordCallback(TrainerCallback):
 
     Args:
         folder: The run's folder.
-        record: Its record, as this start found or made it.
+        record: The run's record, read from the folder or new.
         batch_size: Images per optimizer step, over all devices.
     """
 
@@ -63,7 +63,7 @@ class RecordCallback(TrainerCallback):
 
 
 def pretrain(recipe: ResolvedRecipe) -> int:
-    """Run a recipe to its end.
+    """Pretrain as a recipe says, or resume the run in its output folder.
 
     Args:
         recipe: From `resolve`.
@@ -72,8 +72,8 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         The exit code 0.
 
     Raises:
-        UserError: the recipe, the data or the output folder cannot be used; nothing was written then.
-        TrainingStopped: a loss is not finite or a level has collapsed; run.json says so.
+        UserError: the recipe, the data or the output folder cannot be used. Nothing is written in this case.
+        TrainingStopped: training must not continue, for example because a level has collapsed. `run.json` records why.
     """
     folder = Path(recipe.run.output or f"runs/{recipe.name}").expanduser()
     values = recorded_values({**recipe.values, "output": str(folder)})
@@ -118,13 +118,13 @@ def pretrain(recipe: ResolvedRecipe) -> int:
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process and of those it waited for, in seconds, over all cores."""
+    """Return the processor time of this process and its finished children, in seconds, over all cores."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def _trainer(recipe: ResolvedRecipe, folder: Path, arguments: Any, model: Any, data: Data) -> "LadderTrainer":
-    """The trainer with its data looked at, so that every mistake in them shows before anything is written."""
+    """Build the trainer and its data loader, so that every mistake in the data raises before anything is written."""
     from ..trainer.trainer import LadderTrainer
 
     trainer = LadderTrainer(
@@ -146,7 +146,7 @@ def _trainer(recipe: ResolvedRecipe, folder: Path, arguments: Any, model: Any, d
 
 
 def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer: "LadderTrainer") -> RunRecord:
-    """The record of a run at its first start."""
+    """Make the record of a run at its first start."""
     return RunRecord(
         method=recipe.model.method,
         license=recipe.run.license,
@@ -165,7 +165,7 @@ def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trai
 
 
 def _write_card(trainer: "LadderTrainer", folder: Path, recipe: ResolvedRecipe) -> None:
-    """The card of a finished run; a card that fails does not undo the run."""
+    """Write the card of a finished run. If that fails, say so: the run itself is finished."""
     from ladder_model_cards import CardError, feature_figures, write_card
 
     try:
@@ -179,17 +179,19 @@ def _write_card(trainer: "LadderTrainer", folder: Path, recipe: ResolvedRecipe) 
 
 
 def _push(trainer: "LadderTrainer", folder: Path) -> None:
-    """Publish a finished run; a push that fails does not undo the run."""
+    """Push a finished run. If that fails, the error says that the run itself is finished."""
     try:
         trainer.push_to_hub(commit_message=f"Publish {folder.resolve().name}")
     except UserError as error:
         again = f"`ladder push {folder} {trainer.hub_model_id}`"
-        raise UserError(f"{folder} is finished and whole, but not published ({again} tries again): {error}") from None
+        raise UserError(
+            f"{folder} is finished and complete, but not published ({again} tries again): {error}"
+        ) from None
 
 
 @contextlib.contextmanager
 def _nothing_left_behind(folder: Path) -> Iterator[None]:
-    """On an error, remove the empty folders made in the block (transformers makes its output folder early)."""
+    """After an error, remove the empty folders that the block created: transformers creates its output folder early."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield

@@ -1,1 +1,1 @@
-"""Folders of runs and their checkpoints: what is in them, whole or not there."""
+"""Folders of runs: the record of a run, and its checkpoints."""

@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or not there: temporary name, checksums, fsync, rename; damaged ones are set aside."""
+"""Checkpoints that are either complete or absent: written under a temporary name, with checksums, then renamed.
+
+Damaged checkpoints are renamed, and the one before is used.
+"""
 
 import hashlib
 import json
@@ -27,17 +30,17 @@ def _digest(path: Path) -> str:
 
 
 def partial_folder(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is written before it gets its name."""
+    """Return the temporary folder in which the checkpoint of `step` is written."""
     return run_dir / f"{PARTIAL_PREFIX}checkpoint-{step}"
 
 
 def publish_checkpoint(partial: Path, run_dir: Path, step: int) -> Path:
-    """Give a completely written folder its name: checksums, fsync of every file, one rename.
+    """Turn a temporary folder into a checkpoint: write the checksums, fsync every file, rename the folder.
 
     Args:
-        partial: Folder made under `partial_folder`.
+        partial: The folder, named by `partial_folder`, with all files of the checkpoint.
         run_dir: Folder of the run.
-        step: Optimizer steps done.
+        step: Number of optimizer steps so far.
 
     Returns:
         run_dir/checkpoint-STEP.
@@ -49,7 +52,7 @@ def publish_checkpoint(partial: Path, run_dir: Path, step: int) -> Path:
         fsync(path)
     final, doomed = run_dir / f"checkpoint-{step}", run_dir / f"{DELETED_PREFIX}checkpoint-{step}"
     replaces = final.exists()
-    if replaces:  # the new one takes its place before the old one is deleted, which takes time
+    if replaces:  # deleting takes time, so the old checkpoint is renamed now and deleted after the new one has its name
         if doomed.exists():
             shutil.rmtree(doomed)
         final.rename(doomed)
@@ -61,7 +64,7 @@ def publish_checkpoint(partial: Path, run_dir: Path, step: int) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder so that a kill in between never leaves half of it under its name."""
+    """Rename a folder, then delete it, so that an interruption never leaves an incomplete folder under its name."""
     doomed = folder.with_name(DELETED_PREFIX + folder.name)
     if doomed.exists():
         shutil.rmtree(doomed)
@@ -70,15 +73,15 @@ def remove_folder(folder: Path) -> None:
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
-    """Checkpoints of a run, oldest first."""
+    """List the checkpoints of a run, oldest first."""
     if not run_dir.is_dir():
         return []
-    found = [(int(match.group(1)), path) for path in run_dir.iterdir() if (match := NAME.match(path.name))]
-    return [path for _, path in sorted(found) if path.is_dir()]
+    numbered = [(int(match.group(1)), path) for path in run_dir.iterdir() if (match := NAME.match(path.name))]
+    return [path for _, path in sorted(numbered) if path.is_dir()]
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None where every file is as it was written."""
+    """Return what is wrong with a checkpoint, or None if every file is as it was written."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
@@ -95,9 +98,13 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def newest_valid_checkpoint(run_dir: str | os.PathLike) -> Path | None:
-    """The newest whole checkpoint; damaged newer ones are renamed to damaged-checkpoint-N, with a warning.
+    """Find the newest complete checkpoint.
 
-    Leftovers of writes and deletions that were cut off are removed. Call it in one process only.
+    Newer ones that are damaged are renamed to damaged-checkpoint-N, with a warning. The remains of interrupted writes
+    and deletions are removed. Call it in one process only.
+
+    Returns:
+        The checkpoint's folder, or None if there is none.
     """
     run_dir = Path(run_dir)
     remove_leftovers(run_dir)
@@ -114,7 +121,7 @@ def newest_valid_checkpoint(run_dir: str | os.PathLike) -> Path | None:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Remove what an interrupted write or deletion left under a temporary name."""
+    """Remove the temporary files and folders of interrupted writes and deletions."""
     if not run_dir.is_dir():
         return
     for path in run_dir.iterdir():
@@ -123,7 +130,13 @@ def remove_leftovers(run_dir: Path) -> None:
 
 
 def rotate_checkpoints(run_dir: Path, limit: int | None, keep: Path | None = None) -> None:
-    """Delete the oldest checkpoints past `limit`; the newest one and `keep` always stay."""
+    """Delete the oldest checkpoints so that `limit` remain. The newest one and `keep` are never deleted.
+
+    Args:
+        run_dir: Folder of the run.
+        limit: Number of checkpoints to keep; None or 0 keeps all.
+        keep: A checkpoint to keep besides, for example the best one.
+    """
     if limit is None or limit <= 0:
         return
     checkpoints = list_checkpoints(run_dir)

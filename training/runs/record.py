@@ -176,7 +176,7 @@ class RunRecord(_Record):
         return record
 
     def write(self, folder: Path | str) -> None:
-        """Write a folder's `run.json`, whole or not at all."""
+        """Write a folder's `run.json` in one step."""
         write_json(Path(folder) / RUN_FILE, self.to_json())
 
     def stop(self, error: TrainingStopped) -> None:

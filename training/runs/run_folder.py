@@ -16,7 +16,7 @@ from .record import RunRecord
 
 PRETRAINING = "pretraining"
 
-# Fields that change where or how fast a run goes, not what it computes: they may differ when a run goes on.
+# Fields that change where or how fast a run computes, but not what: they may differ when a run is resumed.
 FREE_FIELDS = frozenset(
     """output output_dir logging_dir logging_steps logging_strategy logging_first_step log_level log_level_replica
     log_on_each_node disable_tqdm report_to run_name project verify run_name_for_card card_images license
@@ -75,19 +75,19 @@ def check_output(folder: Path | str, values: dict[str, Any]) -> RunRecord | None
 
 
 def differing_fields(saved: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Names of the fields that make two runs different, in the order of `values`."""
+    """Return the names of the fields that make two runs different, in the order of `values`."""
     names = list(dict.fromkeys([*values, *saved]))
     as_saved, as_given = (json.loads(json.dumps(mapping, default=str)) for mapping in (saved, values))
     return [name for name in names if name not in FREE_FIELDS and as_saved.get(name) != as_given.get(name)]
 
 
 def recorded_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The values that a run's files may show: all but secrets."""
+    """Return the values without secrets, as a run's files may show them."""
     return {name: value for name, value in values.items() if name not in SECRET_FIELDS}
 
 
 def recorded_text(text: str, values: dict[str, Any]) -> str:
-    """A recipe's text without the secrets that stand in it."""
+    """Return a recipe's text with its secrets replaced by ***."""
     for name in SECRET_FIELDS:
         if values.get(name):
             text = text.replace(str(values[name]), "***")
@@ -95,7 +95,7 @@ def recorded_text(text: str, values: dict[str, Any]) -> str:
 
 
 def command_line(arguments: list[str] | None = None) -> str:
-    """The command in one line, as a person would type it again; the value of a secret option is left out."""
+    """Return the command in one line, quoted for a shell; values of secret options are replaced by ***."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     shown = []
     hide_next = False
@@ -113,23 +113,23 @@ def command_line(arguments: list[str] | None = None) -> str:
 
 
 def now() -> str:
-    """The time as ISO 8601 in UTC, to the second."""
+    """Return the current time (ISO 8601, UTC, in seconds)."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a run's result depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that affect a run's result."""
+    numbers = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def hardware() -> str:
-    """The devices that compute, in one line."""
+    """Describe the devices that compute, in one line."""
     import torch
 
     if torch.cuda.is_available():
@@ -141,7 +141,7 @@ def hardware() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the source this package runs from, with "+" when files were changed; None outside a clone."""
+    """Return the commit of this package's source, with "+" if tracked files were changed; None outside a clone."""
     source = Path(__file__).resolve().parent
     try:
         commit = _git(source, "rev-parse", "HEAD")
@@ -153,13 +153,13 @@ def git_commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What a git command prints; raises when git is missing or says no."""
+    """Return the output of a git command. Raises if git is missing or the command fails."""
     result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return result.stdout.strip()
 
 
 def _processor() -> str:
-    """The processor's name as the system tells it."""
+    """Return the processor's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -170,6 +170,6 @@ def _processor() -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as a message shows it, cut to a readable length."""
+    """Format a value for a message, in at most 60 characters."""
     text = "not set" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."

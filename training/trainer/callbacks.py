@@ -1,4 +1,4 @@
-"""What happens around a training step: the target's update, looks at held-out images, the progress bar."""
+"""Callbacks of the Trainer: the target's update, looks at held-out images, and the progress bar."""
 
 import time
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from .momentum import target_momentum
 
 
 class TargetUpdateCallback(TrainerCallback):
-    """Moves the target once per optimizer step, after it and before any save; tau needs no state of its own.
+    """Updates the target after each optimizer step, before any save. tau follows from the step, so it is never saved.
 
     Args:
-        accelerator: Says whether the optimizer step was skipped, and unwraps the model of a distributed run.
-        passes: Gives the passes over the training data so far.
+        accelerator: Tells whether the optimizer step was skipped, and unwraps the model of a distributed run.
+        passes: Returns the number of passes over the training data so far.
 
     Attributes:
         last_momentum: tau of the last update; None before the first.
@@ -26,7 +26,7 @@ class TargetUpdateCallback(TrainerCallback):
         self.last_momentum: float | None = None
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """`global_step` is already counted up: this was optimizer step `global_step - 1`."""
+        """Update the target. `global_step` is already incremented: the step was number `global_step - 1`."""
         state.epoch = self._passes()
         if self._accelerator.optimizer_step_was_skipped:
             return
@@ -37,22 +37,22 @@ class TargetUpdateCallback(TrainerCallback):
 
 
 class MonitorCallback(TrainerCallback):
-    """Asks for a look at held-out images: before the first step, every `monitor_steps` steps, and after the last.
+    """Requests a look at the held-out images before the first step, every `monitor_steps` steps, and after the last.
 
     Args:
-        look: Looks at the held-out images; None where no image is held out.
+        look: Looks at the held-out images. None if no image is held out.
     """
 
     def __init__(self, look: Callable[[], Any] | None) -> None:
         self._look = look
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The untrained network's figures, once; a resumed run has them already."""
+        """Look at the untrained network, but not in a resumed run, whose log has this entry already."""
         if self._look is not None and state.global_step == 0 and self._every(args, state) > 0:
             self._look()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Marks the steps at which the trainer evaluates."""
+        """Request an evaluation if one is due after this step."""
         every = self._every(args, state)
         if every > 0 and (state.global_step % every == 0 or state.global_step == state.max_steps):
             control.should_evaluate = True
@@ -64,14 +64,19 @@ class MonitorCallback(TrainerCallback):
 
 
 class ImagesProgressCallback(ProgressCallback):
-    """transformers' progress bar (steps, time left), with images/s."""
+    """transformers' progress bar with images per second.
+
+    Args:
+        images_per_step: Images per optimizer step, over all devices.
+        max_str_len: As in transformers.
+    """
 
     def __init__(self, images_per_step: int, max_str_len: int = 100) -> None:
         super().__init__(max_str_len)
         self.images_per_step = images_per_step
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A resumed run's bar starts where the run stands."""
+        """Start the bar of a resumed run at its current step."""
         super().on_train_begin(args, state, control, **kwargs)
         self.started, self.first_step = time.monotonic(), state.global_step
         if self.training_bar is not None:
@@ -79,7 +84,7 @@ class ImagesProgressCallback(ProgressCallback):
             self.current_step = state.global_step
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Images per second since the start of this process."""
+        """Show the images per second since this process started training."""
         if self.training_bar is not None:
             seconds = max(time.monotonic() - self.started, 1e-9)
             rate = (state.global_step - self.first_step) * self.images_per_step / seconds

@@ -1,4 +1,4 @@
-"""What `LadderTrainer` publishes: this package's layout and card in whole revisions, never transformers' template."""
+"""`HubTrainer`: pushes complete revisions in this package's layout, with its card instead of transformers' template."""
 
 import logging
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""LARS as the BYOL reference uses it: layer-wise adaptation for weights, none for biases and norms, one pass of
-foreach kernels.
+"""LARS as in the BYOL reference, in one pass of foreach kernels: biases and norms are not adapted.
 
 You et al., "Large Batch Training of Convolutional Networks" (arXiv 1708.03888); details after deepmind-research/byol
 (`optimizers.py`): weight decay is added before the adaptation, the learning rate is applied after the momentum.
@@ -14,15 +13,15 @@ from torch.optim import Optimizer
 
 
 class Lars(Optimizer):
-    """Momentum SGD whose step for each weight is scaled by eta * |weight| / |gradient + weight_decay * weight|.
+    """Momentum SGD that scales the update of each weight by eta * |weight| / |gradient + weight_decay * weight|.
 
-    Parameters of at most one dimension (biases, norms) take neither weight decay nor adaptation, in a flat list too.
+    Parameters of at most one dimension (biases, norms) are neither decayed nor adapted, also in a flat list.
 
     Args:
         params: Parameters or parameter groups.
         lr: Learning rate.
-        momentum: Decay of the running update.
-        weight_decay: L2 penalty, added to the gradient.
+        momentum: Momentum factor.
+        weight_decay: Weight decay (L2 penalty), added to the gradient.
         eta: Trust coefficient.
 
     Raises:
@@ -44,7 +43,11 @@ class Lars(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of all parameters that have a gradient; no value is read back from the device."""
+        """Update all parameters that have a gradient. No value is read back from the device.
+
+        Args:
+            closure: Computes the loss again; its result is returned.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -60,13 +63,13 @@ class Lars(Optimizer):
             return
         updates = [p.grad for p in params]
         if adapt:
-            # The gradients themselves stay as they are; their sum with the decay is scaled where it lies.
+            # The gradients are not changed; their sum with the decay is scaled in place.
             if group["weight_decay"]:
                 updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
                 torch._foreach_mul_(updates, trust_ratios(params, updates, group["eta"]))
             else:
                 updates = torch._foreach_mul(updates, trust_ratios(params, updates, group["eta"]))
-        # The step is as fast as memory is, so the new running updates take the place of the scaled ones.
+        # The step is bound by memory bandwidth, so the new momentum buffers reuse the memory of the scaled updates.
         before = [self._buffer(p) for p in params]
         if adapt:
             torch._foreach_add_(updates, before, alpha=group["momentum"])
@@ -84,7 +87,7 @@ class Lars(Optimizer):
 
 
 def trust_ratios(params: list[Tensor], updates: list[Tensor], eta: float) -> list[Tensor]:
-    """eta * |param| / |update| for each pair, 1 where either norm is 0; scalars on the parameters' device."""
+    """Return eta * |param| / |update| for each pair, or 1 if a norm is 0, as scalars on the parameters' device."""
     param_norms = torch.stack(torch._foreach_norm(params))
     update_norms = torch.stack(torch._foreach_norm(updates))
     usable = (param_norms > 0) & (update_norms > 0)

@@ -1,4 +1,4 @@
-"""Sums that stay on the device until they are logged, and the search for values that are not finite."""
+"""Averages that stay on the device until they are logged, and the search for values that are not finite."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class LevelMeters:
-    """Averages of each level's loss and spread over a logging window, without a read-back per step."""
+    """Averages each level's loss and spread over a logging window, without reading from the device at each step."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
     def add(self, outputs: Any) -> None:
-        """Count one micro-batch's `level_losses`, `projection_std` and `matched_fraction`."""
+        """Add the `level_losses`, `projection_std` and `matched_fraction` of one micro-batch."""
         values = {f"loss/{level}": value for level, value in outputs.level_losses.items()}
         values.update({f"batch_std/{level}": value for level, value in outputs.projection_std.items()})
         if outputs.matched_fraction is not None:
@@ -25,7 +25,7 @@ class LevelMeters:
         self._count += 1
 
     def averages(self, accelerator: Any) -> dict[str, float]:
-        """Means over the micro-batches counted since the last call, and over processes; the sums start anew."""
+        """Return the averages over all micro-batches since the last call and over all processes, and reset them."""
         if not self._count:
             return {}
         names = list(self._sums)
@@ -37,7 +37,10 @@ class LevelMeters:
 
 @torch.no_grad()
 def first_non_finite(model: nn.Module) -> str | None:
-    """Name of the first parameter or buffer with a NaN or an infinity, or None; one read-back in the good case."""
+    """Return the name of the first parameter or buffer with a NaN or an infinity, or None.
+
+    If all values are finite, the device is read only once.
+    """
     named = [
         (name, tensor)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]

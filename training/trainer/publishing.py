@@ -39,7 +39,7 @@ def write_published(
 
     Args:
         run: What to publish.
-        folder: Gets the files, each whole.
+        folder: The folder that gets the files.
         pretraining: Write `pretraining/` too.
         earlier: The run's own folder if `folder` is a copy: `run.json` and the hand-written section of the card are
             taken from there.

@@ -15,7 +15,7 @@ from transformers.trainer_callback import ExportableState, ProgressCallback
 from modeling_ladder import LadderSiameseForPreTraining
 
 from ..config.arguments import LadderTrainingArguments
-from ..errors import LevelCollapsed, NotFinite, UserError
+from ..errors import NotFinite, UserError
 from ..loading.loader import ViewLoader
 from ..models.published import TRAINER_STATE
 from ..models.stage_sizes import check_image_size
@@ -33,36 +33,39 @@ from .hub_trainer import HubTrainer
 from .lars import Lars
 from .meters import LevelMeters, first_non_finite
 from .monitor import MonitorMetrics, look
+from .stops import BATCH_NORM_SETTLED, check_losses, check_spread
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
-BATCH_NORM_SETTLED = 50
-"""Steps after which running statistics (two updates a step, momentum 0.1) have forgotten their start. Before,
-held-out projections have the spread of the statistics' start and tell nothing of a collapse; the batches' own do."""
 
 
 class LadderTrainer(HubTrainer):
     """Pretrains a `LadderSiameseForPreTraining`.
 
-    On top of transformers' Trainer: LARS with the right parameter groups; the target's update after each optimizer
-    step, with tau on its cosine; each level's loss in the logs, averaged over the logging window; looks at held-out
-    images; a stop that names the stage where a loss is not finite or a level collapses; whole checkpoints that resume
-    exactly; pushes of the native backbone with this package's card (`HubTrainer`).
+    It adds to transformers' Trainer:
+
+    - LARS with its parameter groups;
+    - the target's update after each optimizer step, with tau on its cosine schedule;
+    - each level's loss in the logs, averaged over the logging window;
+    - looks at held-out images;
+    - an exception that names the level whose loss is not finite or that has collapsed;
+    - complete checkpoints that resume exactly;
+    - pushes of the native backbone with this package's card (`HubTrainer`).
 
     Args:
         model: The pretraining model.
-        args: Training arguments. `num_train_epochs` counts passes over the data, `max_steps` wins where it is given.
-        train_dataset: A `datasets` object with an image column, map-style or streaming, or any dataset whose items are
+        args: Training arguments. `num_train_epochs` is the number of passes over the data; `max_steps` overrides it.
+        train_dataset: A `datasets` object with an image column, map-style or streaming; or any dataset whose items are
             dictionaries with `pixel_values` (2, channels, height, width), `view_boxes` and `view_flips`.
         eval_dataset: Held-out images for monitoring, with or without labels. Default: a fixed 1 % of `train_dataset`.
         transform: Makes the two views. Default: `TwoViewTransform()`.
-        image_column: Column of the images. Default: found by its type.
-        label_column: Column of the labels for monitoring. Default: found by its type.
-        loader_options: Further arguments of `ViewLoader` (`shuffle_buffer`, `max_bad_fraction`, ...).
+        image_column: Column of the images. Default: the column whose type is an image.
+        label_column: Column of the labels for monitoring. Default: the column whose type is a class label.
+        loader_options: Other arguments of `ViewLoader` (`shuffle_buffer`, `max_bad_fraction`, ...).
         **kwargs: As in transformers (`callbacks`, `optimizers`, ...).
 
     Raises:
-        UserError: the data set is empty, has no image column, or is smaller than one global batch; the views are too
-            small for the stages.
+        UserError: the data set is empty, has no image column, or is smaller than one global batch; or the views are
+            too small for the stages.
     """
 
     loss_is_scaled_for_ga = False
@@ -104,7 +107,7 @@ class LadderTrainer(HubTrainer):
         self._last_log = (time.monotonic(), 0)
         asked = args.max_steps
         try:
-            # transformers refuses a stream without max_steps before it could be asked how long a pass is.
+            # transformers refuses a stream without max_steps, but the length of a pass is not known yet.
             args.max_steps = max(asked, 1)
             super().__init__(model=model, args=args, train_dataset=train_dataset, transform=transform, **kwargs)
         finally:
@@ -117,13 +120,13 @@ class LadderTrainer(HubTrainer):
 
     @property
     def passes(self) -> float:
-        """Passes over the training data so far."""
+        """Number of passes over the training data so far."""
         return 0.0 if self._train_loader is None else self._train_loader.passes
 
     # Data
 
     def get_train_dataloader(self) -> ViewLoader:
-        """One endless loader that shards, shuffles and resumes by itself; accelerate must not shard it again."""
+        """Return the endless loader. It shards, shuffles and resumes by itself; accelerate does not shard it again."""
         if self._train_loader is None:
             args = self.args
             self._train_loader = ViewLoader(
@@ -141,14 +144,20 @@ class LadderTrainer(HubTrainer):
         return self._train_loader
 
     def train(self, resume_from_checkpoint: str | bool | os.PathLike | None = None, **kwargs: Any) -> Any:
-        """Train to the end, from the start or exactly on from a checkpoint.
+        """Train to the end, from the start or from a checkpoint.
 
         Args:
-            resume_from_checkpoint: Folder of a checkpoint, or True for the newest whole one of `output_dir`.
+            resume_from_checkpoint: Folder of a checkpoint, or True for the newest complete one in `output_dir`.
+            **kwargs: As in transformers.
+
+        Returns:
+            As in transformers.
 
         Raises:
-            TrainingStopped: a loss is not finite or a level has collapsed.
-            UserError: passes are asked for on a stream of unknown length; there is no checkpoint to resume from.
+            NotFinite: a loss or a weight is NaN or infinite.
+            LevelCollapsed: a level has collapsed.
+            UserError: `num_train_epochs` is given for a stream of unknown length, or there is no checkpoint to resume
+                from.
         """
         args = self.args
         if resume_from_checkpoint is True:
@@ -162,13 +171,13 @@ class LadderTrainer(HubTrainer):
         try:
             args.max_steps = self._total_steps(loader)
             args.warmup_steps = self._warmup_steps(loader)
-            args.ignore_data_skip = True  # the loader itself stands where the checkpoint was written
+            args.ignore_data_skip = True  # the loader resumes at the position of the checkpoint
             return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
             args.max_steps, args.warmup_steps, args.ignore_data_skip = asked
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """From a checkpoint of the last step no step is left; transformers would take one before it looks."""
+        """Do nothing after the last step: resumed there, transformers would make one more step before it checks."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
@@ -195,7 +204,7 @@ class LadderTrainer(HubTrainer):
     def get_optimizer_cls_and_kwargs(
         args: LadderTrainingArguments, model: nn.Module | None = None
     ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-        """LARS, SGD or AdamW at the learning rate of the global batch."""
+        """Return LARS, SGD or AdamW, with the learning rate scaled to the global batch."""
         common = {"lr": args.peak_learning_rate}
         if args.optimizer == "lars":
             return Lars, {**common, "momentum": args.momentum, "eta": args.lars_eta}
@@ -204,7 +213,7 @@ class LadderTrainer(HubTrainer):
         return torch.optim.AdamW, {**common, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weights only: transformers' own rule knows norms by name and would decay those of ResNet."""
+        """Return the names of all weights. transformers recognises norms by name and would decay those of ResNet."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
     # Step
@@ -216,7 +225,7 @@ class LadderTrainer(HubTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The weighted loss of one micro-batch; level losses are summed on the device until they are logged."""
+        """Return the weighted loss of one micro-batch. Level losses are summed on the device until they are logged."""
         if "view_parameters" in inputs:
             inputs = self._device_views(inputs)
         outputs = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs})
@@ -231,7 +240,7 @@ class LadderTrainer(HubTrainer):
         return DeviceViews(self.transform)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm costs a pass over all gradients, so it is taken only where it will be logged."""
+        """Compute the norm, which needs a pass over all gradients, only at steps that are logged."""
         logging_steps = max(1, int(self.state.logging_steps or 1))
         if grad_norm is None and (self.state.global_step + 1) % logging_steps != 0:
             return None
@@ -240,7 +249,12 @@ class LadderTrainer(HubTrainer):
     # Watching
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds each level's loss, spread and tau to the training logs; stops on what is not finite or has collapsed."""
+        """Add each level's loss and spread, the speed and tau to the training logs.
+
+        Raises:
+            NotFinite: a loss is NaN or infinite.
+            LevelCollapsed: a level has collapsed.
+        """
         if "loss" in logs:
             entries = self._meters.averages(self.accelerator)
             now, step = time.monotonic(), self.state.global_step
@@ -250,14 +264,18 @@ class LadderTrainer(HubTrainer):
             if self._target_update.last_momentum is not None:
                 logs["momentum"] = self._target_update.last_momentum
             super().log(logs, start_time)
-            self._check_losses(logs)
+            check_losses(logs, step)
             prefix = "batch_std/"
             self._check_spread({k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)})
             return
         super().log(logs, start_time)
 
     def look(self) -> MonitorMetrics | None:
-        """Measure the held-out images and log the metrics; None where no image is held out."""
+        """Measure the held-out images and log the metrics.
+
+        Returns:
+            The metrics, or None if no image is held out.
+        """
         if self.held_out is None:
             return None
         args = self.args
@@ -268,13 +286,13 @@ class LadderTrainer(HubTrainer):
         return metrics
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Looks at the held-out images; transformers calls this at each evaluation.
+        """Look at the held-out images. transformers calls this at each evaluation.
 
         Returns:
-            "eval_knn/stage1" and so on, for `metric_for_best_model`.
+            Metrics such as "eval_knn/stage1", for `metric_for_best_model`.
 
         Raises:
-            TrainingStopped: a level has collapsed.
+            LevelCollapsed: a level has collapsed.
         """
         measured = self.look()
         metrics = {}
@@ -285,28 +303,14 @@ class LadderTrainer(HubTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _check_losses(self, logs: dict[str, float]) -> None:
-        levels = [name for name in logs if name.startswith("loss/")]
-        for name in [*levels, "loss"]:
-            value = logs[name]
-            if not math.isfinite(value):
-                level = name.removeprefix("loss/") if name in levels else "the total"
-                raise NotFinite(
-                    f"the loss of {level} is {value} at step {self.state.global_step}: "
-                    "lower the learning rate or lengthen the warm-up; checkpoints written so far are good"
-                )
-
     def _check_spread(self, spread: dict[str, float]) -> None:
-        if not self.args.stop_on_collapse or self.state.global_step == 0:
-            return
-        for level, value in spread.items():
-            if not value >= self.args.collapse_threshold:
-                raise LevelCollapsed(level, self.state.global_step, value, self.args.collapse_threshold)
+        if self.args.stop_on_collapse and self.state.global_step > 0:
+            check_spread(spread, self.state.global_step, self.args.collapse_threshold)
 
     # Checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Written to a temporary name, with checksums and the loader's position, then renamed: whole or not there."""
+        """Write a checkpoint under a temporary name, with checksums and the loader's position, then rename it."""
         bad = first_non_finite(self.pretraining_model)
         if bad is not None:
             raise NotFinite(
@@ -355,16 +359,16 @@ class LadderTrainer(HubTrainer):
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _newest_checkpoint(self) -> str:
-        found = newest_valid_checkpoint(self.args.output_dir) if self.args.should_save else None
+        checkpoint = newest_valid_checkpoint(self.args.output_dir) if self.args.should_save else None
         self.accelerator.wait_for_everyone()
-        found = found or newest_valid_checkpoint(self.args.output_dir)
-        if found is None:
-            raise UserError(f"no whole checkpoint in {self.args.output_dir}: start without resume_from_checkpoint")
-        return str(found)
+        checkpoint = checkpoint or newest_valid_checkpoint(self.args.output_dir)
+        if checkpoint is None:
+            raise UserError(f"no complete checkpoint in {self.args.output_dir}: start without resume_from_checkpoint")
+        return str(checkpoint)
 
 
 def _all_parameters_used(model: LadderSiameseForPreTraining) -> bool:
-    """Whether every trainable parameter gets a gradient at each step, so that DDP need not search for unused ones."""
+    """Return whether every parameter gets a gradient at each step, so that DDP need not search for unused ones."""
     config = model.config
     trained = {stage for stage, _, weight in config.levels if weight > 0}
     return config.backbone_config.model_type == "resnet" and config.stages[-1] in trained

@@ -1,19 +1,18 @@
-"""Colour operations on uint8 RGB views, with as few passes over the pixels as the exact recipe allows.
+"""Colour operations on uint8 RGB views, in as few passes over the pixels as an exact result allows.
 
-Each operation gives what torchvision's `transforms.v2.functional` gives for the same parameters, within the rounding of
-8 bits. Four ideas make it fast:
+Each operation equals that of torchvision's `transforms.v2.functional` with the same parameters, up to 8-bit rounding.
+Four ideas make it fast:
 
-- Brightness, contrast, saturation and grey all have the form  a x + g grey(x) + b  with three numbers a, g, b, and
-  that form is closed under composition. Neighbours are joined into one pass of `cv2.transform` as long as nothing can
-  be clipped between them, that is as long as the earlier one has a factor of at most 1. Joined or not, the result is
-  the recipe's: clipping happens wherever torchvision clips. Hue commutes with a x + b, so brightness and contrast also
-  join across it.
-- Hue needs neither HSV nor floats: see `_Canvas.turn_hue`. OpenCV's 8-bit HSV would be wrong by up to 20 levels (it
-  keeps 256 hues and 256 saturations), its float HSV takes twice as long, and a rotation in YIQ is not the hue of HSV at
-  all.
-- Hue, blur and normalisation work on planes, mixing channels on pixels: a view changes its layout only when the next
-  operation needs the other one, and every operation writes into memory that is in the cache already.
-- Once a view is grey it has one channel until it is normalised.
+- Brightness, contrast, saturation and grey all have the form a x + g grey(x) + b, and this form is closed under
+  composition. Consecutive operations are fused into one pass of `cv2.transform` if no value can be clipped between
+  them, that is, if the earlier one has a factor of at most 1. Values are therefore clipped exactly where torchvision
+  clips them. Hue commutes with a x + b, so brightness and contrast are also fused across it.
+- The hue is shifted without HSV and without floats: see `_Canvas.turn_hue`. OpenCV's 8-bit HSV is wrong by up to 20
+  levels (it has 256 hues and 256 saturations), its float HSV takes twice as long, and a rotation in YIQ is a different
+  operation.
+- Hue, blur and normalisation work on planes; mixing channels works on interleaved pixels. A view changes its layout
+  only when the next operation needs the other one, and every operation writes to memory that is in the cache.
+- A grey view has only one channel until it is normalised.
 """
 
 import math
@@ -25,10 +24,10 @@ import numpy as np
 from .draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ColourParameters
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
-"""ITU-R BT.601. torchvision writes 0.2989, which loses 0.03 of 255 levels on white."""
+"""ITU-R BT.601. torchvision uses 0.2989 for red, which makes white 0.03 of 255 levels too dark."""
 
 BLUR_DEVIATIONS = 3.5
-"""A Gaussian is cut off there; what lies beyond is 0.05 % of its mass, an eighth of a level at the sharpest edge."""
+"""Radius of the blur in standard deviations. Beyond lies 0.05 % of the mass: an eighth of a level at a sharp edge."""
 
 
 def split(view: np.ndarray, planes: np.ndarray) -> None:
@@ -37,18 +36,18 @@ def split(view: np.ndarray, planes: np.ndarray) -> None:
 
 
 def jitter(view: np.ndarray, parameters: ColourParameters) -> np.ndarray:
-    """Brightness, contrast, saturation and hue in the drawn order, then grey.
+    """Apply brightness, contrast, saturation and hue in the drawn order, then the conversion to grey.
 
     Args:
-        view: uint8 (rows, columns, 3), contiguous. Its content is used up.
-        parameters: of this view.
+        view: uint8 (rows, columns, 3), contiguous. It is overwritten.
+        parameters: The view's parameters.
 
     Returns:
-        uint8 (3, rows, columns), or (1, rows, columns) if the view became grey.
+        uint8 (3, rows, columns), or (1, rows, columns) if the view was converted to grey.
     """
     canvas = _Canvas(view)
-    # `waiting` is a mix that is not applied yet, `turn` a hue change that comes before it; `clips`: nothing may be
-    # joined to `waiting` any more, because torchvision clips after it.
+    # `waiting` is a mix that is not applied yet; `turn` is a hue shift that comes before it. If `clips` is true, no
+    # further operation may be fused with `waiting`, because torchvision clips after it.
     waiting, turn, clips = _IDENTITY, 0.0, False
     for operation in parameters.order:
         factor = parameters.factors[operation]
@@ -59,7 +58,7 @@ def jitter(view: np.ndarray, parameters: ColourParameters) -> np.ndarray:
             canvas.mix(waiting)
             waiting, turn, clips = _IDENTITY, 0.0, False
         if operation == HUE:
-            turn = factor  # and `waiting` moves behind it: hue commutes with a x + b
+            turn = factor  # `waiting` now comes after it: hue commutes with a x + b
             continue
         if operation == BRIGHTNESS:
             step = (factor, 0.0, 0.0)
@@ -80,11 +79,11 @@ def jitter(view: np.ndarray, parameters: ColourParameters) -> np.ndarray:
 
 
 def blur(plane: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur with reflected borders, like torchvision's with a kernel as large as the deviation needs.
+    """Apply a Gaussian blur with reflected borders. The kernel's size follows from the standard deviation.
 
     Args:
         plane: uint8 (rows, columns).
-        sigma: standard deviation in pixels; 0 for no blur.
+        sigma: Standard deviation in pixels; 0 for no blur.
     """
     kernel = _gaussian(sigma, min(plane.shape))
     if kernel is None:
@@ -93,7 +92,7 @@ def blur(plane: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def solarize(plane: np.ndarray, level: int) -> np.ndarray:
-    """Invert the levels from `level` (0 ... 255) up; uint8 (rows, columns)."""
+    """Invert all values of at least `level` (0 to 255); uint8 (rows, columns)."""
     bright = cv2.compare(plane, float(level), cv2.CMP_GE)  # 255 where true
     return cv2.bitwise_xor(plane, bright, dst=bright)
 
@@ -108,14 +107,14 @@ def finish(
     """Blur, solarize and normalise.
 
     Args:
-        planes: three or one, uint8 (rows, columns) each.
-        sigma: standard deviation of the blur; 0 for none.
-        solarize_from: level from which levels are inverted, or None.
-        normalise: for each channel the factor and the offset that turn levels into normalised values.
-        out: float32 (3, rows, columns), written to.
+        planes: Three planes or one, each uint8 (rows, columns).
+        sigma: Standard deviation of the blur in pixels; 0 for no blur.
+        solarize_from: Values of at least this level are inverted; None for no solarizing.
+        normalise: Factor and offset of each channel, which turn levels into normalised values.
+        out: float32 (3, rows, columns); gets the result.
     """
     kernel = _gaussian(sigma, min(planes[0].shape))
-    if kernel is not None and solarize_from is None and len(planes) == 3:  # the blur's last pass may as well normalise
+    if kernel is not None and solarize_from is None and len(planes) == 3:  # the blur's last pass normalises, too
         for plane, (factor, offset), target in zip(planes, normalise, out, strict=True):
             across = kernel * np.float32(factor)
             cv2.sepFilter2D(
@@ -131,15 +130,15 @@ def finish(
 
 
 def blur_radius(sigma: float, size: int) -> int:
-    """Pixels on each side of the centre that a Gaussian needs; at most `size` - 1, all that can be reflected."""
+    """Return the radius of a blur's kernel in pixels; at most `size` - 1, the most that can be reflected."""
     return max(0, min(math.ceil(BLUR_DEVIATIONS * sigma), size - 1))
 
 
 class _Canvas:
-    """A view that is changed in place, as pixels (rows, columns, 3) or as planes, whichever the next operation needs.
+    """A view that is changed in place, as pixels (rows, columns, 3) or as planes, as the next operation needs.
 
-    The planes are the first three of five in one array, so that the channels, their successors and their predecessors
-    on the ring red, green, blue are three views of it, and one call changes all three.
+    The planes are the first three of five planes in one array. The channels, their successors and their predecessors
+    on the ring red, green, blue are then three views of this array, and one call processes all three channels.
     """
 
     def __init__(self, pixels: np.ndarray) -> None:
@@ -148,25 +147,25 @@ class _Canvas:
         self._in_planes = False
 
     def planes(self, channels: int) -> np.ndarray:
-        """The first 1 or 3 channels, uint8 (channels, rows, columns)."""
+        """Return the first 1 or 3 channels, uint8 (channels, rows, columns)."""
         if channels == 1 and not self._in_planes:
             return cv2.extractChannel(self._pixels, 0)[None]
         self._to_planes()
         return self._ring[:channels]
 
     def grey_mean(self) -> float:
-        """Mean luma."""
+        """Return the mean luma."""
         means = [cv2.mean(plane)[0] for plane in self._ring[:3]] if self._in_planes else cv2.mean(self._pixels)[:3]
         return sum(weight * mean for weight, mean in zip(GREY_WEIGHTS, means, strict=True))
 
     def mix(self, mix: "_Mix") -> None:
-        """a x + g grey(x) + b in one pass, rounded and clipped."""
+        """Apply a x + g grey(x) + b in one pass, rounded and clipped."""
         if mix == _IDENTITY:
             return
         a, g, b = mix
         if g == 0:
             values = _stacked(self._ring[:3]) if self._in_planes else self._pixels
-            if b >= 0:  # the faster one takes absolute values
+            if b >= 0:  # faster, but takes absolute values
                 cv2.convertScaleAbs(values, dst=values, alpha=a, beta=b)
             else:
                 cv2.addWeighted(values, a, values, 0, b, dst=values)
@@ -179,19 +178,20 @@ class _Canvas:
         self._pixels = cv2.transform(self._pixels, np.array(matrix, np.float32))
 
     def turn_hue(self, turn: float) -> None:
-        """Turn the hue of every pixel, exactly as by way of HSV, on 8 bits and without a division.
+        """Shift the hue of every pixel exactly as in HSV, on 8 bits and without a division.
 
-        In HSV with chroma c = max - min, a turn by s sixths of the circle, 0 <= s <= 1, moves the channel between the
-        other two by c s towards its predecessor on the ring red, green, blue, and what would pass the largest or the
-        smallest value pushes that one instead. For a channel x with successor n and predecessor p, both cases are
+        Let c = max - min be the chroma. A shift by s sixths of the circle, 0 <= s <= 1, moves the middle channel by c s
+        towards its predecessor on the ring red, green, blue. If this would exceed the largest or the smallest value,
+        the rest of the shift moves that channel instead. For a channel x with successor n and predecessor p, both cases
+        are
 
-            x' = clamp(p, x - [e - [x - n]], x + [e - [n - x]]),    e = c s,  [.] = negative to 0,
+            x' = clamp(p, x - [e - [x - n]], x + [e - [n - x]]),    e = c s,  [y] = max(y, 0),
 
-        which only adds, subtracts and compares. Backwards, n and p change places; a third of the circle exchanges
-        channels.
+        which needs only additions, subtractions and comparisons. A shift backwards swaps n and p; a shift by a third of
+        the circle permutes the channels.
 
         Args:
-            turn: share of the full circle, -0.5 ... 0.5.
+            turn: Fraction of the full circle, -0.5 to 0.5.
         """
         if turn == 0:
             return
@@ -234,13 +234,13 @@ _GREY = (0.0, 1.0, 0.0)
 
 
 def _compose(first: _Mix, second: _Mix) -> _Mix:
-    """The mix that does `first` and then `second`; grey of a x + g grey(x) + b is (a + g) grey(x) + b."""
+    """Return the mix that equals `first` followed by `second`; grey of a x + g grey(x) + b is (a + g) grey(x) + b."""
     a1, g1, b1 = first
     a2, g2, b2 = second
     return a2 * a1, a2 * g1 + g2 * (a1 + g1), (a2 + g2) * b1 + b2
 
 
 def _gaussian(sigma: float, size: int) -> np.ndarray | None:
-    """Weights of a blur of a picture whose shorter side is `size`, float32 (2 radius + 1, 1); None for none."""
+    """Return the kernel for an image with shorter side `size`, float32 (2 radius + 1, 1); None if there is no blur."""
     radius = blur_radius(sigma, size)
     return cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F) if radius else None

@@ -1,10 +1,10 @@
 """Device mode: colours, blur, solarizing and normalisation of a whole batch at once, on the training device.
 
-Data workers then only decode and crop (`TwoViewTransform(device_mode=True)`). Every view keeps the parameters that the
-same seed gives in the other mode; only the rounding to 8 bits between the operations is gone.
+Data workers then only decode and crop (`TwoViewTransform(device_mode=True)`). For the same seed, a view has the same
+parameters as in the other mode; the only difference is that values are not rounded to 8 bits between the operations.
 
-Nothing here asks the device for a value: operations that a view does not have are done with parameters that change
-nothing, so there is no branch, no wait, and the same kernels run for every batch.
+No value is read back from the device. An operation that a view does not have is run with parameters that change
+nothing, so there are no branches and no waits, and every batch runs the same kernels.
 """
 
 from functools import lru_cache
@@ -22,7 +22,7 @@ class DeviceViews:
     """Finishes the batches of a `TwoViewTransform` in device mode.
 
     Args:
-        transform: the transform that made the batches (its mean, deviation, threshold and largest blur are used).
+        transform: The transform that made the batches. Its mean, std, threshold and largest blur are used.
     """
 
     def __init__(self, transform: TwoViewTransform) -> None:
@@ -35,10 +35,10 @@ class DeviceViews:
 
         Args:
             batch: `pixel_values` uint8 (..., 3, size, size) and `view_parameters` float32 (..., P) on one device, with
-                the same leading dimensions (batch, 2); anything else is passed on. Not changed.
+                the same leading dimensions (batch, 2). Other entries are passed on. The batch itself is not changed.
 
         Returns:
-            A new dict without `view_parameters`, with float32 normalised `pixel_values` of the same shape.
+            A new dictionary without `view_parameters`, with normalised float32 `pixel_values` of the same shape.
         """
         rest = {name: value for name, value in batch.items() if name != "view_parameters"}
         levels, parameters = batch["pixel_values"], batch["view_parameters"]
@@ -49,16 +49,16 @@ class DeviceViews:
         return rest
 
     def _finish(self, views: Tensor, parameters: Tensor) -> Tensor:
-        """Views (N, 3, H, W) in [0, 1] and parameters (N, P) to normalised views."""
+        """Turn views (N, 3, H, W) in [0, 1] and parameters (N, P) into normalised views."""
         order, factors = parameters[:, :4], parameters[:, 4:8]
         grayscale, sigma, solarize = (column[:, None, None, None] for column in parameters[:, 8:].unbind(1))
-        # At most three operations stand before the hue and three after it; places without one change nothing.
+        # At most three operations precede the hue and three follow it; positions without an operation change nothing.
         before = torch.cumsum((order == HUE).to(views.dtype), dim=1) == 0
-        for place in range(3):
-            views = _affine(views, order[:, place], factors, before[:, place])
+        for position in range(3):
+            views = _affine(views, order[:, position], factors, before[:, position])
         views = _turn_hue(views, factors[:, HUE, None, None])
-        for place in range(1, 4):
-            views = _affine(views, order[:, place], factors, ~before[:, place])
+        for position in range(1, 4):
+            views = _affine(views, order[:, position], factors, ~before[:, position])
         views = torch.lerp(views, grey(views).expand_as(views), grayscale)
         if self.max_sigma > 0:
             views = _blur(views, sigma.flatten(), blur_radius(self.max_sigma, min(views.shape[-2:])))
@@ -68,20 +68,20 @@ class DeviceViews:
 
 
 def grey(views: Tensor) -> Tensor:
-    """ITU-R BT.601 luma of (N, 3, H, W), as (N, 1, H, W)."""
+    """Compute the ITU-R BT.601 luma of (N, 3, H, W), as (N, 1, H, W)."""
     red, green, blue = GREY_WEIGHTS
     return red * views[:, 0:1] + green * views[:, 1:2] + blue * views[:, 2:3]
 
 
 def _affine(views: Tensor, operation: Tensor, factors: Tensor, wanted: Tensor) -> Tensor:
-    """Brightness, contrast or saturation, whichever `operation` (N,) says, where `wanted` (N,) is true.
+    """Apply brightness, contrast or saturation, as `operation` (N,) selects, to the views where `wanted` (N,) is true.
 
-    All three are  a x + g grey(x) + b,  clipped.
+    All three have the form a x + g grey(x) + b, clipped to [0, 1].
     """
     number = operation.long()
     wanted = wanted & (operation != HUE)
     a = torch.where(wanted, factors.gather(1, number[:, None])[:, 0], 1.0)
-    rest = 1 - a  # 0 where nothing is to change
+    rest = 1 - a  # 0 for views that do not change
     luma = grey(views)
     g = torch.where(number == SATURATION, rest, 0.0)
     b = torch.where(number == CONTRAST, rest, 0.0) * luma.mean(dim=(1, 2, 3))
@@ -90,10 +90,10 @@ def _affine(views: Tensor, operation: Tensor, factors: Tensor, wanted: Tensor) -
 
 
 def _turn_hue(views: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of (N, 3, H, W) by `turn` (N, 1, 1) of the circle.
+    """Shift the hue of (N, 3, H, W) by `turn` (N, 1, 1), a fraction of the circle.
 
-    RGB from HSV by  f(n) = v - c max(0, min(k, 4 - k, 1)),  k = (n + 6 h) mod 6,  with c = v s the chroma, so that the
-    saturation is never needed.
+    HSV is converted to RGB by f(n) = v - c max(0, min(k, 4 - k, 1)) with k = (n + 6 h) mod 6. It needs the chroma
+    c = v s only, never the saturation s itself.
     """
     red, green, blue = views.unbind(1)
     value = views.amax(1)
@@ -113,12 +113,12 @@ def _turn_hue(views: Tensor, turn: Tensor) -> Tensor:
 
 
 def _blur(views: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian blur of each (3, H, W) with its own deviation (N,) in pixels, 0 for none; borders are reflected."""
+    """Blur each (3, H, W) with its own standard deviation (N,) in pixels (0: no blur); borders are reflected."""
     if radius == 0:
         return views
     count, channels, height = views.shape[:3]
     offsets = torch.arange(-radius, radius + 1, device=views.device, dtype=views.dtype)
-    # a deviation of 0 becomes one so small that all other weights underflow to 0
+    # A deviation of 0 is replaced by one so small that all weights but the central one underflow to 0.
     weights = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3)[:, None]) ** 2)
     weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     planes = functional.pad(views, (radius,) * 4, mode="reflect").reshape(1, count * channels, height + 2 * radius, -1)
@@ -129,5 +129,5 @@ def _blur(views: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _channel_constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation as (3, 1, 1) on the device, sent there once."""
+    """Return mean and standard deviation as (3, 1, 1) on the device; they are copied there only once."""
     return tuple(torch.tensor(values, device=device)[:, None, None] for values in (mean, std))

@@ -1,7 +1,7 @@
-"""What is random about a view: the crop and the colour operations, all drawn at once from one seed.
+"""The random parameters of a view: its crop and its colour operations, all drawn at once from one seed.
 
-The number of draws never depends on what was drawn, on the image or on the mode: a parameter is the same function of
-the seed wherever the view is made.
+The number of draws never depends on earlier draws, on the image or on the mode. A parameter is therefore the same
+function of the seed, wherever the view is made.
 """
 
 import hashlib
@@ -16,22 +16,22 @@ _DRAWS_PER_VIEW = 2 * CROP_TRIES + 16
 _UNSIGNED = struct.Struct(f"<{2 * _DRAWS_PER_VIEW}I")
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-"""Numbers of the four jitter operations in `ColourParameters.order` and `factors`."""
+"""Indices of the four jitter operations in `ColourParameters.order` and `factors`."""
 
 PARAMETER_COUNT = 11
-"""Numbers per view in `view_parameters`: order x 4, factors x 4, grayscale, sigma, solarize."""
+"""Length of a view's row in `view_parameters`: four for order, four for factors, then grayscale, sigma, solarize."""
 
 
 class ColourParameters(NamedTuple):
     """Colour operations of one view.
 
     Attributes:
-        order: the four jitter operations in the order in which they are applied.
-        factors: brightness, contrast, saturation (1 = unchanged) and hue as a share of the circle (0 = unchanged); a
-            view without jitter has (1, 1, 1, 0).
-        grayscale: whether the view becomes grey after the jitter.
-        sigma: standard deviation of the blur that follows, in pixels of the view; 0 for none.
-        solarize: whether levels from the threshold up are inverted at the end.
+        order: The four jitter operations in the order in which they are applied.
+        factors: Factors of brightness, contrast and saturation (1: unchanged), and the hue shift as a fraction of the
+            circle (0: unchanged). A view without jitter has (1, 1, 1, 0).
+        grayscale: Whether the view is converted to grey after the jitter.
+        sigma: Standard deviation of the following blur, in pixels of the view; 0 for none.
+        solarize: Whether values from the threshold on are inverted at the end.
     """
 
     order: tuple[int, int, int, int] = (BRIGHTNESS, CONTRAST, SATURATION, HUE)
@@ -41,13 +41,13 @@ class ColourParameters(NamedTuple):
     solarize: bool = False
 
     def to_row(self) -> list[float]:
-        """As `PARAMETER_COUNT` numbers, for tensors."""
+        """Return the parameters as `PARAMETER_COUNT` numbers, for a tensor."""
         return [*self.order, *self.factors, self.grayscale, self.sigma, self.solarize]
 
 
 @dataclass(frozen=True)
 class Chances:
-    """Probabilities and strengths; pairs of `blur` and `solarize` belong to view 1 and view 2."""
+    """Probabilities and strengths of the operations, as in `TwoViewTransform`; pairs belong to view 1 and view 2."""
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
@@ -64,32 +64,33 @@ class Chances:
 
 
 class Draws:
-    """Everything random about both views of one image.
+    """Draws the random parameters of both views of one image.
 
     Args:
-        chances: the distribution.
-        seed: any whole number; None takes fresh entropy. No global random state is read or changed.
+        chances: The distribution.
+        seed: Any integer. None draws fresh entropy. Global random states are neither read nor changed.
     """
 
     def __init__(self, chances: Chances, seed: int | None) -> None:
         self._chances = chances
-        # SHAKE-128 makes neighbouring seeds as different as any others, is the same on every machine, and costs a tenth
-        # of setting up a generator of numpy's.
+        # SHAKE-128 gives unrelated numbers for neighbouring seeds and the same numbers on every machine. It takes a
+        # tenth of the time that creating a numpy generator takes.
         key = os.urandom(32) if seed is None else str(int(seed)).encode()
         numbers = _UNSIGNED.unpack(hashlib.shake_128(key).digest(_UNSIGNED.size))
         uniform = [(number + 0.5) / 4294967296 for number in numbers]
         self._uniform = (uniform[:_DRAWS_PER_VIEW], uniform[_DRAWS_PER_VIEW:])
 
     def crop(self, view: int, width: int, height: int) -> tuple[int, int, int, int]:
-        """Inception's random crop, as torchvision's RandomResizedCrop samples it.
+        """Draw Inception's random crop, sampled as in torchvision's RandomResizedCrop.
 
         Args:
             view: 0 or 1.
-            width: of the image, in pixels.
-            height: of the image, in pixels.
+            width: Width of the image, in pixels.
+            height: Height of the image, in pixels.
 
         Returns:
-            x0, y0, x1, y1 in pixels; after ten misses the largest middle crop of an allowed ratio.
+            x0, y0, x1, y1 in pixels. If ten attempts do not fit into the image, the largest central crop with an
+            allowed ratio.
         """
         uniform, (low, high) = self._uniform[view], self._chances.ratio
         smallest, largest = self._chances.scale
@@ -111,11 +112,11 @@ class Draws:
         return x, y, x + w, y + h
 
     def flip(self, view: int) -> bool:
-        """Whether the view is mirrored left to right."""
+        """Draw whether the view is flipped horizontally."""
         return self._uniform[view][2 * CROP_TRIES + 2] < self._chances.flip
 
     def colours(self, view: int) -> ColourParameters:
-        """The colour operations of a view."""
+        """Draw the colour operations of a view."""
         chances = self._chances
         jitter, k0, k1, k2, k3, b, c, s, h, gray, blur, sigma, solarize = self._uniform[view][2 * CROP_TRIES + 3 :]
         keys, (smallest, largest) = (k0, k1, k2, k3), chances.sigma
@@ -135,6 +136,6 @@ class Draws:
 
 
 def _around_one(amount: float, uniform: float) -> float:
-    """A factor in [1 - amount, 1 + amount], never below 0."""
+    """Map a uniform number in [0, 1] to a factor in [max(0, 1 - amount), 1 + amount]."""
     low = max(0.0, 1 - amount)
     return low + (1 + amount - low) * uniform

@@ -1,17 +1,17 @@
 """`TwoViewTransform`: the two asymmetric views of BYOL (arXiv 2006.07733, appendix B), at the speed of decoding.
 
-The crops are drawn from the size in the file's header, so the image is decoded once, at the smallest scale that both
-crops allow and only as far down as they reach; each crop is resized in one step; colours change on uint8 in fused
-passes (`colour`); normalisation writes straight into the result. A JPEG decoded at 1/2, 1/4 or 1/8 gives views that
-differ from those of the whole picture by one or two levels of 255 on average, because libjpeg averages pixels in
-another way than the resizing does.
+Both crops are drawn before decoding, from the size in the file's header. The image is then decoded once, at the
+smallest scale that has enough pixels for both crops, and only down to their last row. Each crop is resized in one step,
+colours are changed on uint8 in fused passes (`colour`), and normalisation writes directly into the result. Views of a
+JPEG that was decoded at 1/2, 1/4 or 1/8 differ from those of the full image by one or two levels of 255 on average,
+because libjpeg averages pixels differently than resizing does.
 
-Resizing is torch's antialiased bicubic on uint8, the very operation of torchvision's RandomResizedCrop, and vectorised.
-BYOL's own code does not antialias, which on large photographs shows the network the noise of skipped pixels;
-`antialias=False` gives that. OpenCV's bicubic never antialiases, and its area averaging costs five times as much.
+Resizing is torch's antialiased bicubic on uint8: the operation of torchvision's RandomResizedCrop, vectorised. BYOL's
+own code does not antialias, so large photographs are aliased; `antialias=False` does the same. OpenCV's bicubic never
+antialiases, and its area averaging takes five times as long.
 
-Threads: OpenCV and torch use all cores for one image unless told otherwise. Data workers call `cv2.setNumThreads(0)`
-and `torch.set_num_threads(1)` when they start; nothing here changes such a setting.
+By default OpenCV and torch use all cores for one image. Data workers call `cv2.setNumThreads(0)` and
+`torch.set_num_threads(1)` when they start; this module does not change these settings.
 """
 
 import inspect
@@ -36,33 +36,33 @@ _RANGES = (("min_scale", "max_scale"), ("min_ratio", "max_ratio"), ("min_sigma",
 
 
 class TwoViewTransform:
-    """Two random views of an image, each with its crop box in the source image and a flip flag.
+    """Makes two random views of an image, each with its crop box in the source image and a flip flag.
 
-    Pairs of values are those of view 1 and view 2. The defaults are BYOL's.
+    A pair of values belongs to view 1 and view 2. The defaults are BYOL's.
 
     Args:
-        size: side of a view in pixels.
-        min_scale: smallest share of the image's area in a crop.
-        max_scale: largest share.
-        min_ratio: smallest width / height of a crop.
-        max_ratio: largest.
-        flip: probability of mirroring left to right.
-        jitter: probability of changing brightness, contrast, saturation and hue, in random order.
-        brightness: largest change of the factor from 1.
-        contrast: same.
-        saturation: same.
-        hue: largest turn of the hue circle, at most 0.5.
-        grayscale: probability of grey.
-        blur: probabilities of a Gaussian blur.
-        min_sigma: smallest deviation of the blur, in pixels of the view.
-        max_sigma: largest.
-        solarize: probabilities of inverting the levels from `solarize_threshold` up.
-        solarize_threshold: share of white from which levels are inverted.
-        mean: per channel, of values in [0, 1]; ImageNet's.
-        std: per channel.
-        antialias: whether shrinking averages all source pixels.
-        max_pixels: larger images are refused as decompression bombs.
-        device_mode: only crop and mirror; colours, blur and normalisation are left to `DeviceViews` on the device, with
+        size: Height and width of a view in pixels.
+        min_scale: Smallest area of a crop, as a fraction of the image's area.
+        max_scale: Largest area of a crop.
+        min_ratio: Smallest width / height of a crop.
+        max_ratio: Largest width / height of a crop.
+        flip: Probability of a horizontal flip.
+        jitter: Probability of changing brightness, contrast, saturation and hue, in random order.
+        brightness: The brightness factor is drawn from [1 - brightness, 1 + brightness].
+        contrast: Same for the contrast factor.
+        saturation: Same for the saturation factor.
+        hue: Largest hue shift, as a fraction of the hue circle; at most 0.5.
+        grayscale: Probability of conversion to grey.
+        blur: Probabilities of a Gaussian blur.
+        min_sigma: Smallest standard deviation of the blur, in pixels of the view.
+        max_sigma: Largest standard deviation of the blur.
+        solarize: Probabilities of inverting all values of at least `solarize_threshold`.
+        solarize_threshold: Value from which solarizing inverts, in [0, 1].
+        mean: Mean for the normalisation, per channel, for values in [0, 1].
+        std: Standard deviation for the normalisation, per channel.
+        antialias: Average all source pixels when a crop is made smaller.
+        max_pixels: Images with more pixels are refused as decompression bombs.
+        device_mode: Only crop and flip. `DeviceViews` then does colours, blur and normalisation on the device, with
             the same parameters for the same seed.
 
     Raises:
@@ -119,7 +119,7 @@ class TwoViewTransform:
         )
         _keep_freed_memory()
         self._solarize_from = math.ceil(solarize_threshold * 255)
-        # level / 255 minus mean, by std, as one multiplication and one addition
+        # (level / 255 - mean) / std as one multiplication and one addition
         self._normalise = [(1 / (255 * s), -m / s) for m, s in zip(self.mean, self.std, strict=True)]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ class TwoViewTransform:
         _keep_freed_memory()
 
     def to_dict(self) -> dict[str, Any]:
-        """Every constructor argument; `TwoViewTransform(**transform.to_dict())` is an equal transform."""
+        """Return every constructor argument; `TwoViewTransform(**transform.to_dict())` is an equal transform."""
         return dict(self._settings)
 
     def __repr__(self) -> str:
@@ -143,15 +143,18 @@ class TwoViewTransform:
         """Make the two views.
 
         Args:
-            image: encoded bytes, a path, a PIL image, a uint8 array (height, width, 3), or a `datasets` image
+            image: Encoded bytes, a path, a PIL image, a uint8 array (height, width, 3), or a `datasets` image
                 dictionary.
-            seed: decides everything random; None takes fresh entropy. No global random state is read or changed.
+            seed: Seed of all random choices. None draws fresh entropy. Global random states are neither read nor
+                changed.
 
         Returns:
-            `pixel_values` float32 (2, 3, size, size), normalised; `view_boxes` float32 (2, 4): x0, y0, x1, y1 in
-            [0, 1] of the image as shown, exactly what was cropped; `view_flips` bool (2,): whether the crop was
-            mirrored left to right afterwards. In device mode `pixel_values` is uint8, and `view_parameters` float32
-            (2, `PARAMETER_COUNT`) holds what `DeviceViews` needs.
+            A dictionary with
+
+            - `pixel_values`: float32 (2, 3, size, size), normalised; uint8 in device mode.
+            - `view_boxes`: float32 (2, 4), the exact crops as x0, y0, x1, y1 in [0, 1] of the image as shown.
+            - `view_flips`: bool (2,), whether the crop was flipped horizontally afterwards.
+            - `view_parameters`: float32 (2, `PARAMETER_COUNT`), for `DeviceViews`; in device mode only.
 
         Raises:
             BadImageError: the image cannot be read.
@@ -159,13 +162,13 @@ class TwoViewTransform:
         opened, draws = open_image(image, self.max_pixels), Draws(self.chances, seed)
         boxes = [draws.crop(view, opened.width, opened.height) for view in range(2)]
         reduction = self._reduction(opened, boxes)
-        places = [_place(box, opened, reduction) for box in boxes]
-        stored = opened.stored_pixels(reduction, rows=reduction * max(y1 for (_, _, _, y1), _ in places))
+        located = [_locate(box, opened, reduction) for box in boxes]
+        stored = opened.stored_pixels(reduction, rows=reduction * max(y1 for (_, _, _, y1), _ in located))
         colours = [draws.colours(view) for view in range(2)]
         flips = [draws.flip(view) for view in range(2)]
         squares, shares = [], []
-        # Both crops before any colour, while the image is in the processor's cache.
-        for (inside, (x0, y0, x1, y1)), flip in zip(places, flips, strict=True):
+        # Make both crops before changing any colour, while the image is in the processor's cache.
+        for (inside, (x0, y0, x1, y1)), flip in zip(located, flips, strict=True):
             shares.append((x0 / opened.width, y0 / opened.height, x1 / opened.width, y1 / opened.height))
             square = self._resize(stored, inside, opened.orientation)
             squares.append(cv2.flip(square, 1) if flip else square)
@@ -188,17 +191,17 @@ class TwoViewTransform:
         return views
 
     def _reduction(self, opened: OpenedImage, boxes: list[Box]) -> int:
-        """Largest scale 1/r of decoding at which both crops still have as many pixels as a view."""
+        """Return the largest r for which both crops, decoded at 1/r, still have as many pixels as a view."""
         shortest = min(min(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
         return next((r for r in opened.reductions if shortest // r >= self.size), 1)
 
     def _resize(self, stored: np.ndarray, box: Box, orientation: int) -> np.ndarray:
-        """Crop, resize to uint8 (size, size, 3) and turn as EXIF says."""
+        """Crop, resize to uint8 (size, size, 3), and apply the EXIF orientation."""
         x0, y0, x1, y1 = box
-        piece = np.ascontiguousarray(stored[y0:y1, x0:x1])  # torch would copy it too, but more slowly
-        if not piece.flags.writeable:  # torch does not wrap what it may not write
+        piece = np.ascontiguousarray(stored[y0:y1, x0:x1])  # torch would make this copy too, but more slowly
+        if not piece.flags.writeable:  # torch cannot wrap read-only memory
             piece = piece.copy()
-        # channels-last to torch, which is what its vectorised kernel wants; numpy changes a view's axes faster
+        # torch's vectorised kernel needs channels-last memory; numpy permutes the axes faster than torch does.
         square = functional.interpolate(
             torch.from_numpy(piece.reshape(1, *piece.shape).transpose(0, 3, 1, 2)),
             (self.size, self.size),
@@ -209,23 +212,23 @@ class TwoViewTransform:
         return np.ascontiguousarray(square if orientation == 1 else orient(square, orientation))
 
 
-def _place(box: Box, opened: OpenedImage, reduction: int) -> tuple[Box, Box]:
-    """Where a crop lies in the decoded pixels.
+def _locate(box: Box, opened: OpenedImage, reduction: int) -> tuple[Box, Box]:
+    """Map a crop to the decoded pixels.
 
     Args:
-        box: in pixels of the image as shown.
-        opened: the image.
-        reduction: scale 1/r at which it was decoded.
+        box: The crop, in pixels of the image as shown.
+        opened: The image.
+        reduction: The image is decoded at 1/reduction of its size.
 
     Returns:
-        The box in decoded pixels (before EXIF rotation), and the same box in pixels of the image as shown: for r > 1
-        its edges move to the nearest whole decoded pixel, so that the box that is reported is the crop that was made.
+        The box in decoded pixels (before the EXIF rotation), and the same box in pixels of the image as shown. If the
+        image is reduced, the edges are rounded to whole decoded pixels, so that the reported box is the exact crop.
     """
     width, height = opened.width, opened.height
     inside = box_in_stored(box, opened.orientation, width, height)
     if reduction == 1:
         return inside, box
-    # the last decoded pixel of a row or column may stand for fewer than r: it is left out
+    # The last decoded pixel of a row or column may cover fewer than r stored pixels: leave it out.
     across, down = (side // reduction for side in opened.stored_size)
     x0, y0, x1, y1 = (round(side / reduction) for side in inside)
     inside = (x0, y0, min(x1, across), min(y1, down))
@@ -233,17 +236,17 @@ def _place(box: Box, opened: OpenedImage, reduction: int) -> tuple[Box, Box]:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep up to 32 MB of freed memory instead of giving it back to the system after every image.
+    """Make glibc keep up to 32 MB of freed memory, instead of returning it to the system after every image.
 
-    Giving it back costs 400 to 700 page faults per image, up to half of the time of a pair of views. glibc raises its
-    own limits (`man mallopt`, M_MMAP_THRESHOLD) when a program frees a large block, as most programs that train sooner
-    or later do; this is one such block, whose pages are never touched. It has no effect elsewhere.
+    Returning it causes 400 to 700 page faults per image, up to half of the time of a pair of views. glibc raises its
+    thresholds when a program frees a large block (`man mallopt`, M_MMAP_THRESHOLD). This allocates and frees such a
+    block without touching its pages. With other C libraries it has no effect.
     """
     np.empty(16 << 20, np.uint8)
 
 
 def _check(values: dict[str, Any]) -> None:
-    """Raise a ValueError that names the first value out of range."""
+    """Raise a ValueError that names the first value that is out of range."""
     for name, least in (("size", 2), ("max_pixels", 1)):
         if isinstance(values[name], bool) or not isinstance(values[name], int) or values[name] < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {values[name]!r}")
