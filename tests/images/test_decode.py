@@ -118,7 +118,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for path, reason in (
         (tmp_path, "a directory, not a file"),
-        (tmp_path / "link.jpg", "a symbolic link to nothing"),
+        (tmp_path / "link.jpg", "a broken symbolic link"),
         (tmp_path / "pipe.jpg", "not a regular file"),
     ):
         with pytest.raises(BadImageError, match=reason):

@@ -57,7 +57,7 @@ def test_what_is_counted(mixed: Path, streaming: bool) -> None:
     reasons = {Path(bad["key"]).name: bad["reason"] for bad in report["unreadable_examples"]}
     assert reasons.keys() == {"zero.jpg", "page.jpg", "cut.jpg", "link.jpg", "folder.png"}
     assert reasons["folder.png"] == "a directory, not a file"
-    assert reasons["link.jpg"] == "a symbolic link to nothing"
+    assert reasons["link.jpg"] == "a broken symbolic link"
     assert report["formats"] == {"JPEG": 21, "PNG": 2}
     assert report["modes"] == {"RGB": 21, "L": 1, "I;16": 1}
     assert report["width"] == {"smallest": 10, "median": 16, "largest": 30}  # the turned one is 10 wide and 50 high

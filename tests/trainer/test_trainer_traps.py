@@ -11,6 +11,8 @@ from helpers.training import make_arguments, make_model
 from helpers.view_dataset import ViewPairs
 from ladder_training.config.arguments import LadderTrainingArguments
 from ladder_training.errors import UserError
+from ladder_training.trainer.callbacks import TargetUpdateCallback
+from ladder_training.trainer.momentum import target_momentum
 from ladder_training.trainer.trainer import LadderTrainer
 
 
@@ -28,20 +30,19 @@ def test_several_gpus_in_one_process_are_refused(tiny_backbone, tmp_path, monkey
         LadderTrainer(make_model(tiny_backbone), args, ViewPairs())
 
 
-def test_a_skipped_optimizer_step_leaves_the_target_alone(tiny_backbone, tmp_path) -> None:
+def test_a_skipped_optimizer_step_leaves_the_target_alone(tiny_backbone) -> None:
     """The scaler of float16 skips steps with overflows; the target must not be pulled towards unmoved weights."""
     model = make_model(tiny_backbone)
-    trainer = LadderTrainer(model, make_arguments(tmp_path), ViewPairs())
     updates: list[float] = []
     model.update_target = updates.append
-    callback = next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "TargetUpdateCallback")
+    accelerator = SimpleNamespace(optimizer_step_was_skipped=True, unwrap_model=lambda wrapped: wrapped)
+    callback = TargetUpdateCallback(accelerator, lambda: 0.5)
     state = SimpleNamespace(global_step=3, max_steps=10, epoch=0.0)
-    trainer.accelerator = SimpleNamespace(optimizer_step_was_skipped=True, unwrap_model=lambda wrapped: wrapped)
-    callback.on_step_end(trainer.args, state, None)
-    assert updates == []
-    trainer.accelerator.optimizer_step_was_skipped = False
-    callback.on_step_end(trainer.args, state, None)
-    assert len(updates) == 1
+    callback.on_step_end(None, state, None, model=model)
+    assert (updates, state.epoch, callback.last_momentum) == ([], 0.5, None)
+    accelerator.optimizer_step_was_skipped = False
+    callback.on_step_end(None, state, None, model=model)
+    assert updates == [target_momentum(2, 10, model.config.base_momentum)] == [callback.last_momentum]
 
 
 def test_bfloat16_autocast_stays_close_and_everything_kept_is_float32(tiny_backbone, tmp_path) -> None:

@@ -176,7 +176,7 @@ def read_image_file(path: Path) -> bytes:
             raise BadImageError("not a regular file")
         return path.read_bytes()
     except FileNotFoundError:
-        reason = "a symbolic link to nothing" if path.is_symlink() else "no such file"
+        reason = "a broken symbolic link" if path.is_symlink() else "no such file"
         raise BadImageError(reason) from None
     except OSError as error:
         raise BadImageError(f"cannot be read: {error.strerror or error}") from None

@@ -89,8 +89,10 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         trainer = _trainer(recipe, folder, arguments, model, data)
     with arguments.main_process_first(local=False, desc="looking for a checkpoint"):
         checkpoint = newest_valid_checkpoint(folder)
-    resumed = earlier is not None and checkpoint is not None
-    record = earlier if resumed else _new_record(recipe, values, data, trainer)
+    # Without a checkpoint the run starts again, and so does its record.
+    record = None if checkpoint is None else earlier
+    if record is None:
+        record = _new_record(recipe, values, data, trainer)
     record.start(command_line())
     keeper = RecordCallback(folder, record, arguments.global_batch_size)
     trainer.add_callback(keeper)

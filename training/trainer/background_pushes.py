@@ -73,12 +73,9 @@ class BackgroundPushes:
             repository: Name on the Hub.
             **options: As for `ladder_model_cards.push`.
         """
-        busy = self.busy
-        job = self._submit(_push_and_remove, copy, repository, **options)
-        if busy:
-            self.in_progress.jobs.append(job)
-        else:
-            self.in_progress = PushInProgress([job])
+        if self.in_progress is None or self.in_progress.is_done():
+            self.in_progress = PushInProgress([])
+        self.in_progress.jobs.append(self._submit(_push_and_remove, copy, repository, **options))
 
     def _submit(self, function: Any, *arguments: Any, **options: Any) -> Future:
         if self._thread is None:

@@ -122,8 +122,9 @@ class HubTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
-        facts = {"license": license, "title": model_name, "base": finetuned_from, "datasets": dataset}
-        write_published(self._training_run, folder, **facts)
+        write_published(
+            self._training_run, folder, license=license, title=model_name, base=finetuned_from, datasets=dataset
+        )
         try:
             write_card(folder)
         except CardError as error:

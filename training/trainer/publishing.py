@@ -46,9 +46,10 @@ def write_published(
         **facts: See `describe`.
     """
     publish(run.model, run.transform, run.state, folder, pretraining=pretraining)
-    for name in (RUN_FILE, "README.md") if earlier is not None else ():
-        if (earlier / name).is_file():
-            shutil.copy(earlier / name, folder / name)
+    if earlier is not None:
+        for name in (RUN_FILE, "README.md"):
+            if (earlier / name).is_file():
+                shutil.copy(earlier / name, folder / name)
     record = RunRecord.read(folder)
     if record is None or record.recipe.name is None:
         record = _updated(record, describe(run, **facts))

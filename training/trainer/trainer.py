@@ -185,7 +185,7 @@ class LadderTrainer(HubTrainer):
 
     def _steps_per_pass(self, loader: ViewLoader, what: str) -> float:
         if loader.batches_per_pass is None:
-            raise UserError(f"{what} needs the number of images, which this stream does not tell: give max_steps")
+            raise UserError(f"{what} needs the number of images, but this stream does not declare it: give max_steps")
         return loader.batches_per_pass / self.args.gradient_accumulation_steps
 
     def _total_steps(self, loader: ViewLoader) -> int:
@@ -353,8 +353,8 @@ class LadderTrainer(HubTrainer):
         path = checkpoint / self._loader_file()
         if not path.is_file():
             raise UserError(
-                f"{checkpoint} holds no {path.name}: it was written by another number of processes or with "
-                "save_only_model, so the data cannot go on from there"
+                f"{checkpoint} holds no {path.name}: it was written by a different number of processes, or with "
+                "save_only_model, so the position in the data is unknown"
             )
         return json.loads(path.read_text(encoding="utf-8"))
 
