@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,24 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON; values that JSON cannot hold (paths, enums) are written as text."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def json_value(value: Any, rounded: Callable[[float], float]) -> Any:
+    """Convert a value to what strict JSON can hold: lists, text, plain numbers, and None for NaN and infinity.
+
+    Args:
+        value: Anything; mappings and lists are converted entry by entry.
+        rounded: Applied to every finite float.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(entry, rounded) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(entry, rounded) for entry in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return rounded(value) if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import write_text
 from ..runs.run_folder import now, versions
-from .fingerprints import differing_field, json_value
+from .fingerprints import cell_value, differing_field
 
 PRETRAIN, GRADIENTS = "pretrain", "gradients"
 DONE, COLLAPSED, STOPPED = "finished", "collapsed", "stopped"
@@ -69,7 +69,7 @@ class Cells:
             return cell
         if self.redo:
             return None
-        wanted = json_value(fingerprint)
+        wanted = cell_value(fingerprint)
         raise UserError(
             f"{path} was made with {differing} {_shown(saved.get(differing))}, now it is "
             f"{_shown(wanted.get(differing))}: choose another --output, or --redo to compute it again"
@@ -94,7 +94,7 @@ class Cells:
             "versions": versions(),
             "date": now(),
         }
-        write_compact(self.path(method, seed, name), json_value(cell))
+        write_compact(self.path(method, seed, name), cell_value(cell))
 
 
 def write_compact(path: Path, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ..config.fields import default_of
 from ..config.options import TrainingOptions
 from ..config.recipe import ResolvedRecipe, own_fields
-from ..files import looks_like_path
+from ..files import json_value, looks_like_path
 from ..pretraining.build import network_config
 from ..runs.run_folder import FREE_FIELDS
 
@@ -47,7 +47,7 @@ def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, A
     fields["trained"] = trained
     if not trained:
         fields = {name: value for name, value in fields.items() if name in _UNTRAINED_FIELDS}
-    return json_value({name: value for name, value in sorted(fields.items()) if name not in FREE_FIELDS})
+    return cell_value({name: value for name, value in sorted(fields.items()) if name not in FREE_FIELDS})
 
 
 def run_defaults() -> dict[str, Any]:
@@ -65,7 +65,7 @@ def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], default
         wanted: Of the same work now.
         defaults: Default values of fields.
     """
-    wanted, defaults = json_value(wanted), json_value(defaults)
+    wanted, defaults = cell_value(wanted), cell_value(defaults)
     for name in dict.fromkeys([*wanted, *saved]):
         if saved.get(name) == wanted.get(name):
             continue
@@ -75,18 +75,9 @@ def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], default
     return None
 
 
-def json_value(value: Any) -> Any:
-    """Convert a value to what JSON gives back when it is read: lists, text, numbers of six digits, None for NaN."""
-    if isinstance(value, Mapping):
-        return {str(key): json_value(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(entry) for entry in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        finite = value == value and abs(value) != float("inf")
-        return float(f"{value:.{_DIGITS}g}") if finite else None
-    return value if isinstance(value, str | int | bool | type(None)) else str(value)
+def cell_value(value: Any) -> Any:
+    """Convert a value to what a cell gives back when it is read: strict JSON with numbers of six digits."""
+    return json_value(value, lambda number: float(f"{number:.{_DIGITS}g}"))
 
 
 def is_local(reference: str) -> bool:

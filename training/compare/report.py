@@ -6,7 +6,7 @@ from typing import Any
 from ..evaluation.report import file_name
 from ..files import write_text
 from .cells import write_compact
-from .fingerprints import json_value
+from .fingerprints import cell_value
 
 JSON_FILE, TABLE_FILE = "comparison.json", "comparison.md"
 _MISSING = "-"
@@ -20,7 +20,7 @@ def write_report(folder: Path, summary: dict[str, Any], figures: list[str]) -> N
         summary: From `summarise_comparison`.
         figures: File names in figures/ that the text shows.
     """
-    write_compact(folder / JSON_FILE, json_value(summary))
+    write_compact(folder / JSON_FILE, cell_value(summary))
     write_text(folder / TABLE_FILE, markdown(summary, figures))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import write_json
+from ..files import json_value, write_json
 from ..models.all_stages import ALL_STAGES
 from ..runs.run_folder import now, versions
 
@@ -56,7 +56,7 @@ class EvaluationResult:
             "task dataset split fit_split model metrics protocol seed count seconds notes classes per_class "
             "versions date"
         )
-        return {name: _plain(getattr(self, name)) for name in names.split()}
+        return {name: json_value(getattr(self, name), lambda number: round(number, 6)) for name in names.split()}
 
     def save(self, output: str | Path) -> Path:
         """Write `output/evaluation/TASK-DATASET.json`, whole or not at all, and return its path."""
@@ -116,19 +116,6 @@ def check_output(output: str | Path | None) -> None:
     for path in (Path(output), Path(output) / FOLDER):
         if path.exists() and not path.is_dir():
             raise UserError(f"output {path} is a file; give a folder")
-
-
-def _plain(value: Any) -> Any:
-    """A value as strict JSON can hold it: no NaN, no tuples, no numpy scalars, whole seconds to the hundredth."""
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def _shown(value: Any) -> str:
