@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
+TEST_WORKERS ?= auto
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The stamps are newer than the files that say what is to be installed, or the install runs again.
@@ -30,10 +31,10 @@ demo: $(INSTALLED)
 	$(BIN)/ladder demo $(DEMO_DIR)
 
 test: $(INSTALLED_DEV) lint
-	$(BIN)/python -m pytest -m "not slow" --durations=20
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow" --durations=20
 
 test-slow: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -m slow --durations=20
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m slow --durations=20
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

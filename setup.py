@@ -37,6 +37,7 @@ EXTRAS = {
     "onnx": ONNX,
     "dev": [
         "pytest",
+        "pytest-xdist",
         "hypothesis",
         "ruff",
         "mypy>=1.15",
