@@ -105,3 +105,17 @@ def folder_written_at_once(target: Path | str) -> Iterator[Path]:
             file.replace(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def bytes_or_path(image: Any) -> Any:
+    """The encoded bytes or the path of an undecoded image.
+
+    Args:
+        image: Encoded bytes, a path, or {"bytes", "path"} as `datasets` stores it, where either may be None.
+
+    Returns:
+        Of such a dict the bytes if there are any, else the path, else None; anything else unchanged.
+    """
+    if not isinstance(image, Mapping):
+        return image
+    return image["bytes"] if image.get("bytes") is not None else image.get("path")

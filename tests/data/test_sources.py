@@ -165,7 +165,7 @@ def test_shards_by_braces_as_webdataset_writes_them(tmp_path):
     with pytest.raises(UserError, match=r"there is no .*a-012\.tar"):
         load_image_stream(str(tmp_path / "a-{008..012}.tar"))
     (tmp_path / "b-1.txt").touch()
-    with pytest.raises(UserError, match=r"b-1\.txt is no \.parquet or \.tar file"):
+    with pytest.raises(UserError, match=r"b-1\.txt is not a \.parquet or \.tar file"):
         load_image_stream(str(tmp_path / "b-{1..1}.txt"))
 
 

@@ -14,6 +14,7 @@ from ladder_training.data.order import PassOrders, stable_hash, view_seed
 from ladder_training.errors import UserError
 from ladder_training.loading.loader import ViewLoader
 from ladder_training.loading.map_source import apportion
+from ladder_training.loading.place import Place
 from ladder_training.loading.shards import deal_shards
 from ladder_training.loading.stream_source import StreamPart
 
@@ -130,7 +131,7 @@ def test_shards_are_dealt_without_overlap(shards, world_size, workers):
     taken = []
     for rank in range(world_size):
         for worker in range(workers):
-            for unit in deal_shards(list(range(shards)), rank, world_size, worker, workers):
+            for unit in deal_shards(list(range(shards)), Place(0, rank, world_size), worker, workers):
                 examples = [(shard, index) for shard in unit.shards for index in range(lengths[shard])]
                 whole = len(examples) // unit.group * unit.group
                 taken.extend(examples[:whole][unit.offset :: unit.step])

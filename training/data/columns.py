@@ -1,4 +1,4 @@
-"""Which columns hold images and labels, and how to read the images without decoding them."""
+"""Which columns hold images and labels, and reading images without decoding them."""
 
 from typing import Any
 
@@ -14,11 +14,15 @@ _LABEL_NAMES = ("label", "labels", "fine_label", "class", "cls", "target", "cate
 def find_image_column(dataset: Any) -> str:
     """The column that holds the images.
 
-    By type first (an `Image` feature; of several the one with the most usual name, else the first), then a column of
-    encoded bytes or {bytes, path}, then a text column with the name of an image column, which holds paths.
+    It is a column with an `Image` feature; if there is none, a column of encoded bytes or of {bytes, path}; if there is
+    none, a text column of paths with a usual name of an image column. Of several, the one with the most usual name is
+    taken, else the first.
 
     Args:
         dataset: A `datasets.Dataset` or `IterableDataset`.
+
+    Returns:
+        The column's name.
 
     Raises:
         UserError: There is none; the message names the columns that exist.
@@ -33,15 +37,19 @@ def find_image_column(dataset: Any) -> str:
         for name, feature in features.items()
         if name.lower() in _IMAGE_NAMES and getattr(feature, "dtype", None) in ("string", "large_string")
     ]
-    for found in (images, binary, paths):
-        if found:
-            return min(found, key=lambda name: (_rank(name, _IMAGE_NAMES), found.index(name)))
+    for candidates in (images, binary, paths):
+        if candidates:
+            return _most_usual(candidates, _IMAGE_NAMES)
     columns = ", ".join(features) or "none"
     raise UserError(f"no image column in the data set; its columns are: {columns} (name one with --image_column)")
 
 
 def check_image_column(dataset: Any, image_column: str | None) -> str:
-    """`image_column` if it exists, the one found if it is None.
+    """The column that holds the images, as named or as `find_image_column` detects it.
+
+    Args:
+        dataset: A `datasets.Dataset` or `IterableDataset`.
+        image_column: Its name; None detects it.
 
     Raises:
         UserError: There is no such column; the message names the columns that exist.
@@ -55,7 +63,10 @@ def check_image_column(dataset: Any, image_column: str | None) -> str:
 
 
 def find_label_column(dataset: Any) -> str | None:
-    """The column that holds class labels, or None: a `ClassLabel`, else an integer column with a label's name."""
+    """The column that holds class labels, or None.
+
+    It is a column with a `ClassLabel` feature; if there is none, an integer column with a usual name of a label column.
+    """
     import datasets
 
     features = _features(dataset)
@@ -65,27 +76,34 @@ def find_label_column(dataset: Any) -> str | None:
         for name, feature in features.items()
         if name.lower() in _LABEL_NAMES and "int" in str(getattr(feature, "dtype", ""))
     ]
-    for found in (classes, integers):
-        if found:
-            return min(found, key=lambda name: (_rank(name, _LABEL_NAMES), found.index(name)))
+    for candidates in (classes, integers):
+        if candidates:
+            return _most_usual(candidates, _LABEL_NAMES)
     return None
 
 
-def without_decoding(dataset: Any, image_column: str, *also: str) -> Any:
-    """The data set with its images as {bytes, path}, and only the columns that are needed.
+def without_decoding(dataset: Any, *columns: str) -> Any:
+    """Some columns of a data set, with images as {bytes, path}.
 
-    `datasets` would decode inside its iterator, where one broken image ends the whole pass.
+    Otherwise `datasets` decodes images in its iterator, where one unreadable image ends the whole pass.
+
+    Args:
+        dataset: A `datasets.Dataset` or `IterableDataset`.
+        *columns: The columns to keep; none keeps all.
     """
     import datasets
 
-    dataset = dataset.with_format(None).select_columns([image_column, *also])
-    if isinstance((dataset.features or {}).get(image_column), datasets.Image):
-        dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
+    dataset = dataset.with_format(None)
+    if columns:
+        dataset = dataset.select_columns(list(columns))
+    for name, feature in (dataset.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
     return dataset
 
 
 def _features(dataset: Any) -> dict[str, Any]:
-    """Features by column; a stream that does not tell is asked for its first example's."""
+    """Features by column. If a stream declares none, they are inferred from its first example."""
     features = getattr(dataset, "features", None)
     if features is None and hasattr(dataset, "_resolve_features"):
         features = dataset._resolve_features().features
@@ -93,15 +111,17 @@ def _features(dataset: Any) -> dict[str, Any]:
 
 
 def _is_encoded(feature: Any) -> bool:
+    """Whether a column holds encoded bytes or {bytes, path}."""
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
     return getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
-def _rank(name: str, usual: tuple[str, ...]) -> int:
-    return usual.index(name.lower()) if name.lower() in usual else len(usual)
+def _most_usual(names: list[str], usual: tuple[str, ...]) -> str:
+    """The name that comes first in `usual`; if none is in it, the first name."""
+    return min(names, key=lambda name: usual.index(name.lower()) if name.lower() in usual else len(usual))
 
 
 def own_column(dataset: Any, image_column: str | None) -> str | None:
-    """`image_column` for a part that has it, else None (to be found): the parts of a mixture may differ."""
+    """`image_column` if this part of a mixture has it, else None (to be detected): the parts may differ."""
     return image_column if image_column in (getattr(dataset, "column_names", None) or [image_column]) else None

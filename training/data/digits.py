@@ -12,8 +12,8 @@ _TEST_PERCENT = 20
 def load_digits_split(split: str) -> Any:
     """The digits of one split: 32 x 32 RGB PNG images and their labels.
 
-    The 8 x 8 images of 17 grey levels are enlarged four times (bicubic). A hash of the pixels sends 20 % of
-    the images to the test split, so an image keeps its split whatever the order of the file.
+    The 8 x 8 images of 17 grey levels are enlarged four times (bicubic). A hash of its pixels assigns each image to a
+    split, 20 % of them to the test split, so the split does not depend on the order of the images.
 
     Args:
         split: "train" or "test".
@@ -27,7 +27,7 @@ def load_digits_split(split: str) -> Any:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    rows: dict[str, list] = {"image": [], "label": []}
+    rows: dict[str, list[Any]] = {"image": [], "label": []}
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         is_test = stable_hash("digits", pixels.astype(np.uint8).tobytes().hex()) % 100 < _TEST_PERCENT
         if is_test != (split == "test"):

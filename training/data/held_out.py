@@ -1,4 +1,4 @@
-"""A few images to watch a run with, kept out of its training: chosen by hash, so every start chooses the same."""
+"""A few images to monitor a run with, kept out of its training; chosen by hash, so every start chooses the same."""
 
 import hashlib
 import itertools
@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from .columns import check_image_column, find_label_column, own_column, without_decoding
-from .iterable import set_stream_size, stream_size
+from .content import content_key
+from .iterable import declare_length, length_of
 from .mixing import MapMixture, Mixture
 from .order import stable_hash
 
-# Of a stream only its beginning is looked at: this many examples for each one held out, and at most so many in all.
+# Only the beginning of a stream is read: this many examples for each one held out, at most so many in all, from so many
+# shards.
 _WINDOW = 10
 _LARGEST_WINDOW = 20_000
 _WINDOW_SHARDS = 8
@@ -20,23 +22,26 @@ _WINDOW_SHARDS = 8
 def split_monitoring(
     dataset: Any, fraction: float = 0.01, maximum: int = 2000, image_column: str | None = None
 ) -> tuple[Any, Any]:
-    """Set a hash-chosen part of the images aside.
+    """Hold out a part of the images for monitoring, chosen by hash.
 
-    Map-style, an image is chosen by its path if all have different paths, else by its row. In a stream it is chosen by
-    its content, among the first examples of up to eight shards (ten for each image held out), and everything equal
-    to it is left out of the training stream, without decoding. Of a stream that does not tell its length, `fraction`
-    is taken of what was looked at (at most 20,000).
+    In a map-style data set, images are chosen by their path if all paths differ, else by their row. In a stream they
+    are chosen by their content, among the first examples of up to eight shards (ten for each image held out), and all
+    copies of them are removed from the training stream without decoding. If the length of a stream is unknown,
+    `fraction` refers to the examples that were read (at most 20,000).
 
     Args:
         dataset: `datasets.Dataset` or `IterableDataset`, or a mixture of them (`mixing.mix_streams`).
-        fraction: Share set aside.
-        maximum: Most images set aside.
-        image_column: Column of the images; None finds it.
+        fraction: Share of the images to hold out, 0 to 1.
+        maximum: Largest number of images to hold out.
+        image_column: Column of the images; None detects it.
 
     Returns:
-        (training data, held-out images as a `datasets.Dataset` with the image column and, where there are labels, the
-        label column), or (dataset, None) where fewer than two images would be set aside. Of a mixture, labels are kept
-        only if all parts name the same classes.
+        (training data, held-out images). The held-out images are a `datasets.Dataset` with the image column and, if
+        there is one, the label column; None if they would be fewer than two. For a mixture, labels are kept only if all
+        parts have the same classes.
+
+    Raises:
+        UserError: There is no image column.
     """
     if isinstance(dataset, Mixture):
         return _split_mixture(dataset, fraction, maximum, image_column)
@@ -53,7 +58,7 @@ def split_monitoring(
 
 
 def _keys(dataset: Any, column: str) -> list[str]:
-    """A name of every image that does not depend on its row where the data set has one: its path, if all differ."""
+    """A name for each image: its path if all paths differ, which does not depend on the order, else its row."""
     import pyarrow.compute
 
     images = dataset.data.column(column)
@@ -62,20 +67,12 @@ def _keys(dataset: Any, column: str) -> list[str]:
         paths = pyarrow.compute.struct_field(images, "path")
         paths = (paths if rows is None else paths.take(rows)).to_pylist()
         if None not in paths and len(set(paths)) == len(paths):
-            return paths
+            return [str(path) for path in paths]
     return [f"row {row}" for row in (range(len(dataset)) if rows is None else rows.to_pylist())]
 
 
-def content_key(image: Any) -> bytes:
-    """Hash of an undecoded image: of its bytes, or of its path where it is a file."""
-    if isinstance(image, dict):
-        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
-    data = image if isinstance(image, bytes) else str(image).encode()
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
 class _NotHeldOut:
-    """Whether an undecoded image is none of those held out."""
+    """Whether an undecoded image is not one of those held out; a class because worker processes pickle it."""
 
     def __init__(self, keys: set[bytes]) -> None:
         self.keys = keys
@@ -88,29 +85,27 @@ def _split_stream(dataset: Any, fraction: float, maximum: int, column: str) -> t
     import datasets
 
     label = find_label_column(dataset)
-    looked_at = without_decoding(dataset, column, *([label] if label else []))
-    size = stream_size(dataset)
+    undecoded = without_decoding(dataset, column, *([label] if label else []))
+    size = length_of(dataset)
     wanted = maximum if size is None else min(maximum, round(fraction * size))
     window = min(_LARGEST_WINDOW, wanted * _WINDOW)
     shards = min(_WINDOW_SHARDS, dataset.num_shards)
     chosen = np.linspace(0, dataset.num_shards - 1, shards).round().astype(int)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for shard in chosen:
-        part = looked_at.shard(num_shards=dataset.num_shards, index=int(shard))
+        part = undecoded.shard(num_shards=dataset.num_shards, index=int(shard))
         rows.extend(itertools.islice(part, -(-window // shards)))
     count = min(maximum, round(fraction * (len(rows) if size is None else size)), len(rows))
     if count < 2:
         return dataset, None
     by_key = {content_key(row[column]): row for row in rows}
     keys = sorted(by_key, key=lambda key: hashlib.blake2b(key, person=b"held out").digest())[:count]
-    features = looked_at.features
-    held_out = datasets.Dataset.from_list([by_key[key] for key in keys], features=features)
-    undecoded = without_decoding(dataset, column)
-    rest = undecoded.filter(_NotHeldOut(set(keys)), input_columns=[column])
+    held_out = datasets.Dataset.from_list([by_key[key] for key in keys], features=undecoded.features)
+    rest = without_decoding(dataset, column).filter(_NotHeldOut(set(keys)), input_columns=[column])
     rest = rest.cast_column(column, datasets.Image(decode=False))
     rest.info.dataset_name = dataset.info.dataset_name
     if size is not None:
-        set_stream_size(rest, size - len(keys))
+        declare_length(rest, size - len(keys))
     return rest, held_out.cast_column(column, datasets.Image())
 
 
@@ -129,10 +124,10 @@ def _split_mixture(mixture: Mixture, fraction: float, maximum: int, image_column
         None not in labels
         and len({repr(part.features[label]) for part, label in zip(held_out, labels, strict=True)}) == 1
     )
-    plain = []
+    renamed = []
     for part, label in zip(held_out, labels, strict=True):
         column = check_image_column(part, own_column(part, image_column))
         names = {column: "image", label: "label"} if same else {column: "image"}
         part = part.select_columns(list(names))
-        plain.append(part.rename_columns({old: new for old, new in names.items() if old != new}))
-    return rest, datasets.concatenate_datasets([part.cast_column("image", datasets.Image()) for part in plain])
+        renamed.append(part.rename_columns({old: new for old, new in names.items() if old != new}))
+    return rest, datasets.concatenate_datasets([part.cast_column("image", datasets.Image()) for part in renamed])

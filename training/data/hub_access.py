@@ -1,4 +1,4 @@
-"""Asking the Hub for a data set: at once what the cache holds where there is no network, and no chatter on the way."""
+"""Requests to the Hub for a data set; without a network the cache is used at once."""
 
 import contextlib
 import logging
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hub_access() -> Iterator[None]:
-    """Ask the Hub in this block.
+    """Request data sets from the Hub in this block.
 
-    huggingface_hub asks again and again for half a minute, with two lines of log each time, also where not even the
-    Hub's name can be resolved. Then it is told to be offline, so that `datasets` looks into its cache at once.
+    If the Hub's host name cannot be resolved, huggingface_hub still retries for half a minute and logs two lines each
+    time. This context sets its offline mode in that case, so that `datasets` uses its cache at once.
     """
     import datasets.config
     from huggingface_hub import constants
@@ -32,7 +32,7 @@ def hub_access() -> Iterator[None]:
 
 
 def _can_be_resolved(endpoint: str) -> bool:
-    """Whether the endpoint's name has an address; a proxy may know it where this machine does not."""
+    """Whether the endpoint's host name can be resolved. With a proxy it need not be: the proxy resolves it."""
     if urllib.request.getproxies() or os.environ.get("ALL_PROXY"):
         return True
     try:

@@ -1,7 +1,7 @@
 """A folder of images as a data set that lists every file and opens none.
 
-`datasets`' own imagefolder skips broken symbolic links and cannot stream in more than one shard; here whatever has an
-image's name is listed, and what cannot be read is found out, and named, when it is used.
+The imagefolder of `datasets` skips broken symbolic links and streams one shard only. Here everything with an image's
+file extension is listed, and a file that cannot be read is reported when it is used.
 """
 
 import os
@@ -38,17 +38,17 @@ _STREAM_SHARDS = 64
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """Split name -> subfolder, for a folder that has a training subfolder; else empty."""
+    """Split name -> subfolder. Empty if the folder has no training subfolder."""
     children = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
-    found = {
+    splits = {
         split: children[name] for split, names in SPLIT_FOLDERS.items() for name in names[::-1] if name in children
     }
-    return found if "train" in found else {}
+    return splits if "train" in splits else {}
 
 
 def list_images(folder: Path) -> list[str]:
-    """Paths relative to `folder` of everything with an image's name, sorted; links to folders are followed once."""
-    found: list[str] = []
+    """Sorted paths, relative to `folder`, of everything with an image's extension; each linked folder is read once."""
+    images: list[str] = []
     visited: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -56,17 +56,17 @@ def list_images(folder: Path) -> list[str]:
             folders.clear()
             continue
         visited.add(real)
-        # A folder with an image's name is a mistake to be named, not a class.
+        # A folder with an image's extension is listed as an image, so that it is reported as unreadable.
         wrong = [name for name in folders if _is_image(name)]
         folders[:] = [name for name in folders if not _is_image(name) and not name.startswith(".")]
         relative = os.path.relpath(parent, folder)
         prefix = "" if relative == os.curdir else relative + os.sep
-        found.extend(prefix + name for name in (*files, *wrong) if _is_image(name) and not name.startswith("."))
-    return sorted(found)
+        images.extend(prefix + name for name in (*files, *wrong) if _is_image(name) and not name.startswith("."))
+    return sorted(images)
 
 
 def has_images(folder: Path) -> bool:
-    """Whether there is anything with an image's name below `folder`."""
+    """Whether anything below `folder` has an image's extension."""
     for _, folders, files in os.walk(folder, followlinks=False):
         if any(_is_image(name) for name in (*files, *folders)):
             return True
@@ -74,14 +74,18 @@ def has_images(folder: Path) -> bool:
 
 
 def load_image_folder(folder: Path, split: str, streaming: bool) -> Any:
-    """The images below `folder`, undecoded.
+    """The undecoded images below a folder.
 
-    If all images lie in two or more subfolders, the subfolders' names are the classes; otherwise there are no labels.
+    If every image is in one of two or more subfolders, the subfolders' names are the classes. Otherwise there are no
+    labels.
 
     Args:
         folder: Folder of one split.
         split: Name of the split.
-        streaming: Give an `IterableDataset` of up to 64 shards, each a fair sample of the folder.
+        streaming: Whether to return an `IterableDataset`, of up to 64 shards that each hold every class.
+
+    Returns:
+        `datasets.Dataset` or `IterableDataset` with `image` (Image) and, if there are classes, `label` (ClassLabel).
 
     Raises:
         UserError: There are no images.
@@ -93,12 +97,12 @@ def load_image_folder(folder: Path, split: str, streaming: bool) -> Any:
         raise UserError(f"{folder}: no images in this folder (looked for {', '.join(sorted(EXTENSIONS))})")
     shards = min(_STREAM_SHARDS, len(names))
     if streaming:
-        # Shards are contiguous: dealt like cards, each holds every class.
+        # Shards are contiguous rows: with every `shards`-th image in each, each holds every class.
         names = [name for shard in range(shards) for name in names[shard::shards]]
     tops = [name.split(os.sep, 1)[0] if os.sep in name else "" for name in names]
     classes = sorted(set(tops))
-    columns: dict[str, list] = {"image": [{"bytes": None, "path": str(folder / name)} for name in names]}
-    features = {"image": datasets.Image()}
+    columns: dict[str, list[Any]] = {"image": [{"bytes": None, "path": str(folder / name)} for name in names]}
+    features: dict[str, Any] = {"image": datasets.Image()}
     if len(classes) > 1 and "" not in classes:
         index = {name: number for number, name in enumerate(classes)}
         columns["label"] = [index[top] for top in tops]

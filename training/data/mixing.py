@@ -1,19 +1,20 @@
-"""Several sources as one, with mixing weights."""
+"""Several data sets as one, with mixing weights."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError
+from .iterable import as_stream
 
 
 class Mixture:
     """Several data sets and their weights; `ViewLoader` draws from it.
 
     Attributes:
-        datasets: All map-style or all streams.
-        weights: Probability of each, summing to 1; None: every example once per pass.
-        seed: Seed of the mixture, besides that of the loader.
+        datasets: The data sets; all are map-style, or all are streams.
+        weights: Probability of each; they sum to 1. None takes every example once per pass.
+        seed: Seed of the mixture, hashed with that of the loader.
     """
 
     def __init__(self, datasets: list[Any], weights: list[float] | None, seed: int = 0) -> None:
@@ -21,17 +22,23 @@ class Mixture:
 
     @property
     def streaming(self) -> bool:
+        """Whether the data sets are streams."""
         return not hasattr(self.datasets[0], "__len__")
 
 
 class MapMixture(Mixture):
-    """A mixture with a length: a pass has as many examples as its sources have together."""
+    """A mixture of map-style data sets. A pass has as many examples as the data sets have together."""
 
     def __len__(self) -> int:
+        """Number of examples of all data sets together."""
         return sum(len(dataset) for dataset in self.datasets)
 
     def __getitem__(self, row: int) -> Any:
-        """The example `row` of the sources laid end to end."""
+        """Example number `row` of the concatenated data sets.
+
+        Raises:
+            IndexError: There are fewer examples.
+        """
         for dataset in self.datasets:
             if row < len(dataset):
                 return dataset[row]
@@ -40,20 +47,23 @@ class MapMixture(Mixture):
 
 
 def mix_streams(datasets: Sequence[Any], weights: Sequence[float] | None = None, seed: int = 0) -> Any:
-    """Mix data sets, to be given to `ViewLoader`.
+    """Mix data sets for a `ViewLoader`.
 
-    Without weights every example of every source comes once per pass. With weights:
-    map-style, a pass has as many examples as the sources together; source i gives its share of them exactly, going
-    through its own examples in an order of its own, all once before any again. Streams: each example is drawn from
-    source i with probability weights[i], every source passing at its own pace; such a stream has no end of pass.
+    Without weights, every pass takes every example of every data set once. With weights, a pass over map-style data
+    sets has as many examples as they have together. Data set i contributes exactly its share of them, and takes each of
+    its examples once before it takes one again. From streams, each example is drawn from stream i with probability
+    weights[i]; every stream starts its next pass on its own, and the mixture has no end of pass.
 
     Args:
         datasets: `datasets.Dataset` or `IterableDataset` objects; if one is a stream, all are read as streams.
-        weights: One per data set, above 0; scaled to sum 1.
-        seed: Seed of the mixture, besides that of the loader.
+        weights: One positive number per data set, scaled to sum 1; None for equal treatment of all examples.
+        seed: Seed of the mixture, hashed with that of the loader.
+
+    Returns:
+        A `Mixture`; the data set itself if there is only one.
 
     Raises:
-        UserError: No data sets, or weights that are not one positive number each.
+        UserError: There are no data sets, or not one positive weight for each.
     """
     datasets = list(datasets)
     if not datasets:
@@ -69,7 +79,5 @@ def mix_streams(datasets: Sequence[Any], weights: Sequence[float] | None = None,
         return datasets[0]
     if all(hasattr(dataset, "__len__") for dataset in datasets):
         return MapMixture(datasets, weights, seed)
-    from .iterable import as_stream
-
     streams = [as_stream(dataset, 64) if hasattr(dataset, "__len__") else dataset for dataset in datasets]
     return Mixture(streams, weights, seed)

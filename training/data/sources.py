@@ -1,26 +1,27 @@
-"""Images from anywhere, as a `datasets` object: digits, folders, Parquet files, WebDataset shards, Hub data sets."""
+"""Images as a `datasets` object: digits, image folders, Parquet files, WebDataset shards, data sets on the Hub."""
 
 import glob
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import UserError, did_you_mean, near_names
 from ..files import looks_like_path
 from . import digits
-from .columns import check_image_column
+from .columns import check_image_column, without_decoding
 from .hub_access import hub_access
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
-from .iterable import as_stream, stream_size
-from .parquet import bound_parquet, by_row_group, parquet_reading
+from .iterable import as_stream, length_of
+from .parquet import by_row_group, parquet_reading, stream_hub_dataset
+from .webdataset import with_labels
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _PACKED = {".parquet": "parquet", ".tar": "webdataset"}
 
 
 def load_image_stream(
-    name_or_path: str | os.PathLike,
+    name_or_path: str | os.PathLike[str],
     split: str = "train",
     streaming: bool = False,
     *,
@@ -29,26 +30,26 @@ def load_image_stream(
     cache_dir: str | None = None,
     image_column: str | None = None,
 ) -> Any:
-    """Load images without decoding any.
+    """Load a data set of images without decoding them.
 
     Args:
         name_or_path: "digits"; a folder of images (subfolders are classes; train/ validation/ test/ are splits); a
-            Parquet file or WebDataset .tar file, several as a glob or with braces (`shard-{000..099}.tar`), or a folder
-            of them (files named after splits, or in folders named after splits, are the splits); a folder written by
+            Parquet file or WebDataset .tar file, several of them as a glob or with braces (`shard-{000..099}.tar`), or
+            a folder of them (splits are told from the names of files or subfolders); a folder written by
             `save_to_disk`; or the name of a data set on the Hub, `user/name` or `user/name:config`.
         split: Name of the split.
-        streaming: Give an `IterableDataset` that reads while it is used instead of downloading first.
+        streaming: Whether to return an `IterableDataset`, which reads while it is used, instead of downloading first.
         revision: Branch, tag or commit of a Hub data set.
         config: Configuration of a Hub data set.
-        cache_dir: Where `datasets` keeps what it downloads and converts.
-        image_column: Column of the images, where it cannot be found by its type or name.
+        cache_dir: Where `datasets` keeps what it downloads and converts; None is its default.
+        image_column: Column of the images; None detects it by its type or name.
 
     Returns:
-        `datasets.Dataset` or `datasets.IterableDataset` with an `Image` column, and a `ClassLabel` or integer label
-        column where there are labels.
+        `datasets.Dataset` or `datasets.IterableDataset` with an `Image` column and, if there are labels, a `ClassLabel`
+        or integer label column.
 
     Raises:
-        UserError: No such data set, no such split, no image column, nothing in it.
+        UserError: There is no such data set, split or image column, or the split is empty.
     """
     import datasets
 
@@ -68,19 +69,27 @@ def load_image_stream(
         raise UserError(f"{name}: the split {split!r} is empty")
     column = check_image_column(dataset, image_column)
     feature = (dataset.features or {}).get(column)
-    if feature is not None and not isinstance(feature, datasets.Image):  # encoded bytes, {bytes, path} or paths
+    if feature is not None and not isinstance(feature, datasets.Image):  # encoded bytes, {bytes, path}, or a path
         dataset = dataset.cast_column(column, datasets.Image())
     dataset.info.dataset_name = name
     return dataset
 
 
 def split_names(
-    name_or_path: str | os.PathLike, *, revision: str | None = None, config: str | None = None
+    name_or_path: str | os.PathLike[str], *, revision: str | None = None, config: str | None = None
 ) -> list[str]:
-    """Names of the splits of a data set, as `load_image_stream` takes them.
+    """The splits of a data set.
+
+    Args:
+        name_or_path: As for `load_image_stream`.
+        revision: Branch, tag or commit of a Hub data set.
+        config: Configuration of a Hub data set.
+
+    Returns:
+        Their names, as `load_image_stream` takes them.
 
     Raises:
-        UserError: No such data set.
+        UserError: There is no such data set.
     """
     name = os.fspath(name_or_path)
     if name == "digits" and not Path(name).exists():
@@ -93,17 +102,20 @@ def split_names(
     name, config = _hub_name(name, config)
     try:
         with hub_access():
-            return datasets.get_dataset_split_names(name, config, revision=revision)
+            return list(datasets.get_dataset_split_names(name, config, revision=revision))
     except Exception as error:
         raise _hub_error(name, error) from error
 
 
-def hub_dataset(name_or_path: str | os.PathLike, revision: str | None = None) -> tuple[str | None, str | None]:
-    """Where a data set lies on the Hub.
+def hub_dataset(name_or_path: str | os.PathLike[str], revision: str | None = None) -> tuple[str | None, str | None]:
+    """The name and commit of a data set on the Hub.
+
+    Args:
+        name_or_path: As for `load_image_stream`.
+        revision: Branch, tag or commit.
 
     Returns:
-        "user/name" and the full commit of the revision; no name for a local or the embedded data set, no commit where
-        the Hub cannot be asked.
+        ("user/name", full commit); (None, None) for a local or embedded data set; no commit if the Hub does not answer.
     """
     name = os.fspath(name_or_path)
     if (name == "digits" and not Path(name).exists()) or _locate(name) is not None:
@@ -113,15 +125,24 @@ def hub_dataset(name_or_path: str | os.PathLike, revision: str | None = None) ->
     hub_name = _hub_name(name, None)[0]
     try:
         return hub_name, HfApi().dataset_info(hub_name, revision=revision, timeout=10).sha
-    except Exception:  # a card without the commit is worth more than a run that failed for it
+    except Exception:  # the commit is only written down: a run without it is better than none
         return hub_name, None
 
 
+class _Source(Protocol):
+    """A local data set. `splits` has one key per split."""
+
+    splits: dict[str, Any]
+
+    def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
+        """The `datasets` object of one split."""
+
+
 class _Folder:
-    """Images in a folder; one subfolder per split, or all of them "train"."""
+    """Images in a folder: one subfolder per split, or all of them are "train"."""
 
     def __init__(self, path: Path) -> None:
-        self.splits = split_folders(path) or {"train": path}
+        self.splits: dict[str, Any] = split_folders(path) or {"train": path}
 
     def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
         return load_image_folder(self.splits[split], split, streaming)
@@ -136,8 +157,8 @@ class _Packed:
         by_split: dict[str, list[str]] = {}
         for file in files:
             by_split.setdefault(_split_of(file), []).append(file)
-        self.splits = {name: by_split[name] for name in (*SPLIT_FOLDERS, "") if name in by_split}
-        if "" in self.splits:  # a file without a split's name: then names say nothing about splits
+        self.splits: dict[str, Any] = {name: by_split[name] for name in SPLIT_FOLDERS if name in by_split}
+        if "" in by_split:  # one file does not name a split: then file names do not tell splits
             self.splits = {"train": files}
 
     def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
@@ -157,8 +178,6 @@ class _Packed:
         except Exception as error:
             raise UserError(f"{files[0]}: cannot be read as {self.kind}: {_root_cause(error)}") from error
         if self.kind == "webdataset":
-            from .webdataset import with_labels
-
             return with_labels(dataset)
         if streaming:
             return by_row_group(dataset, files)
@@ -180,11 +199,11 @@ class _Saved:
         return as_stream(dataset, 64) if streaming else dataset
 
 
-def _locate(name: str) -> Any:
-    """What lies at a local path or glob; None if it can only be the name of a Hub data set.
+def _locate(name: str) -> _Source | None:
+    """The local data set at a path or glob; None if it can only be the name of a data set on the Hub.
 
     Raises:
-        UserError: It is a path, and there is nothing that can be read.
+        UserError: It is a path, and there is no data set that can be read.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -216,49 +235,52 @@ def _locate(name: str) -> Any:
 
 
 def _matches(pattern: Path) -> list[str]:
-    """Paths that match a glob, or the path itself if it is none and exists, sorted."""
+    """Sorted paths that match a glob; for another path, the path itself if it exists."""
     if not glob.has_magic(str(pattern)):
         return [str(pattern)] if pattern.exists() else []
     start = Path(pattern.anchor or ".")
-    return sorted(str(found) for found in start.glob(str(pattern.relative_to(pattern.anchor))))
+    return sorted(str(match) for match in start.glob(str(pattern.relative_to(pattern.anchor))))
 
 
 def _braced_files(name: str) -> list[str]:
-    """The files of `shard-{000..099}.tar` or `{train,more}.parquet`, in order; each part may be a glob.
+    """The files of `shard-{000..099}.tar` or `{train,more}.parquet`, in order; each alternative may be a glob.
 
     Raises:
-        UserError: one is missing, or is no Parquet file or shard.
+        UserError: A file is missing, or is not a Parquet file or WebDataset shard.
     """
     files: list[str] = []
     for pattern in _expand_braces(str(Path(name).expanduser())):
-        found = _matches(Path(pattern))
-        if not found:
+        matches = _matches(Path(pattern))
+        if not matches:
             raise UserError(f"{name}: there is no {pattern}")
-        files.extend(found)
+        files.extend(matches)
     wrong = [file for file in files if Path(file).suffix.lower() not in _PACKED]
     if wrong:
-        raise UserError(f"{name}: {wrong[0]} is no .parquet or .tar file")
+        raise UserError(f"{name}: {wrong[0]} is not a .parquet or .tar file")
     return files
 
 
 def _expand_braces(text: str) -> list[str]:
-    """As a shell does: `{008..011}` counts, keeping zeros in front, and `{a,b}` takes each."""
-    found = _BRACES.search(text)
-    if found is None:
+    """Expand braces as a shell does: `{008..011}` to the numbers, with leading zeros, and `{a,b}` to its words."""
+    braces = _BRACES.search(text)
+    if braces is None:
         return [text]
-    first, last, words = found.groups()
+    first, last, words = braces.groups()
     if words is not None:
         parts = words.split(",")
     else:
         step = 1 if int(last) >= int(first) else -1
         width = len(first) if first.startswith("0") else 0
         parts = [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
-    before, after = text[: found.start()], text[found.end() :]
+    before, after = text[: braces.start()], text[braces.end() :]
     return [expanded for part in parts for expanded in _expand_braces(before + part + after)]
 
 
 def _packed_files(folder: Path) -> list[str]:
-    """Parquet files or shards of a folder; deep down only where there are no images, for those may be a million."""
+    """Parquet files or WebDataset shards of a folder, else of its subfolders at any depth if it holds no images.
+
+    The subfolders of a folder with images are not searched: there may be a million files in them.
+    """
     children = sorted(child for child in folder.iterdir() if child.is_dir())
     usual = {"data", *(name for names in SPLIT_FOLDERS.values() for name in names)}
     near = [folder, *(child for child in children if child.name.lower() in usual)]
@@ -267,16 +289,16 @@ def _packed_files(folder: Path) -> list[str]:
             return []
         for suffix in _PACKED:
             pattern = f"*{suffix}"
-            files = folder.rglob(pattern) if deep else (file for place in near for file in place.glob(pattern))
-            # metadata.parquet beside images describes them, and is no data set
-            found = sorted(str(file) for file in files if file.is_file() and file.stem != "metadata")
-            if found:
-                return found
+            files = folder.rglob(pattern) if deep else (file for parent in near for file in parent.glob(pattern))
+            # metadata.parquet beside images describes them; it is not a data set
+            packed = sorted(str(file) for file in files if file.is_file() and file.stem != "metadata")
+            if packed:
+                return packed
     return []
 
 
 def _split_of(file: str) -> str:
-    """Split that a file's name (train-00000-of-00004.parquet, test.parquet) or its folder tells; "" if none."""
+    """The split that a file's name (train-00000-of-00004.parquet, test.parquet) or its folder names; "" if none."""
     path = Path(file)
     words = path.stem.lower().replace("_", "-").replace(".", "-").split("-")
     for split, names in SPLIT_FOLDERS.items():
@@ -286,20 +308,8 @@ def _split_of(file: str) -> str:
 
 
 def _is_empty(dataset: Any) -> bool:
-    if hasattr(dataset, "__len__"):
-        return len(dataset) == 0
-    size = stream_size(dataset)
-    return size == 0 if size is not None else next(iter(_undecoded(dataset)), None) is None
-
-
-def _undecoded(dataset: Any) -> Any:
-    """The stream with every image as {bytes, path}."""
-    import datasets
-
-    for name, feature in (dataset.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
-    return dataset
+    length = length_of(dataset)
+    return next(iter(without_decoding(dataset)), None) is None if length is None else length == 0
 
 
 def _load_hub(
@@ -310,10 +320,9 @@ def _load_hub(
     hub_name, config = _hub_name(name, config)
     try:
         with hub_access():
-            dataset = datasets.load_dataset(
-                hub_name, config, split=split, streaming=streaming, revision=revision, cache_dir=cache_dir
-            )
-        return bound_parquet(dataset) if streaming else dataset
+            if streaming:
+                return stream_hub_dataset(hub_name, config, split, revision, cache_dir)
+            return datasets.load_dataset(hub_name, config, split=split, revision=revision, cache_dir=cache_dir)
     except Exception as error:
         raise _hub_error(name, error) from error
 
@@ -338,14 +347,14 @@ def _check_split(name: str, split: str, splits: list[str]) -> None:
 
 
 def _near(path: Path) -> list[str]:
-    """Names near a missing path: what lies beside it, and the data set that is always there."""
+    """Names similar to a missing path: of what is beside it, and of the embedded data set."""
     parent = path.parent
     beside = [str(parent / child.name) for child in parent.iterdir()] if parent.is_dir() else []
     return near_names(str(path), [*beside, "digits"], most=3, cutoff=0.7)
 
 
 def _escape(file: str) -> str:
-    """`datasets` reads data_files as patterns."""
+    """Escape what is special in a glob, because `datasets` reads `data_files` as globs."""
     return glob.escape(file) if glob.has_magic(file) else file
 
 

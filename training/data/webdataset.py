@@ -9,10 +9,13 @@ _JSON_KEYS = ("label", "cls", "class")
 
 
 def with_labels(dataset: Any) -> Any:
-    """Give a WebDataset a `label` column where its `cls` or `json` column holds one; images stay undecoded.
+    """Add a `label` column to a WebDataset whose `cls` or `json` column holds labels; images are not decoded.
 
     Args:
         dataset: `datasets.Dataset` or `IterableDataset` of the webdataset builder.
+
+    Returns:
+        The data set with a `label` column; unchanged if it has one already or holds no labels.
     """
     import datasets
 
@@ -22,7 +25,9 @@ def with_labels(dataset: Any) -> Any:
     if "cls" in features:
         return _undecoded(dataset, lambda data: data.rename_column("cls", "label"))
     described = features.get("json")
-    key = next((key for key in _JSON_KEYS if isinstance(described, dict) and key in described), None)
+    if not isinstance(described, dict):
+        return dataset
+    key = next((key for key in _JSON_KEYS if key in described), None)
     if key is None:
         return dataset
     if isinstance(dataset, datasets.Dataset):
@@ -36,7 +41,7 @@ def with_labels(dataset: Any) -> Any:
 
 
 def _undecoded(dataset: Any, change: Callable[[Any], Any]) -> Any:
-    """Apply a change for which `datasets` would decode the images of a stream, and encode them again."""
+    """Apply a change to a stream without letting `datasets` decode its images and encode them again."""
     import datasets
 
     column = find_image_column(dataset)
@@ -48,5 +53,5 @@ class _JsonLabel:
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def __call__(self, example: dict) -> dict:
+    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
         return {"label": example["json"][self.key]}

@@ -9,7 +9,6 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BadImageError
+from ..files import bytes_or_path
 from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
 from .orientation import orient, turns_sides
 from .pixel_modes import array_to_rgb, pil_to_rgb
@@ -113,10 +113,9 @@ def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
     Raises:
         BadImageError: the image cannot be opened; the message is the reason, in one line.
     """
-    if isinstance(image, Mapping):
-        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
-        if image is None:
-            raise BadImageError("neither bytes nor a path")
+    image = bytes_or_path(image)
+    if image is None:
+        raise BadImageError("neither bytes nor a path")
     if isinstance(image, np.ndarray):
         try:
             pixels = array_to_rgb(image)

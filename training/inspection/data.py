@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..data.columns import check_image_column, find_label_column, without_decoding
-from ..data.iterable import stream_size
-from ..files import write_json
+from ..data.iterable import length_of
+from ..files import bytes_or_path, write_json
 from ..loading.bad_images import is_bad_image, one_line
 from ..loading.chunks import fetch_remote
 from .speed import compare_with_step, measure_input, measure_step
@@ -153,7 +153,7 @@ def inspect_one(
         if len(good) == 2 * _SHOWN:
             good, every = good[::2], 2 * every
     report = {
-        "images": len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset),
+        "images": length_of(dataset),
         "columns": list(dataset.column_names or []),
         "image_column": column,
         "label_column": label,
@@ -209,9 +209,7 @@ def _encoded(image: Any) -> bytes:
     from ..errors import BadImageError
     from ..images.decode import read_image_file
 
-    image = fetch_remote(image)
-    if isinstance(image, dict):
-        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
+    image = bytes_or_path(fetch_remote(image))
     if image is None:
         raise BadImageError("neither bytes nor a path")
     return read_image_file(Path(image)) if isinstance(image, (str, os.PathLike)) else bytes(image)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.iterable import stream_size
+from ..data.iterable import length_of
 from ..errors import TrainingStopped, UserError
 from ..loading.loader import ViewLoader
 
@@ -26,7 +26,7 @@ def measure_input(
     Returns:
         {"images_per_second", "images", "seconds", "workers", "cores"}; None if no batch can be made.
     """
-    size = len(dataset) if hasattr(dataset, "__len__") else stream_size(dataset)
+    size = length_of(dataset)
     options = {"num_workers": num_workers, "image_column": image_column, "max_bad_fraction": 1.0, "shuffle_buffer": 256}
     try:
         loader = ViewLoader(

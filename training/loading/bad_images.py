@@ -1,8 +1,8 @@
-"""Images that cannot be read: told from programming errors, listed in a file, counted, and limited.
+"""Images that cannot be read: distinguished from programming errors, listed in a file, counted, and limited.
 
-The rule. An example whose image cannot be decoded is passed over: the batch takes the next good example of the
-deterministic order, so the order of the good ones is the order of all with the bad ones taken out. Positions are
-counted whether good or bad, so resuming needs no knowledge of which ones were bad.
+An example whose image cannot be decoded is skipped: the batch takes the next readable example of the deterministic
+order. The order of the readable examples is therefore that of all examples without the unreadable ones. Positions are
+counted whether readable or not, so resuming does not need to know which ones were unreadable.
 """
 
 import errno
@@ -11,10 +11,11 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, Any
 
-from ..errors import TrainingStopped, UserError
+from ..errors import BadImageError, TrainingStopped, UserError
 
-# What a machine in trouble raises while it reads a good file: these must end the run, not drop images.
+# Errors of the machine while it reads an intact file: they must end the run instead of dropping images.
 _MACHINE_ERRORS = {
     errno.EMFILE,
     errno.ENFILE,
@@ -29,8 +30,9 @@ _MACHINE_ERRORS = {
     errno.ENETUNREACH,
 }
 
-# With few images seen, one bad image is a large share: shares are taken of at least this many (or of the whole set),
-# and a share must be passed by this many standard deviations, so that a cluster of bad images does not end a run.
+# After few images, one unreadable image is a large share. Shares are therefore taken of at least this many images, or
+# of the whole data set, and a share must exceed the limit by this many standard deviations, so that a cluster of
+# unreadable images does not end a run.
 _SMALLEST_SAMPLE = 1000
 _DEVIATIONS = 3
 
@@ -40,9 +42,9 @@ class BadImage:
     """One unreadable image.
 
     Attributes:
-        source: Data set, folder or shard it came from.
+        source: Data set, folder or shard that holds it.
         key: File, WebDataset key or row.
-        reason: One line.
+        reason: Why it cannot be read, in one line.
     """
 
     source: str
@@ -51,27 +53,25 @@ class BadImage:
 
 
 def is_bad_image(error: BaseException) -> bool:
-    """Whether `error`, raised while an image was read or transformed, is the image's fault.
+    """Whether an error that was raised while an image was read or transformed is the image's fault.
 
-    `BadImageError` is, and what PIL and the file system raise for a damaged, missing or forbidden file. A machine in
-    trouble (no memory, no file handles, a failing disk or network) and programming errors (TypeError, IndexError,
-    ValueError ...) are not: dropping images silently for those would hide the fault.
+    It is for `BadImageError` and for what PIL and the file system raise for a damaged, missing or forbidden file. It is
+    not for errors of the machine (no memory, no file handles, a failing disk or network) and for programming errors
+    (TypeError, IndexError, ValueError ...): skipping images because of those would hide their cause.
     """
     from PIL import Image
-
-    from ..errors import BadImageError
 
     if isinstance(error, (ConnectionError, TimeoutError)):
         return False
     if isinstance(error, OSError):  # PIL.UnidentifiedImageError and "image file is truncated" are OSErrors, errno None
         return error.errno not in _MACHINE_ERRORS
-    # PIL raises SyntaxError for a broken PNG chunk, but so does a broken import: only PIL's carries no file name.
+    # PIL raises SyntaxError for a broken PNG chunk. So does a broken import, but that error has a file name.
     broken_png = isinstance(error, SyntaxError) and error.filename is None
     return broken_png or isinstance(error, (BadImageError, EOFError, Image.DecompressionBombError))
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The error's text on one line, at most `limit` characters; its type where it has no text."""
+    """The error's message on one line of at most `limit` characters; the name of its type if it has no message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -79,14 +79,14 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 class BadImageFile:
     """`bad_images.jsonl`: one JSON object per unreadable image (source, key, reason), each image once.
 
-    Several processes may share the file: a line is written under a file lock, after the lines of the others have been
-    read. A line cut short by a kill is removed before the next one is written.
+    Several processes may write to the file: before a process appends lines, it locks the file and reads the lines of
+    the others. An incomplete last line, which a killed process leaves, is removed.
 
     Args:
         path: The file; None keeps the list in memory only.
     """
 
-    def __init__(self, path: str | os.PathLike | None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = None if path is None else Path(path)
         self._known: set[tuple[str, str]] = set()
         self._read_until = 0
@@ -97,12 +97,12 @@ class BadImageFile:
         if not new:
             return
         if self.path is not None:
-            self._append(new)
+            self._append(self.path, new)
         self._known.update(new)
 
-    def _append(self, new: dict[tuple[str, str], BadImage]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
+    def _append(self, path: Path, new: dict[tuple[str, str], BadImage]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
             _lock(file)
             file.seek(self._read_until)
             seen = file.read()
@@ -127,8 +127,8 @@ class BadImageFile:
         return len(self._known)
 
 
-def _lock(file: object) -> None:
-    """Lock until closed, where the system can: without a lock two processes may name one image twice, no more."""
+def _lock(file: IO[Any]) -> None:
+    """Lock a file until it is closed, if the system can; without a lock two processes may list an image twice."""
     try:
         import fcntl
 
@@ -138,20 +138,24 @@ def _lock(file: object) -> None:
 
 
 class BadImageCount:
-    """Counts what was read and what was bad, lists the bad ones, and stops the run past the limit.
+    """Count images and unreadable images, list the unreadable ones, and stop the run if there are too many.
 
     Args:
         maximum: Largest share of unreadable images, 0 to 1.
-        file: Where they are listed.
-        size: Number of images in the data set, None if not known.
-        alone: This process reads the whole data set, so in whole passes it meets every bad image equally often.
+        file: File that lists them; None writes no list.
+        size: Number of images in the data set; None if unknown.
+        alone: Whether this process reads the whole data set; every pass then meets the same unreadable images.
+
+    Attributes:
+        seen: Images read.
+        bad: Images of those that are unreadable.
 
     Raises:
         UserError: `maximum` is not in [0, 1].
     """
 
     def __init__(
-        self, maximum: float, file: str | os.PathLike | None = None, size: int | None = None, alone: bool = True
+        self, maximum: float, file: str | os.PathLike[str] | None = None, size: int | None = None, alone: bool = True
     ) -> None:
         if not 0 <= maximum <= 1:
             raise UserError(f"max_bad_fraction is a share between 0 and 1, not {maximum}")
@@ -163,17 +167,22 @@ class BadImageCount:
         self._sample = _SMALLEST_SAMPLE if size is None else min(size, _SMALLEST_SAMPLE)
         self._examples: list[BadImage] = []
 
-    def found(self, images: list[BadImage]) -> None:
-        """List `images` in the file."""
+    def record(self, images: list[BadImage]) -> None:
+        """List unreadable images in the file; `count` counts them once their positions are consumed."""
         self._examples = (self._examples + images)[:3]
         self.file.add(images)
 
     def count(self, seen: int, bad: int) -> None:
-        """Count consumed positions, and those of them that were bad.
+        """Add to the counts.
+
+        Args:
+            seen: Positions that were consumed.
+            bad: How many of them are unreadable.
 
         Raises:
-            TrainingStopped: Clearly more than `maximum` of the images seen (of at least 1,000, or of the whole set if
-                that is smaller) cannot be read, or more than that share of whole passes over the data set.
+            TrainingStopped: More than the share `maximum` of the images is unreadable: three standard deviations more
+                among the images seen (at least 1,000, or the whole data set if that is smaller), or any more in whole
+                passes over the data set.
         """
         self.seen += seen
         self.bad += bad
@@ -188,7 +197,7 @@ class BadImageCount:
         expected = self.maximum * max(self.seen, self._sample)
         allowed = expected + _DEVIATIONS * math.sqrt(expected)
         if self._pass_size:
-            # Small slack for the rounding of products such as 0.07 * 100.
+            # The 1e-9 absorbs the rounding of products such as 0.07 * 100.
             allowed = min(allowed, self.maximum * math.ceil(self.seen / self._pass_size) * self._pass_size + 1e-9)
         return allowed
 

@@ -1,7 +1,7 @@
-"""From raw examples to chunks of stacked views: what a data worker hands to the training process.
+"""From undecoded examples to chunks of stacked views: what a data worker sends to the training process.
 
-A chunk is a run of consecutive positions of a deterministic order. It holds the views of its good images, stacked, says
-which positions were good, and names the bad ones. Batches are cut from chunks by `ChunkQueue`.
+A chunk covers consecutive positions of a deterministic order. It holds the stacked views of its readable images, their
+positions, and the names of the unreadable ones. `ChunkQueue` cuts batches from chunks.
 """
 
 import inspect
@@ -9,13 +9,14 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import bytes_or_path
 from .bad_images import BadImage, is_bad_image, one_line
 
 PASS_THROUGH_KEY = "pixel_values"
@@ -25,10 +26,10 @@ class RawExample(NamedTuple):
     """One undecoded example.
 
     Attributes:
-        image: Encoded bytes, a path, {"bytes", "path"}, or for ready examples the dict of tensors.
+        image: Encoded bytes, a path, or {"bytes", "path"}; the dict of tensors, if the data set's items are tensors.
         seed: Seed of its views.
-        source: Data set or shard, for the list of bad images.
-        key: File, WebDataset key or row, for the list of bad images.
+        source: Data set or shard, for the list of unreadable images.
+        key: File, WebDataset key or row, for the list of unreadable images.
     """
 
     image: Any
@@ -39,17 +40,17 @@ class RawExample(NamedTuple):
 
 @dataclass
 class Chunk:
-    """Consecutive positions of one order, decoded.
+    """The decoded examples of consecutive positions of one order.
 
     Attributes:
-        tensors: Name -> tensor (good, ...), empty when no image was good.
-        offsets: Offset from the chunk's first position of each good image, rising.
-        length: Number of positions, good or bad.
+        tensors: Name -> tensor (readable images, ...); empty if no image is readable.
+        offsets: Offset of each readable image from the chunk's first position, ascending.
+        length: Number of positions, readable or not.
         bad: (offset, image) of each unreadable image.
-        pass_index: Pass the positions belong to.
-        last: The worker's pass ends after this chunk (streams only).
-        marks: (offset, state, skip): from `offset` on, positions are found again by `state` and skipping `skip`
-            (streams only).
+        pass_index: Pass that the positions belong to.
+        last: Whether the worker's pass ends with this chunk (streams only).
+        marks: (offset, state, skip), one for each block in the chunk: to resume at `offset`, restore `state` and skip
+            `skip` examples (streams only).
     """
 
     tensors: dict[str, Tensor]
@@ -58,20 +59,24 @@ class Chunk:
     bad: list[tuple[int, BadImage]]
     pass_index: int = 0
     last: bool = False
-    marks: list[tuple[int, dict, int]] = field(default_factory=list)
+    marks: list[tuple[int, dict[str, Any], int]] = field(default_factory=list)
 
     def bad_before(self, offset: int) -> int:
-        """How many of the positions before `offset` are bad."""
+        """Number of unreadable images before `offset`."""
         return sum(position < offset for position, _ in self.bad)
 
 
+Consumed: TypeAlias = tuple[Chunk, int, int, int]
+"""(chunk, its tag, first offset, end offset): the positions of a chunk that were consumed."""
+
+
 class ExampleMaker:
-    """Turn raw examples into dicts of tensors, and runs of them into chunks.
+    """Turn undecoded examples into dicts of tensors, and consecutive ones into chunks.
 
     Args:
-        transform: `transform(image, seed=...)` giving a dict of tensors; None when examples are dicts of tensors
-            already. A transform that takes no `seed` is called with Python's, NumPy's and torch's global generators
-            seeded, and put back afterwards.
+        transform: `transform(image, seed=int)` returns a dict of tensors; None if the examples are dicts of tensors
+            already. Before a transform without a `seed` argument is called, the global generators of Python, NumPy
+            and torch are seeded; afterwards their states are restored.
     """
 
     def __init__(self, transform: Callable[..., dict[str, Any]] | None) -> None:
@@ -79,7 +84,13 @@ class ExampleMaker:
         self._takes_seed = transform is None or _takes_seed(transform)
 
     def make(self, raw: RawExample) -> dict[str, Tensor]:
-        """The tensors of one example. Whatever decoding raises passes through."""
+        """The tensors of one example.
+
+        Raises:
+            UserError: There is no transform, and the example is not a dict of tensors with `pixel_values`.
+            Exception: Whatever the transform raises.
+        """
+        made: dict[str, Any]
         if isinstance(raw.image, dict) and PASS_THROUGH_KEY in raw.image:
             made = raw.image
         elif self.transform is None:
@@ -94,7 +105,18 @@ class ExampleMaker:
         return {name: torch.as_tensor(value) for name, value in made.items() if _is_numeric(value)}
 
     def chunk(self, examples: Iterable[RawExample], **fields: Any) -> Chunk:
-        """Decode `examples` in order; unreadable images are named, everything else that goes wrong is raised."""
+        """Decode examples into one chunk.
+
+        Args:
+            examples: In order.
+            **fields: Further fields of the `Chunk`.
+
+        Returns:
+            The chunk; unreadable images are listed in it.
+
+        Raises:
+            Exception: Any error that is not an unreadable image's (see `is_bad_image`).
+        """
         good: list[dict[str, Tensor]] = []
         offsets: list[int] = []
         bad: list[tuple[int, BadImage]] = []
@@ -112,7 +134,13 @@ class ExampleMaker:
 
 
 def stack(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack dicts of equal tensors; in a worker process straight into shared memory, which saves a copy.
+    """Stack dicts of tensors of equal shapes; a worker process stacks directly into shared memory, which saves a copy.
+
+    Args:
+        examples: Dicts of tensors (...), with the same names.
+
+    Returns:
+        Name -> tensor (examples, ...); empty if there are no examples.
 
     Raises:
         UserError: The examples differ in names or shapes.
@@ -127,7 +155,7 @@ def stack(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
             out = None
             if shared:
                 size = first.numel() * len(tensors)
-                storage = first._typed_storage()._new_shared(size, device=first.device)
+                storage = cast(Any, first)._typed_storage()._new_shared(size, device=first.device)
                 out = first.new(storage).resize_(len(tensors), *first.size())
             stacked[name] = torch.stack(tensors, out=out)
         except (KeyError, RuntimeError) as error:
@@ -139,31 +167,34 @@ def stack(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class ChunkQueue:
-    """Chunks in order, from which batches of good images are cut."""
+    """A queue of chunks, from which batches of readable images are cut."""
 
     def __init__(self) -> None:
-        self._parts: deque[tuple[Chunk, Any]] = deque()
+        self._parts: deque[tuple[Chunk, int]] = deque()
         self._good = 0
-        self._taken = self._until = 0  # of the first chunk: good images and positions consumed
+        self._taken = self._until = 0  # of the first chunk: readable images and positions consumed
 
     def __len__(self) -> int:
-        """Number of good images waiting."""
+        """Number of readable images in the queue."""
         return self._good
 
-    def add(self, chunk: Chunk, tag: Any = None) -> None:
-        """Append a chunk; `tag` comes back from `take` with it."""
+    def add(self, chunk: Chunk, tag: int) -> None:
+        """Append a chunk; `take` and `drain` return its `tag` with it."""
         self._parts.append((chunk, tag))
         self._good += len(chunk.offsets)
 
-    def take(self, count: int) -> tuple[dict[str, Tensor], list[tuple[Chunk, Any, int, int]]]:
-        """Take the next `count` good images, of at least as many waiting.
+    def take(self, count: int) -> tuple[dict[str, Tensor], list[Consumed]]:
+        """Take the next images from the queue.
+
+        Args:
+            count: Number of readable images, at least 1 and at most `len(self)`.
 
         Returns:
-            The stacked tensors, and for every chunk touched (chunk, tag, first offset, end offset): the positions
-            consumed, which end with the last image taken. So where a batch ends does not depend on the chunks.
+            Name -> tensor (count, ...), and the consumed positions of each chunk. They end with the last image taken,
+            so where a batch ends does not depend on where chunks end.
         """
         pieces: list[dict[str, Tensor]] = []
-        consumed: list[tuple[Chunk, Any, int, int]] = []
+        consumed: list[Consumed] = []
         copy = False
         wanted = count
         while wanted:
@@ -188,8 +219,12 @@ class ChunkQueue:
         # A slice would keep the whole chunk alive, and in shared memory its file handle.
         return {name: value.clone() for name, value in pieces[0].items()} if copy else pieces[0], consumed
 
-    def drain(self) -> list[tuple[Chunk, Any, int, int]]:
-        """Drop what is left; returns the positions dropped, as `take` does."""
+    def drain(self) -> list[Consumed]:
+        """Empty the queue.
+
+        Returns:
+            The positions that were dropped.
+        """
         consumed = []
         while self._parts:
             chunk, tag = self._parts[0]
@@ -204,16 +239,24 @@ class ChunkQueue:
 
 
 def fetch_remote(image: Any) -> Any:
-    """Read the bytes of an image that a remote stream gives only by address (`zip://...`, `hf://...`, `https://...`)."""
-    if isinstance(image, dict) and image.get("bytes") is None and "://" in str(image.get("path")):
+    """Read the bytes of an image that a remote stream gives only by its address (`zip://`, `hf://`, `https://`).
+
+    Args:
+        image: An undecoded image.
+
+    Returns:
+        Its encoded bytes, if it has an address; otherwise `image` unchanged.
+    """
+    address = bytes_or_path(image)
+    if isinstance(address, str) and "://" in address:
         from datasets.utils.file_utils import xopen
 
-        with xopen(image["path"], "rb") as file:
+        with xopen(address, "rb") as file:
             return file.read()
     return image
 
 
-def _takes_seed(transform: Callable) -> bool:
+def _takes_seed(transform: Callable[..., Any]) -> bool:
     try:
         parameters = inspect.signature(transform).parameters.values()
     except (TypeError, ValueError):
@@ -221,8 +264,8 @@ def _takes_seed(transform: Callable) -> bool:
     return any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def _with_global_seed(transform: Callable, image: Any, seed: int) -> dict[str, Any]:
-    """Call a transform that draws from the global generators, and put their states back."""
+def _with_global_seed(transform: Callable[..., dict[str, Any]], image: Any, seed: int) -> dict[str, Any]:
+    """Call a transform that draws from the global generators, seeded; restore their states afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)

@@ -1,7 +1,8 @@
-"""`ViewLoader`: endless batches of views for one process, in an order that can be continued exactly anywhere."""
+"""`ViewLoader`: endless batches of views for one process, in an order that can be resumed exactly at every batch."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from .bad_images import BadImageCount
 from .chunks import ExampleMaker
 from .map_batches import MapBatches
 from .map_source import MapSource, MixedMapSource
+from .place import Place
 from .stream_batches import StreamBatches
 from .stream_source import StreamSource, is_stream
 
@@ -21,39 +23,43 @@ _STATE_VERSION = 1
 
 
 class ViewLoader:
-    """Batches of views of a data set, pass after pass, for ever.
+    """Endless batches of views of a data set, pass after pass.
 
     The sequence of batches is a function of the data set, `seed`, `rank`, `world_size`, `batch_size` and
-    `accumulation` (for streams also of `num_workers` and `shuffle_buffer`). For each pass the order differs. The
-    seed of an example's views is a hash of `seed`, the pass and the example: not of workers, processes or resuming.
+    `accumulation` (for streams also of `num_workers` and `shuffle_buffer`). Each pass has another order. The seed of an
+    example's views is a hash of `seed`, the pass and the example; it does not depend on workers, processes or resuming.
 
-    Map-style: one permutation per pass, dealt to the processes like cards. A pass is
+    Map-style: every pass has one permutation, whose positions the processes take in turn. A pass has
     floor(n / (batch_size * accumulation * world_size)) optimizer steps.
 
-    Streams: shards are permuted per pass and dealt to processes and their workers; every worker interleaves a few open
-    shards and permutes blocks of `shuffle_buffer` undecoded examples. A pass ends for a process when all its workers
-    are through; fewer than `batch_size` images are dropped there.
+    Streams: the order of the shards is permuted in each pass, and processes and their workers divide the shards. Each
+    worker reads a few open shards in turn and permutes blocks of `shuffle_buffer` undecoded examples. A process's pass
+    ends when all its workers have finished; the incomplete batch is dropped.
 
-    Unreadable images: see `bad_images`; a batch takes the next good example of the order.
+    An unreadable image is replaced by the next readable one of the order (see `bad_images`).
 
     Args:
         dataset: A `datasets.Dataset`, a `datasets.IterableDataset`, a mixture (`mixing.mix_streams`), or any torch
             data set whose items are dicts of tensors with `pixel_values`.
-        transform: `transform(image, seed=int)` giving a dict of tensors, for instance a `TwoViewTransform`; None for
-            items that are tensors already.
+        transform: `transform(image, seed=int)` returns a dict of tensors, for example a `TwoViewTransform`; None if the
+            items are tensors already.
         batch_size: Images per batch.
         accumulation: Batches per optimizer step.
         seed: Seed of orders and views.
         rank: Number of this process.
         world_size: Number of processes.
-        num_workers: Worker processes of this process; 0 decodes in it.
-        image_column: Column of the images; None finds it.
-        max_bad_fraction: Largest share of unreadable images.
-        bad_images_file: Where they are listed (JSON lines); None lists them nowhere.
+        num_workers: Worker processes of this process; 0 decodes in this process.
+        image_column: Column of the images; None detects it.
+        max_bad_fraction: Largest share of unreadable images, 0 to 1.
+        bad_images_file: File that lists the unreadable images (JSON lines); None writes no list.
         shuffle_buffer: Undecoded examples that each worker of a stream holds and permutes.
 
+    Attributes:
+        count: Images read and images that were unreadable.
+
     Raises:
-        UserError: No image column, fewer images than one optimizer step uses, or a number out of range.
+        UserError: There is no image column, the data set has fewer images than one optimizer step uses, or a number is
+            out of range.
     """
 
     def __init__(
@@ -69,39 +75,55 @@ class ViewLoader:
         num_workers: int = 0,
         image_column: str | None = None,
         max_bad_fraction: float = 0.01,
-        bad_images_file: str | os.PathLike | None = None,
+        bad_images_file: str | os.PathLike[str] | None = None,
         shuffle_buffer: int = 2048,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("accumulation", accumulation), ("world_size", world_size)):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
-        if num_workers < 0 or shuffle_buffer < 1 or not 0 <= rank < world_size:
-            raise UserError(
-                f"num_workers ({num_workers}) must be at least 0, shuffle_buffer ({shuffle_buffer}) at least 1, and "
-                f"rank ({rank}) in 0 ... {world_size - 1}"
-            )
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("accumulation", accumulation, 1),
+            ("num_workers", num_workers, 0),
+            ("shuffle_buffer", shuffle_buffer, 1),
+        ):
+            if value < least:
+                raise UserError(f"{name} must be at least {least}, not {value}")
+        place = Place(seed, rank, world_size)
         self.dataset, self.transform, self.batch_size = dataset, transform, batch_size
-        maker = ExampleMaker(transform)
-        place = {"seed": seed, "rank": rank, "world_size": world_size}
-        common = {"batch_size": batch_size, "workers": num_workers}
-        self._setting = {**place, "batch_size": batch_size}
+        maker, ready = ExampleMaker(transform), _is_ready(dataset, transform)
+        self._setting: dict[str, Any] = {**asdict(place), "batch_size": batch_size}
+        self._batches: StreamBatches | MapBatches
         if is_stream(dataset):
-            stream = StreamSource(dataset, image_column, ready=_is_ready(dataset, transform), place=place)
+            stream = StreamSource(dataset, image_column, ready, place)
             self.count = BadImageCount(max_bad_fraction, bad_images_file, stream.size, world_size == 1)
-            self._batches: Any = StreamBatches(stream, maker, place, buffer=shuffle_buffer, count=self.count, **common)
-            # Who reads what depends on the number of workers; none and one read alike.
+            self._batches = StreamBatches(
+                stream,
+                maker,
+                place,
+                batch_size=batch_size,
+                buffer=shuffle_buffer,
+                workers=num_workers,
+                count=self.count,
+            )
+            # Which worker reads which shards depends on the number of workers; 0 and 1 are the same.
             self._setting |= {"kind": "stream", "workers": max(1, num_workers), "shuffle_buffer": shuffle_buffer}
             self._setting |= {"shards": stream.shards}
         else:
-            source = _map_source(dataset, image_column, _is_ready(dataset, transform), seed)
+            source = _map_source(dataset, image_column, ready, seed)
             self.count = BadImageCount(max_bad_fraction, bad_images_file, source.size, world_size == 1)
-            self._batches = MapBatches(source, maker, place, accumulation=accumulation, count=self.count, **common)
+            self._batches = MapBatches(
+                source,
+                maker,
+                place,
+                batch_size=batch_size,
+                accumulation=accumulation,
+                workers=num_workers,
+                count=self.count,
+            )
             self._setting |= {"kind": "map", "accumulation": accumulation, "images": source.size}
-        self._open: Iterator | None = None
+        self._open: Generator[dict[str, Tensor], None, None] | None = None
 
     @property
     def batches_per_pass(self) -> int | None:
-        """Batches of this process in a pass without unreadable images; None where that is not known."""
+        """Batches of this process in a pass without unreadable images; None if the size of the stream is unknown."""
         return self._batches.batches_per_pass
 
     @property
@@ -110,19 +132,19 @@ class ViewLoader:
         return self._batches.passes
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Endless batches from the present position on; an iterator from before ends its workers."""
+        """Endless batches from the present position on; ends the workers of an earlier iterator."""
         self.close()
         self._open = iter(self._batches)
         return self._open
 
     def close(self) -> None:
-        """End the worker processes; iterating again goes on from the present position."""
+        """Stop the worker processes; iterating again continues from the present position."""
         if self._open is not None:
             self._open.close()
             self._open = None
 
-    def state_dict(self) -> dict:
-        """The position after the last batch handed out, of this process; plain JSON."""
+    def state_dict(self) -> dict[str, Any]:
+        """This process's position after the last batch, as values that JSON can hold."""
         return {
             "version": _STATE_VERSION,
             "setting": dict(self._setting),
@@ -131,11 +153,11 @@ class ViewLoader:
             "position": self._batches.state_dict(),
         }
 
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a position; call before iterating.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a position that `state_dict` returned; call it before iterating.
 
         Raises:
-            UserError: The state is of another data set, seed, batch size or number of processes.
+            UserError: The state was saved with another data set, seed, batch size or number of processes.
         """
         self.close()
         if state.get("version") != _STATE_VERSION:
@@ -154,8 +176,8 @@ class ViewLoader:
         self._batches.load_state_dict(state["position"])
 
 
-def _is_ready(dataset: Any, transform: Callable | None) -> bool:
-    """Whether the items are dicts of tensors that pass through."""
+def _is_ready(dataset: Any, transform: Callable[..., dict[str, Tensor]] | None) -> bool:
+    """Whether the items are dicts of tensors, which are used as they are."""
     columns = getattr(dataset, "column_names", None)
     if isinstance(dataset, Mixture):
         columns = dataset.datasets[0].column_names
@@ -168,7 +190,7 @@ def _is_ready(dataset: Any, transform: Callable | None) -> bool:
     return ready or transform is None
 
 
-def _map_source(dataset: Any, image_column: str | None, ready: bool, seed: int) -> Any:
+def _map_source(dataset: Any, image_column: str | None, ready: bool, seed: int) -> MapSource | MixedMapSource:
     if not isinstance(dataset, MapMixture):
         return MapSource(dataset, image_column, ready, seed=seed)
     seed = stable_hash("mixture", seed, dataset.seed)

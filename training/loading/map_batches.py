@@ -1,6 +1,6 @@
-"""Batches of a map-style data set, endless, exact to resume."""
+"""Endless batches of a map-style data set, resumable at every batch."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,19 +8,20 @@ from torch import Tensor
 
 from ..errors import TrainingStopped, UserError
 from .bad_images import BadImageCount
-from .chunks import ChunkQueue, ExampleMaker
-from .map_source import MapChunks
+from .chunks import ChunkQueue, Consumed, ExampleMaker
+from .map_source import MapChunks, MapSource, MixedMapSource
+from .place import Place
 from .workers import Worker
 
 
 @dataclass
 class MapPosition:
-    """Where a process is: everything before it has been consumed.
+    """How much a process has consumed.
 
     Attributes:
         pass_index: Number of the pass, from 0.
-        position: Positions of this process consumed in this pass, good or bad.
-        batches: Batches handed out in this pass.
+        position: Positions of this process consumed in this pass, readable or not.
+        batches: Batches returned in this pass.
     """
 
     pass_index: int = 0
@@ -31,20 +32,23 @@ class MapPosition:
 class MapBatches:
     """Cut batches from the order of a map-style data set.
 
-    The rule for unreadable images: a batch takes the next good image of this process's own order. A pass gives
-    `accumulation * floor(n / (batch_size * accumulation * world_size))` batches; the positions left over at its end
-    (fewer than one global batch) stand in for the unreadable ones. If they do not suffice, this process's pass has
-    fewer batches and its next pass begins: the processes then change passes at different steps, and no image is
-    seen twice in a pass.
+    An unreadable image is replaced by the next readable one of this process's order. A pass of n images has
+    `accumulation * floor(n / (batch_size * accumulation * world_size))` batches; the positions after them (fewer than
+    one global batch) replace unreadable images. If there are too few, this process's pass has fewer batches and its
+    next pass begins earlier. Processes then change passes at different steps; no image is seen twice in a pass.
 
     Args:
-        source: A `MapSource` or a mixture.
-        maker: Decodes.
-        place: seed, rank, world_size of the process.
+        source: The data set.
+        maker: Decodes the examples.
+        place: The process.
         batch_size: Images per batch.
         accumulation: Batches per optimizer step.
-        workers: Number of worker processes.
-        count: Counter of bad images.
+        workers: Number of worker processes; 0 decodes in this process.
+        count: Counts unreadable images.
+
+    Attributes:
+        batches_per_pass: Batches of this process in a pass without unreadable images.
+        at: The position after the last batch.
 
     Raises:
         UserError: The data set is smaller than one global batch.
@@ -52,16 +56,16 @@ class MapBatches:
 
     def __init__(
         self,
-        source: Any,
+        source: MapSource | MixedMapSource,
         maker: ExampleMaker,
-        place: dict[str, int],
+        place: Place,
         *,
         batch_size: int,
         accumulation: int,
         workers: int,
         count: BadImageCount,
     ) -> None:
-        world_size = place["world_size"]
+        world_size = place.world_size
         steps = source.size // (batch_size * accumulation * world_size)
         if steps == 0:
             raise UserError(
@@ -70,37 +74,43 @@ class MapBatches:
                 "use a smaller batch"
             )
         self.batches_per_pass = steps * accumulation
-        self._chunks = MapChunks(source, maker, size=batch_size, planned=self.batches_per_pass * batch_size, **place)
+        self._chunks = MapChunks(source, maker, place, size=batch_size, planned=self.batches_per_pass * batch_size)
         self._batch_size, self._workers, self._count = batch_size, workers, count
         self.at = MapPosition()
 
     @property
     def passes(self) -> float:
+        """Passes consumed so far."""
         return self.at.pass_index + self.at.position / self._chunks.owned
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the last batch, as values that JSON can hold."""
         return dict(vars(self.at))
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a position that `state_dict` returned."""
         self.at = MapPosition(**state)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Generator[dict[str, Tensor], None, None]:
+        """Endless batches from the present position on."""
         processes = max(1, self._workers)
         start = (self.at.pass_index, self.at.position)
-        workers = [
-            Worker(self._chunks.worker(*start, index, processes), index, process=self._workers > 0)
-            for index in range(processes)
-        ]
+        workers = []
         try:
-            # The workers' chunks and these spans are one sequence: this side knows what comes from where.
+            for index in range(processes):
+                worker = self._chunks.worker(*start, index, processes)
+                workers.append(Worker(worker, index, process=self._workers > 0))
+            # The workers make the chunks of these spans in turn: span number i comes from worker i modulo their number.
             turns = enumerate(self._chunks.spans(*start))
             while True:
                 yield from self._one_pass(workers, turns)
         finally:
-            for worker in workers:
-                worker.close()
+            for started in workers:
+                started.close()
 
-    def _one_pass(self, workers: list[Worker], turns: Iterator) -> Iterator[dict[str, Tensor]]:
+    def _one_pass(
+        self, workers: list[Worker], turns: Iterator[tuple[int, tuple[int, int, int]]]
+    ) -> Iterator[dict[str, Tensor]]:
         queue = ChunkQueue()
         planned, owned = self._chunks.planned, self._chunks.owned
         read = self.at.position
@@ -110,10 +120,10 @@ class MapBatches:
                     turn, (_, first, end) = next(turns)
                     chunk = workers[turn % len(workers)].next()
                 else:
-                    # Only as many as are missing: what is left over at the end of a pass is not decoded for nothing.
+                    # Decode only as many as are missing: most of the positions after the planned ones are not used.
                     first, end = read, min(read + self._batch_size - len(queue), owned)
                     chunk = self._chunks.decode(self.at.pass_index, first, end)
-                self._count.found([image for _, image in chunk.bad])
+                self._count.record([image for _, image in chunk.bad])
                 queue.add(chunk, first)
                 read = end
             if len(queue) < self._batch_size:
@@ -134,7 +144,7 @@ class MapBatches:
         self._consume(queue.drain())
         self.at = MapPosition(self.at.pass_index + 1)
 
-    def _consume(self, consumed: list) -> None:
+    def _consume(self, consumed: list[Consumed]) -> None:
         for chunk, chunk_first, first, end in consumed:
             self._count.count(end - first, chunk.bad_before(end) - chunk.bad_before(first))
             self.at.position = chunk_first + end

@@ -8,7 +8,9 @@ import numpy as np
 
 from ..data.columns import KEY, URL, check_image_column, without_decoding
 from ..data.order import PassOrders, rank_positions, view_seed
+from ..files import bytes_or_path
 from .chunks import PASS_THROUGH_KEY, Chunk, ExampleMaker, RawExample
+from .place import Place
 
 
 class MapSource:
@@ -16,10 +18,15 @@ class MapSource:
 
     Args:
         dataset: A `datasets.Dataset`, or any object with `__len__` and `__getitem__` whose items are dicts.
-        image_column: Column of the images; None finds it.
-        ready: The items are dicts of tensors already and pass through.
+        image_column: Column of the images; None detects it.
+        ready: Whether the items are dicts of tensors, which are used as they are.
         seed: Seed of the orders.
-        label: Distinguishes the orders of several sources.
+        label: Makes the orders of several sources differ.
+
+    Attributes:
+        size: Number of rows.
+        name: Name of the data set, for messages.
+        orders: The order of each pass.
     """
 
     def __init__(
@@ -30,7 +37,7 @@ class MapSource:
         self.size = len(dataset)
         self.name = source_name(dataset)
         self._batched = isinstance(dataset, datasets.Dataset) and not ready
-        self._rows = None
+        self._rows: Any = None
         self.orders = PassOrders(self.size, seed, label)
         self._column: str | None = None
         self._dataset = dataset
@@ -52,12 +59,12 @@ class MapSource:
         keys = columns.get(KEY) or [self._key(image, row) for image, row in zip(images, rows, strict=True)]
         return list(zip(images, columns.get(URL) or [self.name] * len(rows), keys, strict=True))
 
-    def identity(self, row: int) -> tuple[int | str, ...]:
-        """What the seed of a row's views is made of."""
+    def identity(self, row: int) -> tuple[int, ...]:
+        """The numbers from which the seed of a row's views is hashed."""
         return (row,)
 
     def draw(self, pass_index: int, positions: range) -> list[tuple[int, int]]:
-        """The (row, pass of that row) at `positions` of the shared order of a pass."""
+        """(row, pass of that row) at `positions` of a pass's order."""
         order = self.orders.of(pass_index)
         return [(int(row), pass_index) for row in order[positions.start : positions.stop : positions.step]]
 
@@ -68,38 +75,89 @@ class MapSource:
         return item[0] if isinstance(item, (tuple, list)) else item
 
     def _key(self, image: Any, row: int) -> str:
-        if isinstance(image, dict) and image.get("bytes") is None and image.get("path"):
-            return str(image["path"])
-        if isinstance(image, (str, os.PathLike)):
-            return str(image)
+        path = bytes_or_path(image)
+        if path and isinstance(path, (str, os.PathLike)):
+            return str(path)
         return f"row {self._rows.column(0)[row].as_py() if self._rows is not None else row}"
+
+
+class MixedMapSource:
+    """Several `MapSource`s as one, with the same interface.
+
+    Args:
+        sources: The sources.
+        weights: Probability of each; None takes each example of each source once per pass.
+        seed: Seed of the order in which they are mixed.
+
+    Attributes:
+        size: Number of rows of all sources together.
+        name: Names of the sources, for messages.
+    """
+
+    def __init__(self, sources: Sequence[MapSource], weights: Sequence[float] | None, seed: int) -> None:
+        self.sources = sources
+        sizes = [source.size for source in sources]
+        self.size = sum(sizes)
+        self.name = " + ".join(source.name for source in sources)
+        self._counts = sizes if weights is None else apportion(self.size, weights)
+        self._first_row = np.cumsum([0, *sizes])
+        self._first_slot = np.cumsum([0, *self._counts])
+        self._orders = PassOrders(self.size, seed, "mix")
+
+    def read(self, rows: list[int]) -> list[tuple[Any, str, str]]:
+        """Undecoded (image, source, key) of each row; rows are counted across the sources."""
+        owners = [self.identity(row) for row in rows]
+        examples: list[Any] = [None] * len(rows)
+        for number, source in enumerate(self.sources):
+            mine = [index for index, (owner, _) in enumerate(owners) if owner == number]
+            for index, example in zip(mine, source.read([owners[index][1] for index in mine]), strict=True):
+                examples[index] = example
+        return examples
+
+    def identity(self, row: int) -> tuple[int, int]:
+        """(source, row of the source)."""
+        source = int(np.searchsorted(self._first_row, row, side="right")) - 1
+        return source, row - int(self._first_row[source])
+
+    def draw(self, pass_index: int, positions: range) -> list[tuple[int, int]]:
+        """(row, pass of its source) at `positions` of a pass's order."""
+        order = self._orders.of(pass_index)
+        drawn = []
+        for slot in order[positions.start : positions.stop : positions.step]:
+            number = int(np.searchsorted(self._first_slot, slot, side="right")) - 1
+            source = self.sources[number]
+            turn = pass_index * self._counts[number] + int(slot) - int(self._first_slot[number])
+            source_pass, position = divmod(turn, source.size)
+            row = int(source.orders.of(source_pass)[position])
+            drawn.append((int(self._first_row[number]) + row, source_pass))
+        return drawn
 
 
 class MapChunks:
     """The positions of one process in the passes over a map-style data set, cut into chunks.
 
-    Process r of W owns positions r, r + W, r + 2W, ... of each pass's order. Chunks cover the first `planned` of them;
-    the few after that (fewer than a global batch over all processes) only stand in for unreadable images.
+    Process r of W owns positions r, r + W, r + 2W, ... of each pass's order. Chunks cover the first `planned` of them.
+    The rest (fewer than a global batch over all processes) only replaces unreadable images.
 
     Args:
-        source: A `MapSource` (or a mixture of them).
-        maker: Decodes.
-        seed: Seed of the run.
-        rank: This process.
-        world_size: Number of processes.
+        source: The data set.
+        maker: Decodes the examples.
+        place: The process.
         size: Positions per chunk.
-        planned: Positions of this process that are used in each pass.
+        planned: Positions of this process that every pass uses.
+
+    Attributes:
+        owned: Positions of this process in each pass.
     """
 
     def __init__(
-        self, source: Any, maker: ExampleMaker, *, seed: int, rank: int, world_size: int, size: int, planned: int
+        self, source: MapSource | MixedMapSource, maker: ExampleMaker, place: Place, *, size: int, planned: int
     ) -> None:
-        self.source, self.maker, self.seed = source, maker, seed
-        self.rank, self.world_size, self.size, self.planned = rank, world_size, size, planned
-        self.owned = rank_positions(source.size, rank, world_size)
+        self.source, self.maker, self.place, self.size, self.planned = source, maker, place, size, planned
+        self.owned = rank_positions(source.size, place.rank, place.world_size)
 
     def spans(self, pass_index: int, position: int) -> Iterator[tuple[int, int, int]]:
-        """Endless (pass, first, end) of the chunks from a position on, in this process's own count."""
+        """Endless (pass, first, end) of the chunks from a position on, counted among this process's positions."""
         while True:
             while position < self.planned:
                 end = min(position + self.size, self.planned)
@@ -109,20 +167,19 @@ class MapChunks:
 
     def decode(self, pass_index: int, first: int, end: int) -> Chunk:
         """The chunk of positions first ... end - 1 of this process."""
-        step = self.world_size
-        positions = range(self.rank + first * step, self.rank + end * step, step)
-        drawn = self.source.draw(pass_index, positions)
+        rank, step = self.place.rank, self.place.world_size
+        drawn = self.source.draw(pass_index, range(rank + first * step, rank + end * step, step))
         raw = self.source.read([row for row, _ in drawn])
         return self.maker.chunk(
             (
-                RawExample(image, view_seed(self.seed, row_pass, *self.source.identity(row)), name, key)
+                RawExample(image, view_seed(self.place.seed, row_pass, *self.source.identity(row)), name, key)
                 for (image, name, key), (row, row_pass) in zip(raw, drawn, strict=True)
             ),
             pass_index=pass_index,
         )
 
     def worker(self, pass_index: int, position: int, worker: int, workers: int) -> Callable[[], Iterator[Chunk]]:
-        """Every `workers`-th chunk from a position on, as a function to call in the worker."""
+        """A function that yields every `workers`-th chunk from a position on; call it in the worker's process."""
         return _MapWorker(self, pass_index, position, worker, workers)
 
 
@@ -138,64 +195,24 @@ class _MapWorker:
 
 
 def source_name(dataset: Any) -> str:
-    """A name of a data set for lists of bad images."""
+    """The name of a data set in lists of unreadable images."""
     info = getattr(dataset, "info", None)
     name = getattr(info, "dataset_name", None) or getattr(info, "builder_name", None)
     return str(name or type(dataset).__name__)
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers that sum to `total`, as near to its shares by `weights` as can be (largest remainders)."""
+    """Split a whole number by weights, by the method of largest remainders.
+
+    Args:
+        total: Number to split.
+        weights: Shares; they sum to 1.
+
+    Returns:
+        One whole number per weight; they sum to `total`, and each differs from its share by less than 1.
+    """
     shares = np.asarray(weights, dtype=np.float64) * total
     counts = np.floor(shares).astype(np.int64)
     for index in np.argsort(counts - shares, kind="stable")[: total - int(counts.sum())]:
         counts[index] += 1
-    return counts.tolist()
-
-
-class MixedMapSource:
-    """Several `MapSource`s as one (same interface).
-
-    Args:
-        sources: The sources.
-        weights: Probability of each; None for one pass of each.
-        seed: Seed of the order in which they are mixed.
-    """
-
-    def __init__(self, sources: list[Any], weights: list[float] | None, seed: int) -> None:
-        self.sources = sources
-        sizes = [source.size for source in sources]
-        self.size = sum(sizes)
-        self.name = " + ".join(source.name for source in sources)
-        self._counts = sizes if weights is None else apportion(self.size, weights)
-        self._first_row = np.cumsum([0, *sizes])
-        self._first_slot = np.cumsum([0, *self._counts])
-        self._orders = PassOrders(self.size, seed, "mix")
-
-    def read(self, rows: list[int]) -> list[tuple[Any, str, str]]:
-        """Undecoded (image, source, key) of each row; rows count through the sources."""
-        places = [self.identity(row) for row in rows]
-        found: list[Any] = [None] * len(rows)
-        for number, source in enumerate(self.sources):
-            mine = [index for index, (owner, _) in enumerate(places) if owner == number]
-            for index, example in zip(mine, source.read([places[index][1] for index in mine]), strict=True):
-                found[index] = example
-        return found
-
-    def identity(self, row: int) -> tuple[int, int]:
-        """(source, row of the source)."""
-        source = int(np.searchsorted(self._first_row, row, side="right")) - 1
-        return source, row - int(self._first_row[source])
-
-    def draw(self, pass_index: int, positions: range) -> list[tuple[int, int]]:
-        """The (row, pass of its source) at `positions` of the shared order of a pass."""
-        order = self._orders.of(pass_index)
-        drawn = []
-        for slot in order[positions.start : positions.stop : positions.step]:
-            number = int(np.searchsorted(self._first_slot, slot, side="right")) - 1
-            source = self.sources[number]
-            turn = pass_index * self._counts[number] + int(slot) - int(self._first_slot[number])
-            source_pass, place = divmod(turn, source.size)
-            row = int(source.orders.of(source_pass)[place])
-            drawn.append((int(self._first_row[number]) + row, source_pass))
-        return drawn
+    return [int(count) for count in counts]

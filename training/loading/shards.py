@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 
 from ..data.order import generator
+from .place import Place
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What one worker reads in one go: shards, or every `step`-th example of them.
+class Assignment:
+    """What one worker reads in one go: whole shards, or every `step`-th example of some shards.
 
     Attributes:
         shards: Numbers of the shards, read one after the other.
-        step: Of the examples of all shards, counted through, those with count % step == offset are taken.
+        step: Examples are counted across all `shards`; those with count % step == offset are read.
         offset: See `step`.
-        group: Examples come in groups of this many, one per process; an incomplete last group is left out, so that all
-            processes get equally many.
+        group: Examples come in groups of this many, one per process. An incomplete last group is dropped, so that all
+            processes get the same number of examples.
     """
 
     shards: tuple[int, ...]
@@ -23,36 +24,39 @@ class Unit:
     group: int = 1
 
 
-def deal_shards(shards: list[int], rank: int, world_size: int, worker: int, workers: int) -> list[Unit]:
-    """The units of one worker of one process.
+def deal_shards(shards: list[int], place: Place, worker: int, workers: int) -> list[Assignment]:
+    """Assign shards to one worker of one process.
 
-    Every process gets floor(shards / world_size) whole shards. The rest (all, if there are fewer shards than processes)
-    is read by every process, which takes each world_size-th example of it: a number of shards that is a multiple of
-    the number of processes is read fastest. The process's workers share its units in the same way, except that of the
-    rest each worker reads one unit only and takes every k-th example of it, k being the workers that share it.
+    Each process gets floor(shards / world_size) whole shards. Every process reads the remaining shards (all of them, if
+    there are fewer shards than processes) and keeps each world_size-th example. Reading is therefore fastest if the
+    number of shards is a multiple of the number of processes. The workers of a process divide its assignments in the
+    same way, except that a worker reads at most one of the remaining ones, and keeps every k-th example of it, where k
+    workers share it.
 
     Args:
         shards: All shards, in the order of this pass.
-        rank: Number of the process.
-        world_size: Number of processes.
+        place: The process.
         worker: Number of the worker in its process.
         workers: Number of workers of each process.
+
+    Returns:
+        The worker's assignments, in the order in which it reads them.
     """
-    whole = len(shards) // world_size * world_size
-    units = [Unit((shard,)) for shard in shards[:whole][rank::world_size]]
+    whole = len(shards) // place.world_size * place.world_size
+    assignments = [Assignment((shard,)) for shard in shards[:whole][place.rank :: place.world_size]]
     if whole < len(shards):
-        units.append(Unit(tuple(shards[whole:]), world_size, rank, world_size))
-    whole = len(units) // workers * workers
-    mine = units[:whole][worker::workers]
-    rest = units[whole:]
+        assignments.append(Assignment(tuple(shards[whole:]), place.world_size, place.rank, place.world_size))
+    whole = len(assignments) // workers * workers
+    mine = assignments[:whole][worker::workers]
+    rest = assignments[whole:]
     if rest:
-        unit = rest[worker % len(rest)]
+        shared = rest[worker % len(rest)]
         sharing = len(range(worker % len(rest), workers, len(rest)))
-        place = worker // len(rest)
-        mine.append(Unit(unit.shards, unit.step * sharing, unit.offset + unit.step * place, unit.group))
+        turn = worker // len(rest)
+        mine.append(Assignment(shared.shards, shared.step * sharing, shared.offset + shared.step * turn, shared.group))
     return mine
 
 
 def shard_order(count: int, seed: int, label: int, pass_index: int) -> list[int]:
     """The order of the shards of source `label` in a pass, the same for all processes."""
-    return generator("shards", seed, label, pass_index).permutation(count).tolist()
+    return [int(shard) for shard in generator("shards", seed, label, pass_index).permutation(count)]

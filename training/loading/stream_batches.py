@@ -1,37 +1,42 @@
-"""Batches of a stream, endless, exact to resume: blocks of undecoded examples are read, permuted and decoded.
+"""Endless batches of a stream, resumable at every batch: blocks of undecoded examples are read, permuted and decoded.
 
-A shuffle buffer that trickles can only be continued if its content is saved. Here a worker reads a block of
-`shuffle_buffer` examples and permutes it by (seed, pass, process, worker, block): to continue, it reads that block
-again from the state of the stream at its start, and skips what was consumed without decoding it.
+A shuffle buffer that is refilled example by example can only be resumed if its content is saved. Here a worker reads a
+block of `shuffle_buffer` examples and permutes it by (seed, pass, process, worker, block). To resume, it reads that
+block again from the state of the stream at the block's start, and skips the consumed examples without decoding them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..data.order import generator
 from ..errors import UserError
 from .bad_images import BadImageCount
-from .chunks import Chunk, ChunkQueue, ExampleMaker, RawExample
+from .chunks import Chunk, ChunkQueue, Consumed, ExampleMaker, RawExample
+from .place import Place
+from .stream_reader import MixedReader, StreamReader
+from .stream_source import StreamSource
 from .workers import Worker
 
 
-def start_of_pass(pass_index: int) -> dict:
+def start_of_pass(pass_index: int) -> dict[str, Any]:
     """A worker's position at the start of a pass (see `BlockWorker`)."""
     return {"pass": pass_index, "consumed": 0, "block": 0, "skip": 0, "reader": None}
 
 
 class BlockWorker:
-    """One worker of a stream: called in its process, it yields chunks for ever.
+    """One worker of a stream; called in its process, it yields chunks without end.
 
-    Its position is {"pass", "consumed": examples of this pass so far, "block": number of the block, "skip": examples of
-    the block consumed, "reader": state of the stream at the start of the block, None at the start of the pass}.
+    Its position is {"pass", "consumed": examples consumed in this pass, "block": number of the block, "skip": examples
+    consumed of the block, "reader": state of the stream at the start of the block, None at the start of the pass}.
 
     Args:
-        make_reader: `make_reader(worker, workers)` gives a `StreamReader` or `MixedReader`.
-        maker: Decodes.
-        place: seed, rank, world_size of the process.
+        make_reader: `make_reader(worker, workers)` returns a `StreamReader` or `MixedReader`.
+        maker: Decodes the examples.
+        place: The process.
         size: Positions per chunk.
         buffer: Examples per block.
         worker: Number of this worker.
@@ -41,20 +46,21 @@ class BlockWorker:
 
     def __init__(
         self,
-        make_reader: Callable[[int, int], Any],
+        make_reader: Callable[[int, int], StreamReader | MixedReader],
         maker: ExampleMaker,
-        place: dict,
+        place: Place,
         *,
         size: int,
         buffer: int,
         worker: int,
         workers: int,
-        position: dict,
+        position: dict[str, Any],
     ) -> None:
         self.make_reader, self.maker, self.place, self.size, self.buffer = make_reader, maker, place, size, buffer
         self.worker, self.workers, self.position = worker, workers, position
 
     def __call__(self) -> Iterator[Chunk]:
+        """Chunks from `position` on, pass after pass."""
         reader = self.make_reader(self.worker, self.workers)
         position = self.position
         while True:
@@ -65,33 +71,35 @@ class BlockWorker:
             yield from self._one_pass(reader, position)
             position = start_of_pass(position["pass"] + 1)
 
-    def _one_pass(self, reader: Any, position: dict) -> Iterator[Chunk]:
+    def _one_pass(self, reader: StreamReader | MixedReader, position: dict[str, Any]) -> Iterator[Chunk]:
         consumed = position["consumed"]
         raw: list[RawExample] = []
-        marks: list[tuple[int, dict, int]] = []
+        marks: list[tuple[int, dict[str, Any], int]] = []
 
         def finish(last: bool) -> Chunk:
             return self.maker.chunk(raw, pass_index=position["pass"], last=last, marks=marks)
 
-        for example, block, place in self._blocks(reader, position):
+        for example, block, skip in self._blocks(reader, position):
             if not marks or marks[-1][1] is not block:
-                marks.append((len(raw), block, place))
+                marks.append((len(raw), block, skip))
             raw.append(example)
             consumed += 1
-            # Chunks lie on a fixed grid, so that the workers take turns at the same places after resuming.
+            # Chunks end at multiples of `size`: after resuming, workers still take turns at the same examples.
             if consumed % self.size == 0:
                 yield finish(last=False)
                 raw, marks = [], []
         yield finish(last=True)
 
-    def _blocks(self, reader: Any, position: dict) -> Iterator[tuple[RawExample, dict, int]]:
-        """(example, start of its block, place in it) to the end of the pass."""
+    def _blocks(
+        self, reader: StreamReader | MixedReader, position: dict[str, Any]
+    ) -> Iterator[tuple[RawExample, dict[str, Any], int]]:
+        """(example, start of its block, number of examples before it in the block), to the end of the pass."""
         number, skip = position["block"], position["skip"]
         ended = False
         while not ended:
             block = {"block": number, "reader": reader.state()}
             length = self._length(position["pass"], number)
-            examples: list[RawExample] = []
+            examples: list[Any] = []
             while len(examples) < length:
                 example = reader.read()
                 if example is None:
@@ -99,45 +107,48 @@ class BlockWorker:
                     break
                 examples.append(example)
             order = self._generator("block", position["pass"], number).permutation(len(examples))
-            for place in range(skip, len(examples)):
-                index = order[place]
-                example, examples[index] = examples[index], None
-                yield example, block, place
+            for before in range(skip, len(examples)):
+                index = order[before]
+                example, examples[index] = examples[index], None  # the block does not keep what it has handed out
+                yield example, block, before
             skip = 0
             number += 1
 
     def _length(self, pass_index: int, number: int) -> int:
-        """The first block is shorter by chance, so that a pass does not cut the blocks of the one before."""
+        """Examples in a block. The first is randomly shorter, so that successive passes are cut at other examples."""
         if number:
             return self.buffer
         return self.buffer - int(self._generator("first", pass_index).integers(0, (self.buffer + 1) // 2))
 
-    def _generator(self, what: str, *parts: int) -> Any:
-        return generator(what, self.place["seed"], self.place["rank"], self.worker, *parts)
+    def _generator(self, what: str, *parts: int) -> np.random.Generator:
+        return generator(what, self.place.seed, self.place.rank, self.worker, *parts)
 
 
 class StreamBatches:
-    """Cut batches from the workers' chunks, taken in turn.
+    """Cut batches from the chunks of several workers, which take turns.
 
-    In a pass a worker that is through is passed over; when all are, what is left, under a batch, is dropped and
-    the next pass begins. An optimizer step of several batches may span two passes. Processes whose shards hold
-    different numbers of images change passes at different steps.
+    Workers that have finished their pass are skipped. When all have finished, the incomplete batch is dropped and the
+    next pass begins. The batches of one optimizer step may come from two passes. Processes whose shards hold different
+    numbers of images change passes at different steps.
 
     Args:
-        source: The `StreamSource`.
-        maker: Decodes.
-        place: seed, rank, world_size of the process.
+        source: The stream.
+        maker: Decodes the examples.
+        place: The process.
         batch_size: Images per batch.
         buffer: Examples per block.
-        workers: Number of worker processes.
-        count: Counter of bad images.
+        workers: Number of worker processes; 0 decodes in this process.
+        count: Counts unreadable images.
+
+    Attributes:
+        batches_per_pass: Batches of this process in a pass without unreadable images; None if unknown.
     """
 
     def __init__(
         self,
-        source: Any,
+        source: StreamSource,
         maker: ExampleMaker,
-        place: dict[str, int],
+        place: Place,
         *,
         batch_size: int,
         buffer: int,
@@ -147,28 +158,23 @@ class StreamBatches:
         self._name, size = source.name, source.size
         self._processes, self._count, self._batch_size = workers, count, batch_size
         self._workers = max(1, workers)
-        self._block_worker = lambda worker, position: BlockWorker(
-            source.reader,
-            maker,
-            place,
-            size=batch_size,
-            buffer=buffer,
-            worker=worker,
-            workers=self._workers,
-            position=position,
+        self._block_worker = partial(
+            BlockWorker, source.reader, maker, place, size=batch_size, buffer=buffer, workers=self._workers
         )
-        self._own_size = None if size is None else size / place["world_size"]
-        self.batches_per_pass = None if size is None else size // place["world_size"] // batch_size
+        self._own_size = None if size is None else size / place.world_size
+        self.batches_per_pass = None if size is None else size // place.world_size // batch_size
         self._pass, self._batches, self._consumed, self._turn = 0, 0, 0, 0
         self._at = [start_of_pass(0) for _ in range(self._workers)]
 
     @property
     def passes(self) -> float:
+        """Passes consumed so far; only whole passes if the size of the stream is unknown."""
         if all(at["pass"] > self._pass for at in self._at):
             return float(self._pass + 1)
         return self._pass + (self._consumed / self._own_size if self._own_size else 0.0)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the last batch, as values that JSON can hold."""
         return {
             "pass": self._pass,
             "batches": self._batches,
@@ -177,17 +183,20 @@ class StreamBatches:
             "workers": [dict(at) for at in self._at],
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a position that `state_dict` returned."""
         self._pass, self._batches = state["pass"], state["batches"]
         self._consumed, self._turn = state["consumed"], state["turn"]
         self._at = [dict(at) for at in state["workers"]]
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        workers = [
-            Worker(self._block_worker(index, dict(at)), index, process=self._processes > 0)
-            for index, at in enumerate(self._at)
-        ]
+    def __iter__(self) -> Generator[dict[str, Tensor], None, None]:
+        """Endless batches from the present position on."""
+        workers = []
         try:
+            for index, at in enumerate(self._at):
+                workers.append(
+                    Worker(self._block_worker(worker=index, position=dict(at)), index, process=self._processes > 0)
+                )
             while True:
                 yield from self._one_pass(workers)
         finally:
@@ -197,15 +206,15 @@ class StreamBatches:
     def _one_pass(self, workers: list[Worker]) -> Iterator[dict[str, Tensor]]:
         queue = ChunkQueue()
         turn = self._turn
-        through = [at["pass"] > self._pass for at in self._at]
+        finished = [at["pass"] > self._pass for at in self._at]
         while True:
-            while len(queue) < self._batch_size and not all(through):
-                while through[turn]:
+            while len(queue) < self._batch_size and not all(finished):
+                while finished[turn]:
                     turn = (turn + 1) % len(workers)
                 chunk = workers[turn].next()
-                self._count.found([image for _, image in chunk.bad])
+                self._count.record([image for _, image in chunk.bad])
                 queue.add(chunk, turn)
-                through[turn] = chunk.last
+                finished[turn] = chunk.last
                 turn = (turn + 1) % len(workers)
             if len(queue) < self._batch_size:
                 break
@@ -222,7 +231,7 @@ class StreamBatches:
         self._pass, self._batches, self._consumed, self._turn = self._pass + 1, 0, 0, 0
         self._at = [start_of_pass(self._pass) for _ in workers]
 
-    def _consume(self, consumed: list) -> None:
+    def _consume(self, consumed: list[Consumed]) -> None:
         for chunk, worker, first, end in consumed:
             self._count.count(end - first, chunk.bad_before(end) - chunk.bad_before(first))
             self._consumed += end - first
@@ -231,10 +240,10 @@ class StreamBatches:
             if whole and chunk.last:
                 self._at[worker] = start_of_pass(chunk.pass_index + 1)
                 continue
-            offset, block, place = max((mark for mark in chunk.marks if mark[0] <= end), key=lambda mark: mark[0])
+            offset, block, skip = max((mark for mark in chunk.marks if mark[0] <= end), key=lambda mark: mark[0])
             self._at[worker] = {
                 "pass": chunk.pass_index,
                 "consumed": self._at[worker]["consumed"] + end - first,
                 **block,
-                "skip": place + end - offset,
+                "skip": skip + end - offset,
             }

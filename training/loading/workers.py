@@ -1,7 +1,7 @@
-"""Worker processes: each runs one endless stream of chunks, ahead of the training process.
+"""Worker processes: each makes an endless sequence of chunks, ahead of the training process.
 
-Every worker is a `torch.utils.data.DataLoader` of its own with one process, so that the training process decides from
-which worker the next chunk comes, and a worker whose shards are shorter waits without holding up the others.
+Every worker is a `torch.utils.data.DataLoader` with one process. The training process can therefore choose the worker
+that the next chunk comes from, and workers with more shards need not wait for those that have finished their pass.
 """
 
 import os
@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..errors import TrainingStopped, UserError
 
 
-class _Endless(IterableDataset):
-    """Runs `start()` in the worker; errors that are the user's come as items, to be raised without a traceback."""
+class _Endless(IterableDataset[Any]):
+    """Calls `start()` in the worker. Errors that the user can mend are sent as items and raised by `Worker.next`."""
 
     def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
         self.start = start
@@ -28,7 +28,7 @@ class _Endless(IterableDataset):
 
 
 def _prepare_worker(_: int) -> None:
-    """One thread per worker: the workers are the parallelism, and threads of libraries do not survive a fork."""
+    """Use one thread per worker: the workers run in parallel already, and libraries' threads do not survive a fork."""
     torch.set_num_threads(1)
     import cv2
 
@@ -39,13 +39,13 @@ def _prepare_worker(_: int) -> None:
 
 
 class Worker:
-    """One stream of chunks, in a process of its own or (number of workers 0) in this one.
+    """An endless sequence of chunks, made in a process of its own or in this one.
 
     Args:
-        start: Called where the stream runs; returns an endless iterator.
+        start: Called where the chunks are made; returns an endless iterator.
         index: Number of the worker, for messages.
-        process: Whether to use a process.
-        prefetch: Chunks made ahead.
+        process: Whether to start a process.
+        prefetch: Chunks that the process makes in advance.
     """
 
     def __init__(self, start: Callable[[], Iterator[Any]], index: int, process: bool, prefetch: int = 2) -> None:
@@ -58,12 +58,12 @@ class Worker:
                 num_workers=1,
                 prefetch_factor=prefetch,
                 worker_init_fn=_prepare_worker,
-                # Without its own generator a DataLoader draws from torch's global one, which would change dropout
-                # and initialisation according to how often the data were (re)started.
+                # Without its own generator a DataLoader draws from torch's global one. Dropout and initialisation
+                # would then depend on how often the data were restarted.
                 generator=torch.Generator().manual_seed(0),
                 collate_fn=_as_is,
             )
-            self._items: Iterator[Any] | None = iter(loader)
+            self._items: Iterator[Any] = iter(loader)
         else:
             self._items = start()
 
@@ -71,15 +71,16 @@ class Worker:
         """The next chunk.
 
         Raises:
-            RuntimeError: The worker process died.
-            UserError: As raised in the worker.
+            RuntimeError: The worker process died, or an error that is a bug was raised in it.
+            UserError: Raised in the worker.
+            TrainingStopped: Raised in the worker.
         """
         if not self._process:
             return next(self._items)
         try:
             item = next(self._items)
         except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):  # an error raised inside the worker, not its end
+            if "DataLoader worker (pid" not in str(error):  # raised by code in the worker, which is alive
                 raise
             raise RuntimeError(
                 f"data worker {self.index} of process {os.getpid()} died ({' '.join(str(error).split())}). Most often "
@@ -91,9 +92,9 @@ class Worker:
         return item
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process; the worker has no chunks afterwards."""
         shutdown = getattr(self._items, "_shutdown_workers", None)
-        self._items = None
+        self._items = iter(())
         if shutdown is not None:
             shutdown()
 

@@ -9,11 +9,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from ...data.content import content
+from ...data.iterable import length_of
 from ...errors import BadImageError, UserError
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ..backbone import StageFeatures
@@ -46,7 +47,7 @@ def linear_on_augmented_images(
     options, classes = task.options, len(task.index.names)
     if classes == 0:
         raise UserError(f"column {task.label_column!r} of a stream must be a ClassLabel, which names the classes")
-    images = stream_length(task.splits.fit)
+    images = length_of(task.splits.fit)
     fraction = min(options.holdout_fraction, options.holdout_images / images) if images else options.holdout_fraction
     local_batch = max(1, options.train_batch_size // accelerator.num_processes)
     steps = _number_of_steps(options, images, fraction, local_batch * accelerator.num_processes)
@@ -83,27 +84,9 @@ def linear_on_augmented_images(
     return result
 
 
-def stream_length(dataset: Any) -> int | None:
-    """Number of images of a split; None where a stream does not know."""
-    if not is_streaming(dataset):
-        return len(dataset)
-    splits = getattr(dataset.info, "splits", None) or {}
-    known = splits.get(str(dataset.split)) if dataset.split else None
-    return known.num_examples if known and known.num_examples else None
-
-
 def is_held_out(image: Any, fraction: float, seed: int) -> bool:
     """Whether an image is kept from training; depends on its content and the seed only, not on order or process."""
-    return zlib.crc32(_content(image), seed) < fraction * 2**32
-
-
-def _content(image: Any) -> bytes:
-    """Bytes that stand for an encoded image: its own, or its path's."""
-    if isinstance(image, dict):
-        image = image.get("bytes") or str(image.get("path"))
-    if isinstance(image, str):
-        return image.encode()
-    return image if isinstance(image, bytes) else np.asarray(image).tobytes()
+    return zlib.crc32(content(image), seed) < fraction * 2**32
 
 
 def _number_of_steps(options: LinearOptions, images: int | None, fraction: float, batch: int) -> int:
@@ -249,7 +232,7 @@ class _Rows(IterableDataset):
                 return
 
     def _example(self, row: dict[str, Any], passes: int) -> tuple[Tensor, int] | None:
-        seed = zlib.crc32(_content(row[self.image]), zlib.crc32(f"{self.seed}/{passes}".encode()))
+        seed = zlib.crc32(content(row[self.image]), zlib.crc32(f"{self.seed}/{passes}".encode()))
         label = int(self.index.numbers([row[self.label]], self.split)[0])
         try:
             return self.transform(row[self.image], seed), label
