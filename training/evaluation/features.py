@@ -91,9 +91,8 @@ def check_readable(readable: int, bad: list[str], split: str) -> None:
         raise UserError(f"split {split}: {len(bad)} of {readable + len(bad)} images cannot be read{example}")
 
 
-def bad_image_notes(*sets: FeatureSet) -> list[str]:
-    """A sentence for the report where images were left out."""
-    count = sum(len(entry.bad) for entry in sets)
+def bad_image_notes(count: int) -> list[str]:
+    """A note for the report if `count` images could not be read, else none."""
     return [f"{count} images could not be read and were left out"] if count else []
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import TrainingStopped
+from ..models.devices import choose_device
 from .backbone import StageFeatures
 from .progress import progress
 
@@ -61,14 +62,21 @@ def training_loader(
 
 
 def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
-    """An `accelerate.Accelerator` for the device asked for (None: a GPU where there is one)."""
+    """Make an `accelerate.Accelerator` for a device (None: a GPU if there is one).
+
+    Raises:
+        UserError: there is no such device.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # accelerate keeps one precision for a process and refuses another; a run that ended here may have had its own.
+    chosen = None if device is None else choose_device(device)
+    if chosen is not None and chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # a single process of accelerate takes the current GPU
+    # accelerate keeps one precision per process and refuses another, which an earlier task may have set.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
         AcceleratorState._reset_state()
-    return Accelerator(cpu=device is not None and torch.device(device).type == "cpu", mixed_precision=mixed_precision)
+    return Accelerator(cpu=chosen is not None and chosen.type == "cpu", mixed_precision=mixed_precision)
 
 
 class TunedBackbone(nn.Module):

@@ -7,7 +7,6 @@ choose nothing.
 """
 
 import math
-import time
 from typing import Any
 
 import torch
@@ -20,14 +19,15 @@ from .. import splits as splits_module
 from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import SemiSupervisedOptions
 from ..progress import progress
-from ..report import EvaluationResult, check_output
-from ..tuning import TunedBackbone, fine_tune, make_accelerator, parameter_groups, shared_statistics, training_loader
+from ..report import EvaluationResult
+from ..task_run import Outcome, Request, TaskRun, run_task
+from ..tuning import TunedBackbone, fine_tune, parameter_groups, shared_statistics, training_loader
 from .task import (
     ClassificationTask,
     classification_metrics,
+    classification_protocol,
     open_classification,
     stratified_split,
-    task_result,
 )
 
 MOMENTUM = 0.9
@@ -58,50 +58,48 @@ def semi_supervised(
         UserError: anything the user gave does not fit; nothing is written then.
         TrainingStopped: the loss is not finite.
     """
-    start = time.monotonic()
-    check_output(output)
-    accelerator = make_accelerator(device)
-    task = open_classification(model, dataset, test_dataset, SemiSupervisedOptions, settings, accelerator.device)
-    options = task.options
-    if splits_module.is_streaming(task.splits.fit) or splits_module.is_streaming(task.splits.score):
-        raise UserError("semi_supervised needs its data on disk: do not stream it")
-    labels = task.index.numbers(task.splits.fit[task.label_column], task.splits.fit_split)
-    score_labels = task.index.numbers(task.splits.score[task.label_column], task.splits.score_split)
-    used, _ = stratified_split(labels, options.label_fraction, seed, at_least=1)
+    request = Request(model, dataset, test_dataset, output, device, seed, settings)
+    return run_task(SemiSupervisedOptions, _semi_supervised, request)
 
-    rates, found = options.learning_rates, {}
-    held, kept = stratified_split(labels[used], options.holdout_fraction, seed, at_least=0)
+
+def _semi_supervised(run: TaskRun) -> Outcome:
+    accelerator = run.accelerate()
+    task, options, splits = open_classification(run), run.options, run.splits
+    if splits_module.is_streaming(splits.fit) or splits_module.is_streaming(splits.score):
+        raise UserError("semi_supervised needs its data on disk: do not stream it")
+    labels = task.index.numbers(splits.fit[task.label_column], splits.fit_split)
+    score_labels = task.index.numbers(splits.score[task.label_column], splits.score_split)
+    used, _ = stratified_split(labels, options.label_fraction, run.seed, at_least=1)
+
+    rates, accuracies = options.learning_rates, {}
+    held, kept = stratified_split(labels[used], options.holdout_fraction, run.seed, at_least=0)
     if len(rates) > 1 and len(held):
         for rate in rates:
-            network = _train(task, labels, used[kept], rate, seed, accelerator)
-            scores = _scores(network, task, task.splits.fit, used[held], accelerator)
-            found[rate] = (scores.argmax(1) == labels[used[held]]).double().mean().item()
-        chosen = max(sorted(rates), key=lambda rate: (found[rate], -rate))
+            network = _train(task, labels, used[kept], rate)
+            scores = _scores(network, task, splits.fit, used[held])
+            accuracies[rate] = (scores.argmax(1) == labels[used[held]]).double().mean().item()
+        chosen = max(sorted(rates), key=lambda rate: (accuracies[rate], -rate))
     else:
         chosen = sorted(rates)[len(rates) // 2]
         if len(rates) > 1:
-            task.notes.append(f"too few labels to hold some out: learning rate {chosen:g} was taken without a choice")
-    network = _train(task, labels, used, chosen, seed, accelerator)
-    scores = _scores(network, task, task.splits.score, torch.arange(len(score_labels)), accelerator)
-    result = task_result(
+            run.notes.append(f"too few labels to hold some out: learning rate {chosen:g} was taken without a choice")
+    network = _train(task, labels, used, chosen)
+    scores = _scores(network, task, splits.score, torch.arange(len(score_labels)))
+    return Outcome(
         f"semi_supervised_{options.label_fraction * 100:g}pct",
-        task,
         {"fine_tuned": classification_metrics(scores, score_labels)},
-        seed,
-        start,
-        {"fit": len(used), "score": len(score_labels)},
-        protocol={
-            "features": "backbone fine-tuned, linear classifier on the last stage",
-            "chosen_learning_rate": chosen,
-            "holdout_accuracy": {str(rate): value for rate, value in found.items()},
-            "steps": _steps(options, len(used), accelerator),
-            "global_batch": options.batch_size * accelerator.num_processes,
-        },
+        len(used),
+        len(score_labels),
+        task.index.names,
+        protocol=classification_protocol(
+            task,
+            features="backbone fine-tuned, linear classifier on the last stage",
+            chosen_learning_rate=chosen,
+            holdout_accuracy={str(rate): value for rate, value in accuracies.items()},
+            steps=_steps(options, len(used), accelerator),
+            global_batch=options.batch_size * accelerator.num_processes,
+        ),
     )
-    if output is not None and accelerator.is_main_process:
-        result.save(output)
-    accelerator.wait_for_everyone()
-    return result
 
 
 class Classifier(nn.Module):
@@ -141,15 +139,13 @@ def _steps(options: SemiSupervisedOptions, images: int, accelerator: Any) -> int
     return max(options.min_steps, options.epochs * math.ceil(images / batch))
 
 
-def _train(
-    task: ClassificationTask, labels: Tensor, indices: Tensor, rate: float, seed: int, accelerator: Any
-) -> Classifier:
-    """A network fine-tuned on the chosen images."""
-    options = task.options
+def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: float) -> Classifier:
+    """Fine-tune a new network on the chosen images."""
+    options, accelerator = task.run.options, task.run.accelerator
     steps = _steps(options, len(indices), accelerator)
     transform = RandomCropTransform(task.settings, options.min_crop_scale)
-    images = _Images(task, task.splits.fit, indices, labels, transform)
-    loader = training_loader(images, options, steps, seed, accelerator, torch.utils.data.default_collate)
+    images = _Images(task, task.run.splits.fit, indices, labels, transform)
+    loader = training_loader(images, options, steps, task.run.seed, accelerator, torch.utils.data.default_collate)
     network = Classifier(TunedBackbone(task.backbone, options.batch_norm), len(task.index.names))
     network = shared_statistics(network, options.batch_norm, accelerator)
     scaled = rate * options.batch_size * accelerator.num_processes / 256
@@ -176,10 +172,10 @@ def _train(
 
 
 @torch.inference_mode()
-def _scores(network: Classifier, task: ClassificationTask, dataset: Any, indices: Tensor, accelerator: Any) -> Tensor:
-    """Scores (images, classes) of the middle crops on the CPU, in eval mode; every process computes all."""
+def _scores(network: Classifier, task: ClassificationTask, dataset: Any, indices: Tensor) -> Tensor:
+    """Score the centre crops in eval mode: (images, classes) on the CPU. Every process scores all images."""
     network.eval()
     images = _Images(task, dataset, indices, None, CenterTransform(task.settings))
-    loader = DataLoader(images, batch_size=task.options.batch_size, num_workers=task.options.num_workers)
-    parts = [network(pixels.to(accelerator.device)).float().cpu() for pixels, _ in progress(loader, "scoring")]
+    loader = DataLoader(images, batch_size=task.run.options.batch_size, num_workers=task.run.options.num_workers)
+    parts = [network(pixels.to(task.run.device)).float().cpu() for pixels, _ in progress(loader, "scoring")]
     return torch.cat(parts)

@@ -1,7 +1,6 @@
 """Linear classification of frozen features: the task, and the protocol on features that are computed once."""
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ...models.all_stages import with_all_stages
-from ..options import LinearOptions, read_options
+from ..options import LinearOptions
 from ..progress import progress
-from ..report import EvaluationResult, check_output
+from ..report import EvaluationResult
+from ..task_run import Outcome, Request, TaskRun, run_task
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
-from .task import classification_metrics, classification_result, prepare_classification, stratified_split
+from .task import classification_metrics, classification_protocol, extract_classification, stratified_split
 
 
 def linear(
@@ -45,37 +45,42 @@ def linear(
     Raises:
         UserError: anything the user gave does not fit; nothing is written then.
     """
-    start = time.monotonic()
-    check_output(output)
-    options = read_options(LinearOptions, settings)
+    return run_task(LinearOptions, _linear, Request(model, dataset, test_dataset, output, device, seed, settings))
+
+
+def _linear(run: TaskRun) -> Outcome:
+    options = run.options
     if options.augment:
         from .linear_stream import linear_on_augmented_images
 
-        return linear_on_augmented_images(model, dataset, test_dataset, output, device, seed, settings, start)
-    data = prepare_classification(model, dataset, test_dataset, LinearOptions, settings, device)
+        return linear_on_augmented_images(run)
+    data = extract_classification(run)
     fit, fit_labels = with_all_stages(data.fit.features, normalise=False), data.fit_labels
     if options.label_fraction is not None:
-        used, _ = stratified_split(fit_labels, options.label_fraction, seed, at_least=1)
+        used, _ = stratified_split(fit_labels, options.label_fraction, run.seed, at_least=1)
         fit, fit_labels = {name: values[used] for name, values in fit.items()}, fit_labels[used]
-        data.notes.append(f"{len(used)} of {len(data.fit_labels)} labels were used")
+        run.notes.append(f"{len(used)} of {len(data.fit_labels)} labels were used")
     score = with_all_stages(data.score.features, normalise=False)
-    probe = fit_probe(fit, fit_labels, len(data.classes), options, seed, data.device)
+    classes = data.task.index.names
+    probe = fit_probe(fit, fit_labels, len(classes), options, run.seed, run.device)
     metrics = {
         name: classification_metrics(votes, data.score_labels)
-        for name, votes in probe.scores(score, data.device).items()
+        for name, votes in probe.scores(score, run.device).items()
     }
-    data.notes.extend(probe.notes)
-    name = "linear" if options.label_fraction is None else f"linear_{options.label_fraction * 100:g}pct"
-    protocol = {
-        "classifiers": "one per stage and one on all, refit on every training image",
-        "chosen_learning_rates": probe.rates,
-        "holdout_accuracy": probe.holdout_accuracy,
-    }
-    result = classification_result(name, data, metrics, seed, start, protocol)
-    result.count["fit"] = len(fit_labels)
-    if output is not None:
-        result.save(output)
-    return result
+    run.notes.extend(probe.notes)
+    return Outcome(
+        "linear" if options.label_fraction is None else f"linear_{options.label_fraction * 100:g}pct",
+        metrics,
+        len(fit_labels),
+        len(data.score_labels),
+        classes,
+        protocol=classification_protocol(
+            data.task,
+            classifiers="one per stage and one on all, refit on every training image",
+            chosen_learning_rates=probe.rates,
+            holdout_accuracy=probe.holdout_accuracy,
+        ),
+    )
 
 
 @dataclass

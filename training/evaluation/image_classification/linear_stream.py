@@ -18,70 +18,57 @@ from ...data.iterable import length_of
 from ...errors import BadImageError, UserError
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ..backbone import StageFeatures
+from ..features import bad_image_notes
 from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import LinearOptions
 from ..progress import progress
-from ..report import EvaluationResult
 from ..splits import is_streaming, undecoded
+from ..task_run import Outcome, TaskRun
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
-from .task import TOP_FIVE_FROM, ClassificationTask, open_classification, task_result
+from .task import TOP_FIVE_FROM, ClassificationTask, classification_protocol, open_classification
 
 SHARDS_PER_READER = 8
 
 
-def linear_on_augmented_images(
-    model: Any,
-    dataset: Any,
-    test_dataset: Any,
-    output: Any,
-    device: Any,
-    seed: int,
-    settings: dict[str, Any],
-    start: float,
-) -> EvaluationResult:
-    """The augmented protocol of `linear`; arguments as there, `start` is when it began (`time.monotonic`)."""
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=device is not None and torch.device(device).type == "cpu")
-    task = open_classification(model, dataset, test_dataset, LinearOptions, settings, device or accelerator.device)
-    options, classes = task.options, len(task.index.names)
+def linear_on_augmented_images(run: TaskRun) -> Outcome:
+    """The augmented protocol of `linear`, on all processes of accelerate."""
+    accelerator = run.accelerate()
+    task = open_classification(run)
+    options, splits, classes = run.options, run.splits, len(task.index.names)
     if classes == 0:
         raise UserError(f"column {task.label_column!r} of a stream must be a ClassLabel, which names the classes")
-    images = length_of(task.splits.fit)
+    images = length_of(splits.fit)
     fraction = min(options.holdout_fraction, options.holdout_images / images) if images else options.holdout_fraction
     local_batch = max(1, options.train_batch_size // accelerator.num_processes)
     steps = _number_of_steps(options, images, fraction, local_batch * accelerator.num_processes)
 
-    heads, fitted = _train(task, accelerator, classes, fraction, local_batch, steps, seed)
-    held = _Rows(task, "fit", accelerator, part="held", fraction=fraction, seed=seed)
-    totals = _score(task, accelerator, heads, held, classes)
-    if totals["seen"].sum() == 0:
-        raise UserError(f"split {task.splits.fit_split} is too small to hold out {fraction:.1%} of it")
-    found = {name: totals[f"right/{name}"].sum(dim=1) / totals["seen"].sum() for name in heads.names}
+    heads, fitted = _train(task, classes, fraction, local_batch, steps)
+    held = _score(task, heads, _Rows(task, "fit", part="held", fraction=fraction), classes)
+    if held["seen"].sum() == 0:
+        raise UserError(f"split {splits.fit_split} is too small to hold out {fraction:.1%} of it")
+    accuracies = {name: held[f"right/{name}"].sum(dim=1) / held["seen"].sum() for name in heads.names}
     rates = tuple(options.learning_rates)
-    chosen, notes = best_rates(found, rates)
-    scored = _score(task, accelerator, heads, _Rows(task, "score", accelerator, seed=seed), classes)
+    chosen, notes = best_rates(accuracies, rates)
+    scored = _score(task, heads, _Rows(task, "score"), classes)
     if scored["seen"].sum() == 0:
-        raise UserError(f"split {task.splits.score_split} has no readable image")
-    task.notes += notes
-    unreadable = int(scored["unreadable"]) + int(totals["unreadable"])
-    if unreadable:
-        task.notes.append(f"{unreadable} images could not be read and were left out")
-    metrics = {name: _metrics(scored, name, index) for name, index in chosen.items()}
-    protocol = {
-        "classifiers": "one per stage and one on all, fitted on the training images that are not held out",
-        "chosen_learning_rates": {name: rates[index] for name, index in chosen.items()},
-        "steps": steps,
-        "global_batch": local_batch * accelerator.num_processes,
-        "processes": accelerator.num_processes,
-        "holdout_fraction": fraction,
-    }
-    counts = {"fit": fitted, "score": int(scored["seen"].sum())}
-    result = task_result("linear", task, metrics, seed, start, counts, protocol)
-    if output is not None and accelerator.is_main_process:
-        result.save(output)
-    accelerator.wait_for_everyone()
-    return result
+        raise UserError(f"split {splits.score_split} has no readable image")
+    run.notes += [*notes, *bad_image_notes(int(scored["unreadable"]) + int(held["unreadable"]))]
+    return Outcome(
+        "linear",
+        {name: _metrics(scored, name, index) for name, index in chosen.items()},
+        fitted,
+        int(scored["seen"].sum()),
+        task.index.names,
+        protocol=classification_protocol(
+            task,
+            classifiers="one per stage and one on all, fitted on the training images that are not held out",
+            chosen_learning_rates={name: rates[index] for name, index in chosen.items()},
+            steps=steps,
+            global_batch=local_batch * accelerator.num_processes,
+            processes=accelerator.num_processes,
+            holdout_fraction=fraction,
+        ),
+    )
 
 
 def is_held_out(image: Any, fraction: float, seed: int) -> bool:
@@ -98,10 +85,10 @@ def _number_of_steps(options: LinearOptions, images: int | None, fraction: float
 
 
 def _train(
-    task: ClassificationTask, accelerator: Any, classes: int, fraction: float, local_batch: int, steps: int, seed: int
+    task: ClassificationTask, classes: int, fraction: float, local_batch: int, steps: int
 ) -> tuple[ParallelHeads, int]:
-    """Train all classifiers; also how many images (with repetition) they saw, over all processes."""
-    options = task.options
+    """Train all classifiers. Also returns how many images, with repetition, all processes trained on together."""
+    options, accelerator = task.run.options, task.run.accelerator
     channels = dict(zip(task.backbone.stages, task.backbone.channels, strict=True))
     if len(channels) > 1:
         channels[ALL_STAGES] = sum(channels.values())
@@ -110,7 +97,7 @@ def _train(
     heads = ParallelHeads(channels, classes, dict.fromkeys(channels, rates), batch_norm=options.standardize)
     heads, optimizer = accelerator.prepare(heads, make_optimizer(heads))
     plain = accelerator.unwrap_model(heads)
-    rows = _Rows(task, "fit", accelerator, part="kept", fraction=fraction, seed=seed, train=True)
+    rows = _Rows(task, "fit", part="kept", fraction=fraction, train=True)
     loader = iter(
         DataLoader(rows, batch_size=local_batch, num_workers=options.num_workers, collate_fn=_collate, drop_last=True)
     )
@@ -118,11 +105,11 @@ def _train(
     for step in progress(range(steps), "linear classifiers"):
         batch_of_images = next(loader, None)
         if batch_of_images is None:
-            raise UserError(f"split {task.splits.fit_split} has no readable image to train on")
+            raise UserError(f"split {task.run.splits.fit_split} has no readable image to train on")
         pixels, labels = batch_of_images
         set_cosine(optimizer, step, steps)
-        features = _features(task.backbone, pixels.to(task.device, non_blocking=True))
-        loss = plain.loss(heads(features), labels.to(task.device))
+        features = _features(task.backbone, pixels.to(accelerator.device, non_blocking=True))
+        loss = plain.loss(heads(features), labels.to(accelerator.device))
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -136,25 +123,23 @@ def _features(backbone: StageFeatures, pixels: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _score(
-    task: ClassificationTask, accelerator: Any, heads: ParallelHeads, rows: "_Rows", classes: int
-) -> dict[str, Tensor]:
-    """Right answers of each feature set (learning rates, classes), and in the first five places, over all processes."""
-    options = task.options
+def _score(task: ClassificationTask, heads: ParallelHeads, rows: "_Rows", classes: int) -> dict[str, Tensor]:
+    """Count top-1 and top-5 hits of each feature set, (learning rates, classes) each, over all processes."""
+    options, accelerator, device = task.run.options, task.run.accelerator, task.run.device
     shape = (len(options.learning_rates), classes)
     totals = {
-        f"{kind}/{name}": torch.zeros(shape, device=task.device) for kind in ("right", "top5") for name in heads.weights
+        f"{kind}/{name}": torch.zeros(shape, device=device) for kind in ("right", "top5") for name in heads.weights
     }
-    totals["seen"] = torch.zeros(classes, device=task.device)
-    totals["unreadable"] = torch.zeros((), device=task.device)
+    totals["seen"] = torch.zeros(classes, device=device)
+    totals["unreadable"] = torch.zeros((), device=device)
     loader = DataLoader(rows, batch_size=options.batch_size, num_workers=options.num_workers, collate_fn=_collate)
     for pixels, labels in progress(loader, rows.name):
-        labels = labels.to(task.device)
+        labels = labels.to(device)
         totals["unreadable"] += (labels < 0).sum()
         readable = labels >= 0
         labels = labels[readable]
         totals["seen"] += labels.bincount(minlength=classes)
-        for name, scores in heads(_features(task.backbone, pixels.to(task.device)[readable])).items():
+        for name, scores in heads(_features(task.backbone, pixels.to(device)[readable])).items():
             diverged = torch.isnan(accuracy_per_rate(scores, labels))
             place = (scores > scores.gather(2, labels[:, None, None].expand(-1, shape[0], 1))).sum(dim=2)
             for kind, least in (("right", 1), ("top5", 5)):
@@ -186,23 +171,19 @@ class _Rows(IterableDataset):
         self,
         task: ClassificationTask,
         which: str,
-        accelerator: Any,
         *,
         part: str | None = None,
         fraction: float = 0.0,
-        seed: int = 0,
         train: bool = False,
     ) -> None:
-        options = task.options
-        dataset, self.split = (
-            (task.splits.fit, task.splits.fit_split) if which == "fit" else (task.splits.score, task.splits.score_split)
-        )
+        run, splits = task.run, task.run.splits
+        dataset, self.split = (splits.fit, splits.fit_split) if which == "fit" else (splits.score, splits.score_split)
         self.name = f"{part or 'all'} of {self.split}"
         self.image, self.label, self.index = task.image_column, task.label_column, task.index
-        self.part, self.fraction, self.seed, self.train = part, fraction, seed, train
+        self.part, self.fraction, self.seed, self.train = part, fraction, run.seed, train
         self.size = task.settings.size
         self.transform = RandomCropTransform(task.settings) if train else CenterTransform(task.settings)
-        self.dataset = self._stream(undecoded(dataset, self.image, self.label), options, accelerator)
+        self.dataset = self._stream(undecoded(dataset, self.image, self.label), run.options, run.accelerator)
 
     def _stream(self, dataset: Any, options: LinearOptions, accelerator: Any) -> Any:
         from datasets.distributed import split_dataset_by_node

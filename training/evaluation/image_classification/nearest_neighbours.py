@@ -1,13 +1,13 @@
 """The kNN task: frozen features of a backbone, scored by weighted nearest neighbours."""
 
-import time
 from typing import Any
 
 from ...models.all_stages import with_all_stages
 from ...models.neighbour_votes import knn_votes
 from ..options import KnnOptions
-from ..report import EvaluationResult, check_output
-from .task import classification_metrics, classification_result, prepare_classification
+from ..report import EvaluationResult
+from ..task_run import Outcome, Request, TaskRun, run_task
+from .task import classification_metrics, classification_protocol, extract_classification
 
 
 def knn(
@@ -37,27 +37,34 @@ def knn(
     Raises:
         UserError: anything the user gave does not fit; nothing is written then.
     """
-    start = time.monotonic()
-    check_output(output)
-    data = prepare_classification(model, dataset, test_dataset, KnnOptions, settings, device)
-    options, notes = data.options, data.notes
+    return run_task(KnnOptions, _knn, Request(model, dataset, test_dataset, output, device, seed, settings))
+
+
+def _knn(run: TaskRun) -> Outcome:
+    data = extract_classification(run)
+    options, device = run.options, run.device
     k = min(options.k, len(data.fit_labels))
     if k < options.k:
-        notes.append(f"k = {options.k} is more than the {k} training images there are: k is {k}")
+        run.notes.append(f"k = {options.k} is more than the {k} training images there are: k is {k}")
     fit = with_all_stages(data.fit.features, normalise=True)
     score = with_all_stages(data.score.features, normalise=True)
+    classes = data.task.index.names
     metrics = {}
     for name in fit:
         votes = knn_votes(
-            fit[name].to(data.device),
-            data.fit_labels.to(data.device),
-            score[name].to(data.device),
+            fit[name].to(device),
+            data.fit_labels.to(device),
+            score[name].to(device),
             k=k,
             temperature=options.temperature,
-            num_classes=len(data.classes),
+            num_classes=len(classes),
         )
         metrics[name] = classification_metrics(votes.cpu(), data.score_labels)
-    result = classification_result("knn", data, metrics, seed, start, protocol={"k": k})
-    if output is not None:
-        result.save(output)
-    return result
+    return Outcome(
+        "knn",
+        metrics,
+        len(data.fit_labels),
+        len(data.score_labels),
+        classes,
+        protocol=classification_protocol(data.task, k=k),
+    )

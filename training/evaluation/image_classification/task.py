@@ -1,50 +1,53 @@
 """What kNN and the linear probe share: features with class numbers of both splits, and the figures of a classifier."""
 
-import dataclasses
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ...models.devices import choose_device
 from ...models.stage_sizes import check_image_size
 from .. import splits as splits_module
-from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings, model_name
+from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings
 from ..features import FeatureSet, bad_image_notes, extract_features
 from ..image_transforms import CenterTransform
-from ..options import Options, read_options
-from ..report import EvaluationResult
+from ..task_run import TaskRun
 
 TOP_FIVE_FROM = 6
 
 
 @dataclass
 class ClassificationTask:
-    """Model, data and options of a task on labelled images, checked."""
+    """Model and data of a task on labelled images, checked.
 
+    Attributes:
+        run: Options, splits, device and notes.
+        backbone: The model's online backbone, on the run's device.
+        settings: How images are prepared.
+        image_column: Column that holds the images.
+        label_column: Column that holds the labels.
+        index: Names and numbers of the classes.
+    """
+
+    run: TaskRun
     backbone: StageFeatures
     settings: ImageSettings
-    splits: splits_module.Splits
-    options: Any
-    model: str
-    device: torch.device
     image_column: str
     label_column: str
     index: splits_module.ClassIndex
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class ClassificationData:
-    """Cached features and class numbers of both splits.
+    """Features and class numbers of both splits, computed once.
 
     Attributes:
-        fit: Features of the fitting split; `fit_labels`: int64 (n,).
-        score: Features of the scored split; `score_labels`: int64 (m,).
-        classes: Class names.
+        task: Model and data.
+        fit: Features of the split that is fitted on.
+        fit_labels: Its class numbers, int64 (n,).
+        score: Features of the scored split.
+        score_labels: Its class numbers, int64 (m,).
     """
 
     task: ClassificationTask
@@ -52,33 +55,15 @@ class ClassificationData:
     fit_labels: Tensor
     score: FeatureSet
     score_labels: Tensor
-    classes: list[str]
-
-    @property
-    def options(self) -> Any:
-        return self.task.options
-
-    @property
-    def notes(self) -> list[str]:
-        return self.task.notes
-
-    @property
-    def device(self) -> torch.device:
-        return self.task.device
 
 
-def open_classification(
-    model: Any, dataset: Any, test_dataset: Any, kind: type[Options], settings: dict[str, Any], device: Any
-) -> ClassificationTask:
-    """Read options, find splits and columns, check the labels that can be read without reading images, load the model.
+def open_classification(run: TaskRun) -> ClassificationTask:
+    """Find the columns, check all labels that can be read without reading images, and load the model.
 
     Raises:
-        UserError: see `ClassIndex`, `resolve_splits`, `load_backbone`, `read_options`.
+        UserError: see `ClassIndex`, `choose_device` and `load_backbone`.
     """
-    options = read_options(kind, settings)
-    splits = splits_module.resolve_splits(
-        dataset, test_dataset, split=options.split, streaming=getattr(options, "streaming", False)
-    )
+    options, splits = run.options, run.splits
     image = splits_module.image_column(splits.fit, options.image_column)
     label = splits_module.label_column(splits.fit, options.label_column)
     for column, option in ((image, "image_column"), (label, "label_column")):
@@ -87,19 +72,17 @@ def open_classification(
     index = splits_module.ClassIndex(splits.fit, label)
     if not splits_module.is_streaming(splits.fit):
         _numbered_labels(index, splits, splits.fit[label], None, label)
-    device = choose_device(device)
-    image_settings = load_image_settings(model, options.image_size, options.crop_fraction)
-    backbone = load_backbone(model, device)
-    check_image_size(backbone, backbone, image_settings.size, backbone.stages[-1])
-    return ClassificationTask(backbone, image_settings, splits, options, model_name(model), device, image, label, index)
+    device = run.device
+    settings = load_image_settings(run.model, options.image_size, options.crop_fraction)
+    backbone = load_backbone(run.model, device)
+    check_image_size(backbone, backbone, settings.size, backbone.stages[-1])
+    return ClassificationTask(run, backbone, settings, image, label, index)
 
 
-def prepare_classification(
-    model: Any, dataset: Any, test_dataset: Any, kind: type[Options], settings: dict[str, Any], device: Any
-) -> ClassificationData:
+def extract_classification(run: TaskRun) -> ClassificationData:
     """Open a task and run the backbone once over both splits."""
-    task = open_classification(model, dataset, test_dataset, kind, settings, device)
-    sets = [
+    task, splits = open_classification(run), run.splits
+    fit, score = (
         extract_features(
             task.backbone,
             part,
@@ -107,16 +90,15 @@ def prepare_classification(
             image_column=task.image_column,
             label_column=task.label_column,
             split=name,
-            batch_size=task.options.batch_size,
-            num_workers=task.options.num_workers,
-            device=task.device,
+            batch_size=run.options.batch_size,
+            num_workers=run.options.num_workers,
+            device=run.device,
         )
-        for part, name in ((task.splits.fit, task.splits.fit_split), (task.splits.score, task.splits.score_split))
-    ]
-    fit, score = sets
-    fit_labels, score_labels = _numbered_labels(task.index, task.splits, fit.labels, score.labels, task.label_column)
-    task.notes += bad_image_notes(*sets)
-    return ClassificationData(task, fit, fit_labels, score, score_labels, task.index.names)
+        for part, name in ((splits.fit, splits.fit_split), (splits.score, splits.score_split))
+    )
+    fit_labels, score_labels = _numbered_labels(task.index, splits, fit.labels, score.labels, task.label_column)
+    run.notes += bad_image_notes(len(fit.bad) + len(score.bad))
+    return ClassificationData(task, fit, fit_labels, score, score_labels)
 
 
 def classification_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
@@ -138,51 +120,16 @@ def classification_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     return metrics
 
 
-def classification_result(
-    name: str,
-    data: ClassificationData,
-    metrics: dict[str, dict[str, float]],
-    seed: int,
-    start: float,
-    protocol: dict[str, Any] | None = None,
-) -> EvaluationResult:
-    """The report of a task on cached features."""
-    counts = {"fit": len(data.fit_labels), "score": len(data.score_labels)}
-    return task_result(name, data.task, metrics, seed, start, counts, protocol)
-
-
-def task_result(
-    name: str,
-    task: ClassificationTask,
-    metrics: dict[str, dict[str, float]],
-    seed: int,
-    start: float,
-    counts: dict[str, int],
-    protocol: dict[str, Any] | None = None,
-) -> EvaluationResult:
-    """The report of a task on labelled images; `protocol` adds to the options, or replaces them."""
-    return EvaluationResult(
-        task=name,
-        dataset=task.splits.name,
-        split=task.splits.score_split,
-        fit_split=task.splits.fit_split,
-        model=task.model,
-        metrics=metrics,
-        protocol={
-            **dataclasses.asdict(task.options),
-            "image_size": task.settings.size,
-            "crop_fraction": task.settings.crop_fraction,
-            "image_mean": task.settings.mean,
-            "image_std": task.settings.std,
-            "features": "average-pooled stages of the online network in eval mode",
-            **(protocol or {}),
-        },
-        seed=seed,
-        count=counts,
-        seconds=time.monotonic() - start,
-        notes=task.notes,
-        classes=task.index.names,
-    )
+def classification_protocol(task: ClassificationTask, **facts: Any) -> dict[str, Any]:
+    """How images and features were made, and the task's own facts, for the report."""
+    return {
+        "image_size": task.settings.size,
+        "crop_fraction": task.settings.crop_fraction,
+        "image_mean": task.settings.mean,
+        "image_std": task.settings.std,
+        "features": "average-pooled stages of the online network in eval mode",
+        **facts,
+    }
 
 
 def _numbered_labels(

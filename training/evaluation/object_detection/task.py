@@ -1,7 +1,5 @@
 """Detection: Faster R-CNN or Mask R-CNN on the backbone, fine-tuned end to end, scored by COCO's average precision."""
 
-import dataclasses
-import time
 from typing import Any
 
 import numpy as np
@@ -10,11 +8,12 @@ from torch import Tensor
 
 from ...errors import UserError
 from .. import splits as splits_module
-from ..backbone import load_backbone, load_image_settings, model_name
-from ..options import DetectionOptions, read_options
+from ..backbone import load_image_settings
+from ..options import DetectionOptions
 from ..progress import progress
-from ..report import EvaluationResult, check_output
-from ..tuning import make_accelerator, tune_on_images
+from ..report import EvaluationResult
+from ..task_run import Outcome, Request, TaskRun, run_task, training_protocol
+from ..tuning import tune_on_images
 from .coco_metric import coco_metric
 from .data import DetectionImages, ObjectReader, check_layout, encode_mask
 from .model import build_detector
@@ -51,10 +50,11 @@ def detection(
         UserError: anything the user gave does not fit; nothing is written then.
         TrainingStopped: the loss is not finite.
     """
-    start = time.monotonic()
-    check_output(output)
-    options = read_options(DetectionOptions, settings)
-    splits = splits_module.resolve_splits(dataset, test_dataset, split=options.split)
+    return run_task(DetectionOptions, _detection, Request(model, dataset, test_dataset, output, device, seed, settings))
+
+
+def _detection(run: TaskRun) -> Outcome:
+    options, splits = run.options, run.splits
     reader = ObjectReader(splits.fit, splits.fit_split)
     check_layout(splits.score, splits.score_split)
     image_column = splits_module.image_column(splits.fit, options.image_column)
@@ -69,49 +69,22 @@ def detection(
     ]
     if not used:
         raise UserError(f"split {splits.fit_split} has no image with a box")
-    notes = _notes(reader, fit_objects, score_objects, len(fit_objects) - len(used))
-    accelerator = make_accelerator(device, options.mixed_precision)
-    features = load_backbone(model)
-    if options.stages is not None:
-        features = type(features)(features.backbone, options.stages)
-    image_settings = load_image_settings(model)
+    run.notes += _notes(reader, fit_objects, score_objects, len(fit_objects) - len(used))
+    accelerator = run.accelerate(options.mixed_precision)
+    features, image_settings = run.load_backbone(), load_image_settings(run.model)
     images = DetectionImages(splits.fit, fit_objects, image_column, masks=masks, flip=True, indices=used)
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with run.seeded():
         detector = build_detector(features, len(reader.names), options, image_settings, masks=masks)
-        losses = train_detector(detector, images, options, seed, accelerator)
+        losses = train_detector(detector, images, options, run.seed, accelerator)
     scored = DetectionImages(splits.score, score_objects, image_column, masks=False, flip=False)
     detector.to(accelerator.device)
     metrics, per_class = _score(detector, scored, reader, options, accelerator, masks=masks)
-    result = EvaluationResult(
-        task=TASK,
-        dataset=splits.name,
-        split=splits.score_split,
-        fit_split=splits.fit_split,
-        model=model_name(model),
-        metrics=metrics,
-        protocol={
-            **dataclasses.asdict(options),
-            "architecture": "Mask R-CNN" if masks else "Faster R-CNN",
-            "stages": features.stages,
-            "global_batch": options.batch_size * accelerator.num_processes,
-            "image_mean": image_settings.mean,
-            "image_std": image_settings.std,
-            "first_loss": losses[0],
-            "last_loss": float(np.mean(losses[-20:])),
-        },
-        seed=seed,
-        count={"fit": len(used), "score": len(score_objects)},
-        seconds=time.monotonic() - start,
-        notes=notes,
-        classes=reader.names,
-        per_class=per_class,
-    )
-    if output is not None and accelerator.is_main_process:
-        result.save(output)
-    accelerator.wait_for_everyone()
-    return result
+    protocol = {
+        "architecture": "Mask R-CNN" if masks else "Faster R-CNN",
+        **training_protocol(run, features, image_settings, losses),
+    }
+    return Outcome(TASK, metrics, len(used), len(score_objects), reader.names, protocol, per_class)
 
 
 def train_detector(

@@ -1,7 +1,5 @@
 """Segmentation: a head on the backbone, fine-tuned with it or alone, scored by mean intersection over union."""
 
-import dataclasses
-import time
 from typing import Any
 
 import numpy as np
@@ -11,12 +9,13 @@ from torch import Tensor
 
 from ...errors import UserError
 from .. import splits as splits_module
-from ..backbone import ImageSettings, load_backbone, load_image_settings, model_name
+from ..backbone import ImageSettings, load_image_settings
 from ..image_transforms import resize, size_with_shorter_side, to_tensor
-from ..options import SegmentationOptions, read_options
+from ..options import SegmentationOptions
 from ..progress import progress
-from ..report import EvaluationResult, check_output
-from ..tuning import make_accelerator, tune_on_images
+from ..report import EvaluationResult
+from ..task_run import Outcome, Request, TaskRun, run_task, training_protocol
+from ..tuning import tune_on_images
 from .data import LabelledImages, TrainingCrops, label_map_column
 from .mean_iou import mean_iou_metric, scores_of
 from .model import SegmentationNetwork, segmentation_loss
@@ -52,10 +51,12 @@ def segmentation(
         UserError: anything the user gave does not fit; nothing is written then.
         TrainingStopped: the loss is not finite.
     """
-    start = time.monotonic()
-    check_output(output)
-    options = read_options(SegmentationOptions, settings)
-    splits = splits_module.resolve_splits(dataset, test_dataset, split=options.split)
+    request = Request(model, dataset, test_dataset, output, device, seed, settings)
+    return run_task(SegmentationOptions, _segmentation, request)
+
+
+def _segmentation(run: TaskRun) -> Outcome:
+    options, splits = run.options, run.splits
     image_column = splits_module.image_column(splits.fit, options.image_column)
     label_column = label_map_column(splits.fit, image_column, options.label_column, splits.fit_split)
     splits_module.check_column(splits.score, image_column, "image_column")
@@ -68,50 +69,23 @@ def segmentation(
         raise UserError(f"split {splits.fit_split} has one class only")
     present = score.histogram(options.ignore_index, num_classes)
     seen, present = (np.pad(counts, (0, num_classes - len(counts))) for counts in (seen, present))
-    features = load_backbone(model)
-    if options.stages is not None:
-        features = type(features)(features.backbone, options.stages)
-    image_settings = load_image_settings(model)
-    accelerator = make_accelerator(device, options.mixed_precision)
+    run.notes += _notes(seen, present)
+    features, image_settings = run.load_backbone(), load_image_settings(run.model)
+    accelerator = run.accelerate(options.mixed_precision)
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with run.seeded():
         network = SegmentationNetwork(features, num_classes, options)
-        losses = train_network(network, TrainingCrops(fit, options, image_settings), options, seed, accelerator)
-    found = _score(network.to(accelerator.device), score, num_classes, options, image_settings, accelerator)
+        losses = train_network(network, TrainingCrops(fit, options, image_settings), options, run.seed, accelerator)
+    scores = _score(network.to(accelerator.device), score, num_classes, options, image_settings, accelerator)
+    per_class = {"iou": scores.pop("per_class")}
     constant = np.zeros((num_classes, num_classes), np.int64)
     constant[:, seen.argmax()] = present
-    per_class = {"iou": found.pop("per_class")}
     constant_scores = scores_of(constant)
     constant_scores.pop("per_class")
-    result = EvaluationResult(
-        task=TASK,
-        dataset=splits.name,
-        split=splits.score_split,
-        fit_split=splits.fit_split,
-        model=model_name(model),
-        metrics={options.head: found, "constant": constant_scores},
-        protocol={
-            **dataclasses.asdict(options),
-            "num_classes": num_classes,
-            "stages": features.stages,
-            "global_batch": options.batch_size * accelerator.num_processes,
-            "image_mean": image_settings.mean,
-            "image_std": image_settings.std,
-            "first_loss": losses[0],
-            "last_loss": float(np.mean(losses[-20:])),
-        },
-        seed=seed,
-        count={"fit": len(fit), "score": len(score)},
-        seconds=time.monotonic() - start,
-        notes=_notes(seen, present),
-        classes=[str(number) for number in range(num_classes)],
-        per_class=per_class,
-    )
-    if output is not None and accelerator.is_main_process:
-        result.save(output)
-    accelerator.wait_for_everyone()
-    return result
+    protocol = {"num_classes": num_classes, **training_protocol(run, features, image_settings, losses)}
+    metrics = {options.head: scores, "constant": constant_scores}
+    classes = [str(number) for number in range(num_classes)]
+    return Outcome(TASK, metrics, len(fit), len(score), classes, protocol, per_class)
 
 
 def train_network(
