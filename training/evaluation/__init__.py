@@ -1,9 +1,9 @@
 """Evaluation of backbones: kNN, linear probe, semi-supervised fine-tuning, detection, segmentation.
 
-Each task is a function `task(model, dataset, *, test_dataset=None, output=None, device=None, seed=0, **settings)` that
-fits on the train split, scores the test split (or validation where there is no test), and returns an
-`EvaluationResult`. `model` is a loaded model or anything that `LadderSiameseModel.from_pretrained` takes or a run's
-folder; `settings` are the fields of the task's class in `options.py`. The functions are imported when first asked for.
+Each task is a function `task(model, dataset, *, test_dataset=None, output=None, device=None, seed=0, **settings)`. It
+fits on the train split, scores the test split (the validation split if there is no test split), and returns an
+`EvaluationResult`. `model` is a loaded model, a run's folder, or anything that `LadderSiameseModel.from_pretrained`
+accepts; `settings` are the fields of the task's class in `options.py`. The functions are imported on first use.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .report import EvaluationResult
     from .semantic_segmentation.task import segmentation
 
-# No submodule may have the name of a function: importing it would put the module in the function's place.
+# A submodule must not have the name of a function: importing it would replace the function by the module.
 _HOMES = {
     "EvaluationResult": "report",
     "detection": "object_detection.task",

@@ -1,4 +1,4 @@
-"""Any reference to a model becomes one thing: a module that gives the feature maps of the online backbone's stages."""
+"""Load any model that a user may name as a module that returns the feature maps of its backbone's stages."""
 
 import copy
 import os
@@ -18,11 +18,11 @@ from ..models.reference import load_model
 
 
 class StageFeatures(nn.Module):
-    """A copy of a transformers backbone that gives its stages by name.
+    """A transformers backbone that returns the feature maps of its stages by name.
 
     Args:
         backbone: Any transformers backbone; its `out_features` are set to `stages`.
-        stages: Names of the stages to give, in order; default: all but the stem.
+        stages: Names of the stages to return; default: all but the stem.
     """
 
     def __init__(self, backbone: nn.Module, stages: tuple[str, ...] | None = None) -> None:
@@ -47,7 +47,7 @@ class StageFeatures(nn.Module):
 
     @torch.no_grad()
     def strides(self, size: int = 256) -> list[int]:
-        """Image pixels per cell of each stage, measured on an empty image of `size` pixels."""
+        """Stride of each stage in image pixels, measured on an empty image of `size` pixels."""
         training = self.training
         parameter = next(self.parameters())
         maps = self.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
@@ -57,7 +57,14 @@ class StageFeatures(nn.Module):
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How the network wants its images: side in pixels, centre crop as a share of the shorter side, mean, deviation."""
+    """How images are prepared for a network.
+
+    Attributes:
+        size: Height and width in pixels.
+        crop_fraction: Share of the resized shorter side that the centre crop keeps.
+        mean: Per channel, of pixels in [0, 1].
+        std: Standard deviation per channel.
+    """
 
     size: int = DEFAULT_IMAGE_SIZE
     crop_fraction: float = CROP_FRACTION
@@ -66,19 +73,19 @@ class ImageSettings:
 
 
 def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFeatures:
-    """Load the online backbone of any model this package writes or reads.
+    """Load the online backbone of any model that this package writes or reads.
 
     Args:
         reference: A run's folder, its `checkpoint-N` or `pretraining`, an exported folder, a Hub name, or a loaded
             model (Ladder, or any transformers backbone, base model or classifier with a backbone class). A loaded
-            model is copied, never changed.
-        device: Where the copy goes.
+            model is copied and never changed.
+        device: Where the backbone is put.
 
     Returns:
         The backbone in eval mode, in float32.
 
     Raises:
-        UserError: there is no such model, or it has no feature maps.
+        UserError: there is no such model, or it has no feature maps per stage.
     """
     if isinstance(reference, str | os.PathLike):
         backbone = load_model(str(reference)).backbone
@@ -95,7 +102,7 @@ def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFe
 
 
 def model_name(reference: Any) -> str:
-    """What a result calls the model."""
+    """The name of a model in a result."""
     if isinstance(reference, str | os.PathLike):
         return str(reference)
     if isinstance(reference, StageFeatures):
@@ -104,7 +111,7 @@ def model_name(reference: Any) -> str:
 
 
 def default_output(reference: Any) -> Path | None:
-    """The run's folder that a model lies in (DIR for DIR, DIR/checkpoint-N and DIR/pretraining); None for others."""
+    """Find the run's folder of a model: DIR for DIR, DIR/checkpoint-N and DIR/pretraining, None for anything else."""
     if not isinstance(reference, str | os.PathLike) or not Path(reference).is_dir():
         return None
     folder = Path(reference)
@@ -113,15 +120,15 @@ def default_output(reference: Any) -> Path | None:
 
 
 def load_image_settings(reference: Any, size: int | None = None, crop_fraction: float | None = None) -> ImageSettings:
-    """Image settings from the model's preprocessor_config.json, or its run's; the package's defaults where it has none.
+    """Read the image settings from the preprocessor_config.json of a model or its run; default: the package's own.
 
     Args:
         reference: As in `load_backbone`; a loaded model has no file.
-        size: Replaces the size that the file says.
-        crop_fraction: Replaces the crop.
+        size: Replaces the size in the file.
+        crop_fraction: Replaces the crop in the file.
 
     Raises:
-        UserError: the file is there and makes no sense.
+        UserError: the file exists and its values make no sense.
     """
     if isinstance(reference, str | os.PathLike):
         processor = processor_of(str(reference), size)
@@ -137,7 +144,7 @@ def load_image_settings(reference: Any, size: int | None = None, crop_fraction: 
 
 
 def _taken_from(model: nn.Module) -> nn.Module:
-    """A copy of the backbone inside a loaded model."""
+    """Copy the backbone of a loaded model."""
     from transformers.backbone_utils import BackboneMixin
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 

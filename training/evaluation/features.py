@@ -21,9 +21,9 @@ class FeatureSet:
     """Features of the readable images of a split.
 
     Attributes:
-        features: Stage name to float32 (images, channels) on the CPU: the mean over the stage's feature map.
+        features: Stage name to float32 (images, channels) on the CPU: the average over the stage's feature map.
         labels: The label value of each image, as stored.
-        bad: Why images could not be read.
+        bad: For each image that could not be read, the reason.
     """
 
     features: dict[str, Tensor]
@@ -47,16 +47,21 @@ def extract_features(
     num_workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> FeatureSet:
-    """Run the backbone once over a split and keep every stage's average-pooled features.
+    """Run the backbone once over a split and return the average-pooled features of every stage.
 
     Args:
         backbone: In eval mode, on `device`.
         dataset: A `datasets` object, map-style or streaming.
-        transform: From an encoded image to float32 (3, size, size).
+        transform: Converts an encoded image to float32 (3, size, size).
+        image_column: Column that holds the images.
+        label_column: Column that holds the labels; None keeps none.
         split: The split's name, for messages.
+        batch_size: Images per forward pass.
+        num_workers: Processes that decode images.
+        device: Where the backbone is.
 
     Raises:
-        UserError: no image, or more than 1 % of them, can be read; or features that are not finite.
+        UserError: no image can be read, more than 1 % cannot, or features are not finite.
     """
     source = undecoded(dataset, image_column, label_column)
     kind = _StreamedImages if is_streaming(source) else _StoredImages
@@ -85,7 +90,7 @@ def extract_features(
 
 
 def check_readable(readable: int, bad: list[str], split: str) -> None:
-    """Raise a UserError where a split has no readable image or more than 1 % are not readable."""
+    """Raise a UserError if no image of a split could be read, or more than 1 % could not."""
     if readable == 0 or len(bad) > MAX_BAD_FRACTION * (readable + len(bad)):
         example = f" ({bad[0]})" if bad else ""
         raise UserError(f"split {split}: {len(bad)} of {readable + len(bad)} images cannot be read{example}")

@@ -1,4 +1,4 @@
-"""Images as evaluation needs them: resized and cropped in the middle, or cropped and flipped at random to train."""
+"""Transforms of evaluation: resize and centre crop, or random crops and flips for training."""
 
 import math
 from dataclasses import dataclass
@@ -16,10 +16,14 @@ from .backbone import ImageSettings
 
 
 def read_image(image: Any, where: str) -> np.ndarray:
-    """uint8 (H, W, 3) of anything that `decode_image` reads, for tasks in which no image can be left out.
+    """Decode an image to uint8 (H, W, 3), for tasks that cannot skip an image.
+
+    Args:
+        image: Anything that `decode_image` reads.
+        where: Names the image in messages.
 
     Raises:
-        UserError: the image cannot be read; `where` says which it is.
+        UserError: the image cannot be read.
     """
     try:
         return decode_image(image)
@@ -28,7 +32,7 @@ def read_image(image: Any, where: str) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize uint8 (H, W, 3): area averaging to shrink, which does not alias, and bicubic to enlarge."""
+    """Resize uint8 (H, W, 3): shrinking averages areas, which does not alias; enlarging is bicubic."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = height < image.shape[0] or width < image.shape[1]
@@ -36,7 +40,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def size_with_shorter_side(height: int, width: int, side: int, longest: int | None = None) -> tuple[int, int]:
-    """(height, width) of the same shape whose shorter side is `side`, or whose longer side is at most `longest`."""
+    """Scale (height, width) to a shorter side of `side`, or less if the longer side would exceed `longest`."""
     scale = side / min(height, width)
     if longest is not None:
         scale = min(scale, longest / max(height, width))
@@ -44,7 +48,7 @@ def size_with_shorter_side(height: int, width: int, side: int, longest: int | No
 
 
 def to_tensor(image: np.ndarray, settings: ImageSettings) -> Tensor:
-    """Normalised float32 (3, H, W) from uint8 (H, W, 3)."""
+    """Convert uint8 (H, W, 3) to normalised float32 (3, H, W)."""
     mean = np.asarray(settings.mean, np.float32) * 255
     std = np.asarray(settings.std, np.float32) * 255
     return torch.from_numpy(np.ascontiguousarray(((image - mean) / std).transpose(2, 0, 1)))
@@ -52,25 +56,25 @@ def to_tensor(image: np.ndarray, settings: ImageSettings) -> Tensor:
 
 @dataclass(frozen=True)
 class CenterTransform:
-    """The middle square, of `settings.size` pixels, normalised."""
+    """Resize, crop the central square of `settings.size` pixels, and normalise."""
 
     settings: ImageSettings
 
     def __call__(self, image: Any, seed: int | None = None) -> Tensor:
-        """Float32 (3, size, size) of anything that `decode_image` reads; `seed` has no effect."""
+        """Convert anything that `decode_image` reads to float32 (3, size, size); `seed` has no effect."""
         array = center_view(decode_image(image), self.settings.size, self.settings.crop_fraction)
         return to_tensor(array, self.settings)
 
 
 @dataclass(frozen=True)
 class RandomCropTransform:
-    """Random resized crop (area `min_scale` to 1, aspect 3/4 to 4/3, as Inception's) and a flip half of the time."""
+    """Random resized crop (area `min_scale` to 1, aspect ratio 3/4 to 4/3, as for Inception) and a random flip."""
 
     settings: ImageSettings
     min_scale: float = 0.08
 
     def __call__(self, image: Any, seed: int | None = None) -> Tensor:
-        """Float32 (3, size, size); the same seed gives the same crop."""
+        """Convert anything that `decode_image` reads to float32 (3, size, size); the same seed gives the same crop."""
         array = decode_image(image)
         generator = np.random.default_rng(seed)
         top, left, height, width = random_crop_box(*array.shape[:2], self.min_scale, generator)
@@ -83,7 +87,7 @@ class RandomCropTransform:
 def random_crop_box(
     height: int, width: int, min_scale: float, generator: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random crop; the largest middle crop of a fitting shape after ten misses."""
+    """Draw a random crop (top, left, height, width); after ten misfits, return the largest centre crop that fits."""
     for _ in range(10):
         area = height * width * generator.uniform(min_scale, 1.0)
         aspect = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))

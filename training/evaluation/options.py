@@ -1,4 +1,4 @@
-"""Options of the evaluation tasks, as plain dataclasses that the functions take as keywords and the shell as flags.
+"""Options of the evaluation tasks: keywords of the Python functions and options of `ladder evaluate`.
 
 Nothing heavy is imported here, because `ladder evaluate TASK --help` lists these fields in under a second.
 """
@@ -15,7 +15,7 @@ from ..errors import UserError
 
 @dataclass(kw_only=True)
 class _TaskOptions:
-    """What every task needs."""
+    """Options of every task."""
 
     split: str | None = option(None, "Split to score; default: test, or validation where there is no test.")
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
@@ -39,7 +39,7 @@ class _TaskOptions:
 
 @dataclass(kw_only=True)
 class _ClassificationOptions(_TaskOptions):
-    """What the tasks on labelled images need."""
+    """Options of the tasks on labelled images."""
 
     label_column: str | None = option(None, "Column that holds the labels; default: found by its type.")
     streaming: bool = option(False, "Read the data while evaluating instead of downloading it first.")
@@ -133,7 +133,7 @@ class SemiSupervisedOptions(_ClassificationOptions):
 
 @dataclass(kw_only=True)
 class _DenseOptions(_TaskOptions):
-    """What fine-tuning a dense prediction head needs."""
+    """Options of the tasks that fine-tune a dense prediction head."""
 
     stages: tuple[str, ...] | None = option(None, "Stages that the head reads; default: all.")
     freeze_backbone: bool = option(False, "Train the head only, on the backbone as it is.")

@@ -1,4 +1,4 @@
-"""The result of an evaluation: what is printed, and the JSON file that model cards and comparisons read."""
+"""The result of an evaluation: the printed table, and the JSON file that model cards and comparisons read."""
 
 import math
 import re
@@ -16,21 +16,25 @@ FOLDER = "evaluation"
 
 @dataclass
 class EvaluationResult:
-    """Figures of one model on one task and data set, with all that is needed to get them again.
+    """The metrics of one model on one task and data set, with everything needed to reproduce them.
 
     Attributes:
         task: "knn", "linear", "detection", ...
         dataset: Name of the data set.
-        split: The split that was scored; `fit_split`: the split that was fitted on.
+        split: Name of the split that was scored.
+        fit_split: Name of the split that was fitted on.
         model: What was evaluated, as the user named it.
-        metrics: Stage (or "all", "box", "mask", ...) to metric name to value; shares from 0 to 1.
-        protocol: Every setting that led to the figures.
-        count: {"fit": images fitted on, "score": images scored}.
-        seconds: Wall time.
-        notes: What a reader of the figures must know (settings clamped, images left out, ...).
+        metrics: Stage (or "all", "box", "mask", ...) to metric name to value; accuracies are from 0 to 1.
+        protocol: Every setting that led to the metrics.
+        seed: Of everything random in the task.
+        count: {"fit": number of images fitted on, "score": number of images scored}.
+        seconds: Wall-clock time.
+        notes: What a reader of the metrics must know (settings that were clamped, images that were skipped, ...).
         classes: Class names in the order of the labels.
-        per_class: Metric name to one value per class, None where it is not defined.
-        path: The file this was written to.
+        per_class: Metric name to one value per class, None if it is not defined.
+        versions: Of the packages that were used.
+        date: When the result was made.
+        path: The file that it was written to, or None.
     """
 
     task: str
@@ -51,7 +55,7 @@ class EvaluationResult:
     path: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What the JSON file holds; figures that are not defined become null."""
+        """The content of the JSON file. Values that are not defined (NaN) become null."""
         names = (
             "task dataset split fit_split model metrics protocol seed count seconds notes classes per_class "
             "versions date"
@@ -59,20 +63,20 @@ class EvaluationResult:
         return {name: json_value(getattr(self, name), lambda number: round(number, 6)) for name in names.split()}
 
     def save(self, output: str | Path) -> Path:
-        """Write `output/evaluation/TASK-DATASET.json`, whole or not at all, and return its path."""
+        """Write `output/evaluation/TASK-DATASET.json` in one step and return its path."""
         self.path = result_path(output, self.task, self.dataset)
         write_json(self.path, self.to_dict())
         return self.path
 
     def mean(self) -> dict[str, float]:
-        """Mean of each metric over the stages, without "all"; empty where there is only one row."""
+        """Average each metric over the stages, without "all"; empty if there is only one stage."""
         rows = [row for name, row in self.metrics.items() if name != ALL_STAGES]
         if len(rows) < 2 or any(row.keys() != rows[0].keys() for row in rows):
             return {}
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
     def table(self) -> str:
-        """The figures as a text table: a row per stage, their mean, and all stages together."""
+        """Format the metrics as a text table: one row per stage, their mean, and all stages together."""
         rows = {name: row for name, row in self.metrics.items() if name != ALL_STAGES}
         if self.task in ("knn", "linear") and self.mean():
             rows["mean"] = self.mean()
@@ -96,17 +100,17 @@ class EvaluationResult:
 
 
 def result_path(output: str | Path, task: str, dataset: str) -> Path:
-    """Where a result is written below a run's folder."""
+    """Path of a result's JSON file in a run's folder."""
     return Path(output) / FOLDER / f"{task}-{file_name(dataset)}.json"
 
 
 def file_name(dataset: str) -> str:
-    """A data set's name as part of a file name: "user/name" becomes "user--name"."""
+    """Turn a data set's name into part of a file name: "user/name" becomes "user--name"."""
     return re.sub(r"[^\w.-]+", "-", dataset.replace("/", "--")).strip("-.") or "dataset"
 
 
 def check_output(output: str | Path | None) -> None:
-    """Fail before hours of work, not after them, when the result could not be written.
+    """Check, before hours of work, that the result can be written.
 
     Raises:
         UserError: `output`, or the evaluation folder in it, is a file.
@@ -119,7 +123,7 @@ def check_output(output: str | Path | None) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A cell of the table."""
+    """Format one cell of the table."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -16,7 +16,15 @@ SCORE_NAMES = ("test", "validation", "valid", "val", "dev")
 
 @dataclass
 class Splits:
-    """The two halves of an evaluation; `fit` and `score` are `datasets.Dataset` or `IterableDataset`."""
+    """The two splits of an evaluation.
+
+    Attributes:
+        name: Name of the data set.
+        fit: `datasets.Dataset` or `IterableDataset` to fit on.
+        fit_split: Name of its split.
+        score: `datasets.Dataset` or `IterableDataset` to score.
+        score_split: Name of its split.
+    """
 
     name: str
     fit: Any
@@ -32,9 +40,9 @@ def resolve_splits(
 
     Args:
         dataset: Name or folder of a data set, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
-        test_dataset: The same kinds; scored instead of a split of `dataset`.
-        split: Name of the split to score; default: test, or validation where there is no test.
-        streaming: Read named data sets while using them.
+        test_dataset: As `dataset`; scored instead of one of its splits.
+        split: Name of the split to score; default: test, or validation if there is no test split.
+        streaming: Read data sets that are given by name as streams.
 
     Raises:
         UserError: a split is missing; the message names the ones that exist.
@@ -55,15 +63,15 @@ def resolve_splits(
 
 
 def is_streaming(dataset: Any) -> bool:
-    """Whether a data set can only be read from front to back."""
+    """Whether a data set is a stream, which can only be read from start to end."""
     return not hasattr(dataset, "__len__")
 
 
 def image_column(dataset: Any, asked: str | None) -> str:
-    """The column that holds the images.
+    """Find the column that holds the images.
 
     Raises:
-        UserError: there is none, or not the one that was asked for.
+        UserError: there is no such column.
     """
     from ..data.columns import find_image_column
 
@@ -74,7 +82,7 @@ def image_column(dataset: Any, asked: str | None) -> str:
 
 
 def label_column(dataset: Any, asked: str | None) -> str:
-    """The column that holds the class labels.
+    """Find the column that holds the class labels.
 
     Raises:
         UserError: there is none; the message names the columns that exist.
@@ -91,20 +99,20 @@ def label_column(dataset: Any, asked: str | None) -> str:
 
 
 def columns_of(dataset: Any) -> list[str]:
-    """Names of a data set's columns; a stream that does not know them is asked for its first row."""
+    """Names of a data set's columns. If a stream declares none, they are those of its first row."""
     if dataset.column_names:
         return list(dataset.column_names)
     return list(next(iter(dataset), {}))
 
 
 def check_column(dataset: Any, name: str, option: str) -> None:
-    """Raise a UserError that names the existing columns where `name` is not one of them."""
+    """Raise a UserError that lists the columns, unless `name` is one of them."""
     if name not in columns_of(dataset):
         raise UserError(f"{option} {name!r} does not exist; the columns are {', '.join(columns_of(dataset))}")
 
 
 def undecoded(dataset: Any, *columns: str) -> Any:
-    """The data set with only these columns, images as their encoded bytes or path."""
+    """Select columns of a data set and leave its images encoded (bytes or path)."""
     from datasets import Image
 
     dataset = dataset.select_columns([name for name in dict.fromkeys(columns) if name is not None])
@@ -115,9 +123,10 @@ def undecoded(dataset: Any, *columns: str) -> Any:
 
 
 class ClassIndex:
-    """Class names, and the number of each label value.
+    """The names of the classes, and the class number of each label value.
 
-    Numbers follow the ClassLabel feature where there is one, else the sorted label values of the fitting split.
+    Numbers are those of the ClassLabel feature if there is one, else the order of the sorted label values of the split
+    that is fitted on.
     """
 
     def __init__(self, dataset: Any, column: str) -> None:
@@ -128,7 +137,7 @@ class ClassIndex:
         self._numbers: dict[Any, int] = {number: number for number in range(len(self.names))}
 
     def learn(self, values: Iterable[Any]) -> None:
-        """Take the classes from the fitting split's label values, where no ClassLabel declares them."""
+        """Learn the classes from the label values of the split that is fitted on, unless a ClassLabel declares them."""
         if self.declared:
             return
         found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
@@ -136,10 +145,10 @@ class ClassIndex:
         self._numbers = {value: number for number, value in enumerate(found)}
 
     def numbers(self, values: Iterable[Any], split: str) -> torch.Tensor:
-        """Class numbers, int64 (n,), of label values.
+        """Convert label values to class numbers, int64 (n,).
 
         Raises:
-            UserError: unlabelled images (-1 or None), or a class that the fitting split does not know.
+            UserError: an image has no label (-1 or None), or a class that the split that is fitted on does not have.
         """
         numbers = []
         for value in values:
@@ -152,7 +161,7 @@ class ClassIndex:
 
 
 def check_classes(fit_labels: torch.Tensor, score_labels: torch.Tensor, names: list[str], split: str) -> None:
-    """Raise a UserError naming the classes that only the scored split has."""
+    """Raise a UserError if the scored split has classes that the split that is fitted on does not have."""
     unseen = sorted(set(score_labels.tolist()) - set(fit_labels.tolist()))
     if unseen:
         shown = ", ".join(names[number] for number in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
@@ -174,7 +183,7 @@ def _has_splits(dataset: Any) -> bool:
 
 
 def _take(dataset: Any, name: str, wanted: tuple[str, ...], purpose: str, streaming: bool) -> tuple[Any, str]:
-    """The first of the wanted splits that exists, and its name."""
+    """Load the first of the wanted splits that exists, and return it with its name."""
     if isinstance(dataset, str | os.PathLike):
         from ..data.sources import load_image_stream, split_names
 

@@ -1,4 +1,4 @@
-"""What every fine-tuning shares: the order of the images, batch norm of the backbone, and the loop."""
+"""What all fine-tuning shares: the order of the images, the batch norms of the backbone, and the training loop."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -18,16 +18,17 @@ Key = tuple[int, int]
 
 
 class SeededBatches(Sampler[list[Key]]):
-    """Batches of (index, seed) keys for one process: pass after pass over the images, each pass shuffled anew.
+    """Batches of (index, seed) keys for one process, over as many passes as needed; every pass is shuffled anew.
 
-    The seed of an example depends on the run's seed and the example's place in the run, not on workers.
+    An example's seed depends on the run's seed and on the example's position in the run, not on the workers.
 
     Args:
         count: Number of images.
         batch_size: Images per batch of one process.
         steps: Number of batches.
         seed: Of the order and of the examples' seeds.
-        rank: Number of this process; `world_size`: of how many.
+        rank: Number of this process.
+        world_size: Number of processes.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SeededBatches(Sampler[list[Key]]):
 def training_loader(
     dataset: Dataset, options: Any, steps: int, seed: int, accelerator: Any, collate: Callable[[list[Any]], Any]
 ) -> DataLoader:
-    """Batches of a map-style data set whose items are asked for by (index, seed) keys."""
+    """Make a loader of `steps` batches of a map-style data set whose items are requested by (index, seed) keys."""
     batches = SeededBatches(
         len(dataset), options.batch_size, steps, seed, accelerator.process_index, accelerator.num_processes
     )
@@ -80,10 +81,10 @@ def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
 
 
 class TunedBackbone(nn.Module):
-    """A trainable backbone with one of three treatments of its batch norms.
+    """A trainable backbone that treats its batch norms in one of three ways.
 
-    "train": statistics of each batch, as while pretraining. "sync": the same over all GPUs (the field's protocol for
-    detection). "frozen": running statistics, scales and shifts stay as pretrained, for batches too small to measure.
+    "train" uses the statistics of each batch, as pretraining does. "sync" shares them over all GPUs (the usual protocol
+    for detection). "frozen" keeps running statistics, scales and shifts as pretrained, for batches that are too small.
 
     Args:
         features: The backbone and its stages; copied.
@@ -107,7 +108,7 @@ class TunedBackbone(nn.Module):
             return self.features(pixel_values)
 
     def train(self, mode: bool = True) -> "TunedBackbone":
-        """As `nn.Module.train`, but what is frozen stays in eval mode."""
+        """Set train or eval mode as `nn.Module.train` does, but keep frozen parts in eval mode."""
         super().train(mode)
         if not self.trainable:
             self.features.eval()
@@ -118,7 +119,7 @@ class TunedBackbone(nn.Module):
 
     @property
     def measures_statistics(self) -> bool:
-        """Whether training changes running statistics."""
+        """Whether training changes the running statistics of the batch norms."""
         return self.trainable and self.batch_norm != "frozen"
 
     def _norms(self) -> list[nn.Module]:
@@ -126,14 +127,14 @@ class TunedBackbone(nn.Module):
 
 
 def shared_statistics(model: nn.Module, batch_norm: str, accelerator: Any) -> nn.Module:
-    """The model with SyncBatchNorm where "sync" is asked for and there is more than one process."""
+    """Convert batch norms to SyncBatchNorm if `batch_norm` is "sync" and there is more than one process."""
     if batch_norm == "sync" and accelerator.num_processes > 1:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters; those with one dimension (biases, norms) take no weight decay."""
+    """Group the trainable parameters: those with one dimension (biases, norms) take no weight decay."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
@@ -152,20 +153,20 @@ def fine_tune(
     max_gradient_norm: float = 0.0,
     name: str = "training",
 ) -> list[float]:
-    """Train until the loader ends.
+    """Train until the loader is exhausted.
 
     Args:
-        model: As `accelerator.prepare` gave it; left in train mode.
+        model: As prepared by the accelerator; it is left in train mode.
         loader: Batches for `loss_of`.
-        loss_of: Model and batch to a scalar loss.
-        optimizer: Its learning rates at step k are those it has now times `factor(k)`.
-        factor: Schedule.
-        accelerator: Of accelerate.
-        max_gradient_norm: Gradients are scaled down to this norm; 0: never.
-        name: For the progress bar and messages.
+        loss_of: Computes a scalar loss from the model and a batch.
+        optimizer: At step k, each group's rate is its initial rate times `factor(k)`.
+        factor: Schedule of the learning rate.
+        accelerator: The `accelerate.Accelerator`.
+        max_gradient_norm: Gradients are clipped to this norm; 0 turns clipping off.
+        name: Shown in the progress bar and in messages.
 
     Returns:
-        The loss of every step, on this process.
+        The loss of every step on this process.
 
     Raises:
         TrainingStopped: the loss is not finite.
@@ -209,18 +210,19 @@ def tune_on_images(
 
     Args:
         network: The task's whole network.
-        dataset: Its items are asked for by (index, seed) keys.
-        options: Of the task; `precise_batch_norm` of its images measure the running statistics at the end.
+        dataset: Its items are requested by (index, seed) keys.
+        options: Of the task. `precise_batch_norm` is the number of images on which running statistics are measured at
+            the end.
         seed: Of the order and of the examples' seeds.
-        accelerator: Of accelerate.
-        loss_of: Network and batch to a scalar loss.
+        accelerator: The `accelerate.Accelerator`.
+        loss_of: Computes a scalar loss from the network and a batch.
         factor: Schedule of the learning rate.
-        collate: Items to a batch.
-        name: For the progress bar and messages.
-        measure: False where training leaves all running statistics alone.
+        collate: Makes a batch of items.
+        name: Shown in the progress bar and in messages.
+        measure: Whether training changes running statistics at all.
 
     Returns:
-        The loss of every step, on this process.
+        The loss of every step on this process.
 
     Raises:
         TrainingStopped: the loss is not finite.
@@ -241,10 +243,10 @@ def tune_on_images(
 
 @torch.no_grad()
 def measure_statistics(model: nn.Module, run: Callable[[Any], Any], batches: Any) -> None:
-    """Measure the running statistics of all batch norms anew, as plain averages over batches (precise batch norm).
+    """Recompute the running statistics of all batch norms as plain averages over batches (precise batch norm).
 
     Args:
-        model: Its batch norms in train mode are reset and measured; those in eval mode stay.
+        model: Batch norms in train mode are reset and measured; frozen ones keep their statistics.
         run: Puts one batch through the model.
         batches: Training batches.
     """

@@ -1,9 +1,9 @@
-"""Semi-supervised classification: the whole network fine-tuned with a small share of the labels.
+"""Semi-supervised classification: the whole network is fine-tuned with a small share of the labels.
 
-The protocol of SimCLR and BYOL (Grill et al. 2020, appendix D.2): 1 % or 10 % of the labels, the same share of every
-class; crops and flips; SGD with Nesterov momentum, a larger learning rate for the classifier. Here the learning rate is
-chosen on a part of the labelled images and the network is trained again on all of them: labels that are not "there"
-choose nothing.
+The protocol is that of SimCLR and BYOL (Grill et al. 2020, appendix D.2): 1 % or 10 % of the labels, the same share of
+every class; crops and flips; SGD with Nesterov momentum, and a larger learning rate for the classifier. Here a part of
+the labelled images decides on the learning rate, and then the network is trained again on all of them, so that no other
+label has a part in the choice.
 """
 
 import math
@@ -46,16 +46,16 @@ def semi_supervised(
     """Fine-tune backbone and classifier with a share of the labels and score the test images.
 
     Args:
-        model: Any reference to a model, see `load_backbone`.
-        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
-        test_dataset: Scored instead of a split of `dataset`.
-        output: Folder that gets `evaluation/semi_supervised_1pct-DATASET.json`; None writes nothing.
-        device: Default: a GPU where there is one, or all that `accelerate launch` gives.
-        seed: Of the labels that are used, the classifier, the order and the crops.
+        model: A run's folder, a Hub name or a loaded model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or a single `Dataset`, which needs `test_dataset`.
+        test_dataset: Data set to score instead of a split of `dataset`.
+        output: Folder that gets `evaluation/semi_supervised_1pct-DATASET.json`; None writes no file.
+        device: Default: a GPU if there is one, or all that `accelerate launch` gives.
+        seed: Of the choice of labels, the order and the crops.
         **settings: Fields of `SemiSupervisedOptions`.
 
     Raises:
-        UserError: anything the user gave does not fit; nothing is written then.
+        UserError: an argument does not fit; nothing is written then.
         TrainingStopped: the loss is not finite.
     """
     request = Request(model, dataset, test_dataset, output, device, seed, settings)
@@ -103,7 +103,7 @@ def _semi_supervised(run: TaskRun) -> Outcome:
 
 
 class Classifier(nn.Module):
-    """A trainable backbone and a linear classifier, starting at zero, on its last stage."""
+    """A trainable backbone with a linear classifier on its last stage, which starts at zero."""
 
     def __init__(self, body: TunedBackbone, num_classes: int) -> None:
         super().__init__()
@@ -113,12 +113,12 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Scores (batch, classes) of images (batch, 3, height, width)."""
+        """Score images (batch, 3, height, width): (batch, classes)."""
         return self.classifier(list(self.body(pixel_values).values())[-1].mean(dim=(2, 3)))
 
 
 class _Images(Dataset):
-    """Chosen images as (pixels, class number); unreadable ones stop the run with their reason."""
+    """Chosen images as (pixels, class number); one that cannot be read stops the evaluation."""
 
     def __init__(self, task: ClassificationTask, dataset: Any, indices: Tensor, labels: Tensor | None, transform: Any):
         self.dataset = splits_module.undecoded(dataset, task.image_column)

@@ -1,4 +1,4 @@
-"""Linear classifiers of several features and learning rates, trained at once."""
+"""Linear classifiers for several feature sets and learning rates, trained together."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ MOMENTUM = 0.9
 
 
 class ParallelHeads(nn.Module):
-    """One linear classifier per feature set and learning rate, all starting at zero.
+    """One linear classifier per feature set and learning rate; all start at zero.
 
-    The classifiers share nothing. As SGD without weight decay is linear in the gradient, a classifier learns with rate
-    r when its loss is multiplied by r and the optimizer's rate is 1: `loss` does so, and one optimizer serves all.
+    The classifiers share no parameters. A step of SGD without weight decay is linear in the gradient, so a classifier
+    whose loss is multiplied by r trains at rate 1 as it would at rate r. `loss` does this, and one optimizer suffices.
 
     Args:
         channels: Feature name to its number of channels.
         num_classes: Number of classes.
-        learning_rates: Feature name to the rates of its classifiers, as many for each.
-        batch_norm: Standardise features with the statistics of each batch (and running ones to score), without learned
-            scale, as the linear probes of MAE do; divided by the square root of the number of channels.
+        learning_rates: Feature name to the rates of its classifiers, the same number for each.
+        batch_norm: Standardise features by batch norm without learned scale, as the linear probes of MAE do, and divide
+            them by the square root of the number of channels.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ParallelHeads(nn.Module):
         self.norms = nn.ModuleDict(norms)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Feature name to scores (batch, learning rates, classes), for features (batch, channels)."""
+        """Map features (batch, channels) by name to scores (batch, learning rates, classes) by name."""
         scores = {}
         for name in self.names:
             values, weight = features[name], self.weights[name]
@@ -54,7 +54,7 @@ class ParallelHeads(nn.Module):
         return scores
 
     def loss(self, scores: dict[str, Tensor], labels: Tensor) -> Tensor:
-        """Sum over features and learning rates of rate times mean cross-entropy; `labels` int64 (batch,)."""
+        """Sum average cross-entropy times rate over feature sets and learning rates; `labels` is int64 (batch,)."""
         losses = [
             (_cross_entropies(part, labels) * self.get_buffer(f"rates_{name}")).sum() for name, part in scores.items()
         ]
@@ -62,22 +62,25 @@ class ParallelHeads(nn.Module):
 
 
 def make_optimizer(heads: nn.Module) -> torch.optim.SGD:
-    """Nesterov SGD for `ParallelHeads`; its learning rate is the schedule's factor, from 1 to 0."""
+    """Make Nesterov SGD for `ParallelHeads`; its learning rate is the factor of the schedule, from 1 to 0."""
     return torch.optim.SGD(heads.parameters(), lr=1.0, momentum=MOMENTUM, nesterov=True)
 
 
 def set_cosine(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
-    """Set the schedule's factor for step 0 ... steps - 1: half a cosine from 1 towards 0."""
+    """Set the factor of the schedule at step 0 ... steps - 1: half a cosine from 1 to 0."""
     for group in optimizer.param_groups:
         group["lr"] = 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def best_rates(accuracies: dict[str, Tensor], learning_rates: Sequence[float]) -> tuple[dict[str, int], list[str]]:
-    """The learning rate to use for each feature set, as its index, and remarks on the choice.
+    """Choose the index of the best learning rate of each feature set.
 
     Args:
-        accuracies: Feature name to held-out accuracy (learning rates,), NaN where a classifier diverged. Among equals
-            the smallest learning rate is taken.
+        accuracies: Feature name to held-out accuracy (learning rates,), NaN if a classifier diverged.
+        learning_rates: The sweep. Of equally good rates the smallest is chosen.
+
+    Returns:
+        Feature name to index, and notes for the report.
     """
     order = sorted(range(len(learning_rates)), key=lambda index: learning_rates[index])
     chosen = {}
@@ -91,7 +94,7 @@ def best_rates(accuracies: dict[str, Tensor], learning_rates: Sequence[float]) -
 
 
 def accuracy_per_rate(scores: Tensor, labels: Tensor) -> Tensor:
-    """Right answers (learning rates,) as numbers of images; NaN where scores are not finite.
+    """Count the correctly classified images of each learning rate, (learning rates,); NaN if scores are not finite.
 
     Args:
         scores: (images, learning rates, classes).

@@ -1,4 +1,4 @@
-"""Linear classification of frozen features: the task, and the protocol on features that are computed once."""
+"""The linear probe: the task, and its protocol on features that are computed once."""
 
 import math
 from collections.abc import Sequence
@@ -27,23 +27,24 @@ def linear(
     seed: int = 0,
     **settings: Any,
 ) -> EvaluationResult:
-    """Train a linear classifier on each frozen stage, and on all stages side by side, and score the test images.
+    """Train a linear classifier on each frozen stage, and one on all stages together, and score the test images.
 
-    The learning rate is chosen on held-out training images, and the classifiers are trained again on all of them: the
-    test images have no part in it. Features are average-pooled stages of the online network in eval mode, of the middle
-    crop. With `augment`, features are computed anew from random crops and flips in every pass (see `linear_stream`).
+    The learning rate is chosen on held-out training images, never on the test images; then the classifiers are trained
+    again on all training images. Features are the average-pooled stages of the online network in eval mode, computed
+    once from centre crops. With `augment`, they are computed anew in every pass, from random crops and flips
+    (`linear_stream`).
 
     Args:
-        model: Any reference to a model, see `load_backbone`.
-        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
-        test_dataset: Scored instead of a split of `dataset`.
-        output: Folder that gets `evaluation/linear-DATASET.json`; None writes nothing.
-        device: Default: a GPU where there is one.
+        model: A run's folder, a Hub name or a loaded model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or a single `Dataset`, which needs `test_dataset`.
+        test_dataset: Data set to score instead of a split of `dataset`.
+        output: Folder that gets `evaluation/linear-DATASET.json`; None writes no file.
+        device: Default: a GPU if there is one.
         seed: Of the order of the images and of what is held out.
         **settings: Fields of `LinearOptions`.
 
     Raises:
-        UserError: anything the user gave does not fit; nothing is written then.
+        UserError: an argument does not fit; nothing is written then.
     """
     return run_task(LinearOptions, _linear, Request(model, dataset, test_dataset, output, device, seed, settings))
 
@@ -89,9 +90,10 @@ class Probe:
 
     Attributes:
         heads: One classifier per feature set.
-        shift: Feature name to what is subtracted from features first; `scale`: and what they are multiplied by.
-        rates: Feature name to its learning rate.
-        holdout_accuracy: Feature name to the held-out accuracy of each learning rate of the sweep.
+        shift: Feature name to what is subtracted from the features first.
+        scale: Feature name to what they are multiplied by then.
+        rates: Feature name to the chosen learning rate.
+        holdout_accuracy: Feature name to the accuracy of each learning rate on the held-out images.
         notes: Remarks for the report.
     """
 
@@ -103,7 +105,7 @@ class Probe:
     notes: list[str] = field(default_factory=list)
 
     def scores(self, features: dict[str, Tensor], device: Any = "cpu") -> dict[str, Tensor]:
-        """Feature name to (images, classes) on the CPU."""
+        """Score features: feature name to (images, classes) on the CPU."""
         scores = _scores(self.heads, self.shift, self.scale, features, device)
         return {name: values[:, 0] for name, values in scores.items()}
 
@@ -122,8 +124,8 @@ def fit_probe(
         features: Name to float32 (images, channels), on the CPU.
         labels: int64 (images,).
         num_classes: Number of classes.
-        options: Sweep, passes, batch size, part held out.
-        seed: Of the hold-out and of the order; the same seed gives the same classifiers.
+        options: Of the task.
+        seed: Of the held-out part and of the order; the same seed gives the same classifiers.
         device: Where the classifiers are trained.
     """
     fraction = min(options.holdout_fraction, options.holdout_images / len(labels))
@@ -161,7 +163,7 @@ def _fit(
     seed: int,
     device: Any,
 ) -> tuple[ParallelHeads, dict[str, Tensor], dict[str, Tensor]]:
-    """Train classifiers with every learning rate of each feature set; also the standardisation they expect."""
+    """Train classifiers with every learning rate of each feature set; return them, their shift and their scale."""
     shift, scale = {}, {}
     for name, values in features.items():
         shift[name], scale[name] = _standardisation(values) if options.standardize else (torch.zeros(1), torch.ones(1))
@@ -196,10 +198,11 @@ def _scores(
 
 
 def _standardisation(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Shift and scale to mean 0, deviation 1 / sqrt(channels): a feature vector then has length about 1.
+    """Compute the shift and scale that give features mean 0 and standard deviation 1 / sqrt(channels).
 
-    A linear classifier with bias can undo it, so it changes how fast SGD learns, not what can be learned; one sweep of
-    learning rates then fits stages of any width. Features that do not vary become 0.
+    A feature vector then has length about 1, so one sweep of learning rates fits stages of any width. A linear
+    classifier with bias can undo the change: it affects how fast SGD learns, not what can be learned. Constant features
+    become 0.
     """
     deviation, mean = torch.std_mean(values.double(), dim=0, correction=0)
     varies = deviation > 1e-6 * mean.abs().clamp_min(1e-20)

@@ -1,8 +1,8 @@
-"""Linear classification on augmented images, as the field does it on ImageNet: streaming, on any number of GPUs.
+"""The linear probe on augmented images, the protocol of ImageNet: also on streams, on any number of GPUs.
 
-Every stage and every learning rate of the sweep is a classifier of its own, all trained at once on the same features,
-so the backbone runs once per image. The learning rate of each stage is chosen on held-out training images. The
-classifiers are not trained again on all images, which would double the cost for 1 % more data: the protocol says so.
+Each stage and learning rate of the sweep has its own classifier. All are trained together on the same features, so the
+backbone runs once per image. The learning rate of each stage is chosen on held-out training images. The classifiers are
+not trained again on all images, which would double the cost for 1 % more data; the report's protocol says so.
 """
 
 import zlib
@@ -72,7 +72,7 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
 
 
 def is_held_out(image: Any, fraction: float, seed: int) -> bool:
-    """Whether an image is kept from training; depends on its content and the seed only, not on order or process."""
+    """Whether an image is held out of training. It depends on the image's content and the seed alone."""
     return zlib.crc32(content(image), seed) < fraction * 2**32
 
 
@@ -161,10 +161,10 @@ def _metrics(totals: dict[str, Tensor], name: str, rate: int) -> dict[str, float
 
 
 class _Rows(IterableDataset):
-    """Images of a split for one process, as (pixels, class number).
+    """The images of a split for one process, as (pixels, class number).
 
-    To train: pass after pass, shuffled, cropped at random; the crop depends on the image, the pass and the seed.
-    To score: once, in order, the middle crop; an unreadable image comes as class -1.
+    For training, they are repeated without end, shuffled, and cropped at random; the crop depends on the image, the
+    pass and the seed. For scoring, each centre crop comes once, in order; an unreadable image has class -1.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The kNN task: frozen features of a backbone, scored by weighted nearest neighbours."""
+"""The kNN task: test images are classified by the weighted vote of their nearest training images."""
 
 from typing import Any
 
@@ -20,22 +20,22 @@ def knn(
     seed: int = 0,
     **settings: Any,
 ) -> EvaluationResult:
-    """Classify the test images by the votes of their nearest training images, per stage and on all stages.
+    """Classify the test images by the weighted vote of their nearest training images, per stage and on all stages.
 
-    Features are average-pooled stages of the online network in eval mode; similarity is the cosine. "all" puts the
-    stages side by side, each scaled to length 1.
+    Features are the average-pooled stages of the online network in eval mode; similarity is the cosine. "all" is the
+    concatenation of the stages, each scaled to length 1.
 
     Args:
-        model: Any reference to a model, see `load_backbone`.
-        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
-        test_dataset: Scored instead of a split of `dataset`.
-        output: Folder that gets `evaluation/knn-DATASET.json`; None writes nothing.
-        device: Default: a GPU where there is one.
-        seed: Nothing here is random; it is recorded.
+        model: A run's folder, a Hub name or a loaded model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or a single `Dataset`, which needs `test_dataset`.
+        test_dataset: Data set to score instead of a split of `dataset`.
+        output: Folder that gets `evaluation/knn-DATASET.json`; None writes no file.
+        device: Default: a GPU if there is one.
+        seed: Recorded only: nothing in this task is random.
         **settings: Fields of `KnnOptions`.
 
     Raises:
-        UserError: anything the user gave does not fit; nothing is written then.
+        UserError: an argument does not fit; nothing is written then.
     """
     return run_task(KnnOptions, _knn, Request(model, dataset, test_dataset, output, device, seed, settings))
 

@@ -1,4 +1,4 @@
-"""What kNN and the linear probe share: features with class numbers of both splits, and the figures of a classifier."""
+"""What the classification tasks share: columns, classes, features of both splits, and metrics of a classifier."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -102,10 +102,10 @@ def extract_classification(run: TaskRun) -> ClassificationData:
 
 
 def classification_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy, its mean over classes, and top-5 accuracy from six classes on.
+    """Compute accuracy, its average over classes and, with six classes or more, top-5 accuracy.
 
     Args:
-        scores: (images, classes), larger is likelier.
+        scores: (images, classes); larger means more likely.
         labels: int64 (images,).
     """
     right = scores.argmax(dim=1) == labels
@@ -135,7 +135,7 @@ def classification_protocol(task: ClassificationTask, **facts: Any) -> dict[str,
 def _numbered_labels(
     index: splits_module.ClassIndex, splits: splits_module.Splits, fit: list[Any], score: list[Any] | None, column: str
 ) -> tuple[Tensor, Tensor]:
-    """Class numbers of both splits; with `score` None the scored split's labels are read where that is cheap."""
+    """Number the labels of both splits; if `score` is None, read the scored split's labels, unless it is a stream."""
     if score is None:
         score = [] if splits_module.is_streaming(splits.score) else splits.score[column]
     index.learn(fit)
@@ -148,7 +148,7 @@ def _numbered_labels(
 
 
 def _check_is_class(dataset: Any, column: str) -> None:
-    """Raise a UserError where a label column holds something that is no class."""
+    """Raise a UserError if a label column does not hold classes."""
     from datasets import ClassLabel, Value
 
     feature = dataset.features.get(column) if dataset.features else None
@@ -160,16 +160,16 @@ def _check_is_class(dataset: Any, column: str) -> None:
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int, *, at_least: int) -> tuple[Tensor, Tensor]:
-    """Draw the same share of every class, reproducibly.
+    """Draw the same share of every class at random.
 
     Args:
         labels: int64 (n,).
         fraction: Share to draw, rounded per class.
         seed: Of the draw.
-        at_least: Images to draw of each class however small its share; with 0, one image of each class is always left.
+        at_least: Fewest images to draw of each class. With 0, at least one image of each class is left.
 
     Returns:
-        Indices drawn and indices left, both rising.
+        Indices drawn and indices left, both in ascending order.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros(len(labels), dtype=torch.bool)

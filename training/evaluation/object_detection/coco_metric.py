@@ -15,20 +15,20 @@ MOST_DETECTIONS = 2
 def average_precision(
     predictions: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]], num_classes: int, kind: str = "bbox"
 ) -> dict[str, Any]:
-    """AP over IoU .50 to .95, AP50, AP75, AP by area, AR with 100 detections, and AP per class.
+    """Compute AP over IoU .50 to .95, AP50, AP75, AP by area, AR with 100 detections, and AP per class.
 
     Args:
         predictions: Per image {"boxes" (n, 4) x, y, width, height in pixels, "scores" (n,), "labels" (n,) from 0} and,
             for masks, "masks": run-length codes of n masks.
         references: Per image {"boxes", "labels", "iscrowd" (n,), "area" (n,), "height", "width"} and "masks".
-        num_classes: Number of classes; those without a reference box have no AP and do not count.
+        num_classes: Number of classes. Those without a reference box have no AP and are not averaged.
         kind: "bbox" or "segm".
 
     Returns:
-        Metric name to value from 0 to 1, NaN where it is not defined; "per_class": list of AP.
+        Metric name to value from 0 to 1, NaN if it is not defined; and "per_class": list of AP.
 
     Raises:
-        ValueError: not one prediction per reference.
+        ValueError: the numbers of predictions and references differ.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} images")
@@ -62,7 +62,7 @@ def _metric_class() -> type:
     import evaluate
 
     class CocoAveragePrecision(evaluate.Metric):
-        """COCO's average precision; examples are kept as they are, without evaluate's Arrow file."""
+        """COCO's average precision. Examples are kept in memory, not in the Arrow file of `evaluate`."""
 
         def __init__(self, num_classes: int, kind: str = "bbox", **kwargs: Any) -> None:
             self.num_classes, self.kind = num_classes, kind
@@ -91,7 +91,7 @@ def _metric_class() -> type:
             self.examples += zip(predictions, references, strict=True)
 
         def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any]:
-            """Average precision of the images added, which are then forgotten."""
+            """Compute average precision of the images added so far, and start anew."""
             if predictions is not None:
                 self.add_batch(predictions=predictions, references=references)
             examples, self.examples = self.examples, []
@@ -104,7 +104,7 @@ def _metric_class() -> type:
 
 
 def coco_metric(num_classes: int, kind: str = "bbox") -> Any:
-    """An `evaluate.Metric` that computes `average_precision`.
+    """Make an `evaluate.Metric` that computes `average_precision`.
 
     Args:
         num_classes: Number of classes.
@@ -114,7 +114,7 @@ def coco_metric(num_classes: int, kind: str = "bbox") -> Any:
 
 
 def _annotations(references: Sequence[dict[str, Any]], num_classes: int, kind: str) -> dict[str, Any]:
-    """References in COCO's format; image ids are places in the list."""
+    """Convert references to COCO's format; an image's id is its index in the list."""
     annotations = []
     for image, reference in enumerate(references):
         for place, box in enumerate(np.asarray(reference["boxes"], float).reshape(-1, 4)):
@@ -155,7 +155,7 @@ def _detections(predictions: Sequence[dict[str, Any]], kind: str) -> list[dict[s
 
 
 def _without_detections(references: Sequence[dict[str, Any]], num_classes: int) -> dict[str, Any]:
-    """Nothing was found: 0 where there was something to find."""
+    """The metrics without any detection: 0 for classes that have a reference box, NaN for others."""
     present = {
         int(label)
         for reference in references
@@ -169,7 +169,7 @@ def _without_detections(references: Sequence[dict[str, Any]], num_classes: int) 
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean of the defined entries (-1 marks the others); NaN where there is none."""
+    """Average the defined entries (undefined ones are -1); NaN if there is none."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else math.nan
 

@@ -1,4 +1,4 @@
-"""Images with boxes: the layout {image, objects {bbox, category, ...}}, checked and read."""
+"""Reading images with boxes, in the layout {image, objects {bbox, category, ...}}."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ class Objects:
     Attributes:
         boxes: float32 (n, 4), x, y, width, height in pixels.
         labels: int64 (n,) class numbers from 0.
-        area: float32 (n,) in square pixels, as stored, else of the box.
+        area: float32 (n,) in square pixels; as stored, else that of the box.
         iscrowd: bool (n,).
         segmentation: Per object polygons ([[x, y, x, y, ...], ...]) or a run-length code; None without masks.
     """
@@ -39,14 +39,14 @@ class Objects:
 
 
 class ObjectReader:
-    """Reads the objects column of a data set's rows; made from the fitting split, whose classes count.
+    """Reads the objects of a data set's rows. It is made from the split that is fitted on, which defines the classes.
 
     Args:
         dataset: Map-style `datasets.Dataset`.
         split: Its name, for messages.
 
     Raises:
-        UserError: streaming data, or another layout.
+        UserError: the data is streamed, or has another layout.
     """
 
     def __init__(self, dataset: Any, split: str) -> None:
@@ -71,10 +71,10 @@ class ObjectReader:
             raise UserError(f"split {split} has no boxes")
 
     def read(self, row: dict[str, Any], split: str) -> Objects:
-        """The objects of a row; boxes without area are left out.
+        """Read the objects of a row; boxes without area are skipped.
 
         Raises:
-            UserError: a class that the fitting split does not know, or columns of different lengths.
+            UserError: a class that the split that is fitted on does not have, or fields of different lengths.
         """
         objects = row[OBJECTS]
         boxes = np.asarray(_field(objects, "bbox"), np.float32).reshape(-1, 4)
@@ -94,19 +94,19 @@ class ObjectReader:
         return Objects(boxes[kept], labels[kept], area[kept], crowd[kept], segmentation)
 
     def read_all(self, dataset: Any, split: str) -> list[Objects]:
-        """The objects of every image, without reading the images."""
+        """Read the objects of every image, without decoding the images."""
         return [self.read(row, split) for row in dataset.select_columns([OBJECTS])]
 
 
 class DetectionImages(Dataset):
-    """Images and targets as torchvision's detectors take them.
+    """Images and targets in the form that torchvision's detectors expect.
 
     Args:
         dataset: Map-style data set; only its images are read.
         objects: Objects of each image.
         image_column: Column of the images.
-        masks: Whether targets hold masks.
-        flip: Mirror half of the images.
+        masks: Whether targets include masks.
+        flip: Mirror each image with probability 0.5.
         indices: Images to use; default: all.
     """
 
@@ -128,7 +128,7 @@ class DetectionImages(Dataset):
         return len(self.indices)
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Float32 (3, H, W) in [0, 1] and {"boxes" x0, y0, x1, y1, "labels" from 1, "masks"} without crowd regions."""
+        """Return float32 (3, H, W) in [0, 1] and {"boxes" x0, y0, x1, y1, "labels" from 1, "masks"} without crowds."""
         place, seed = key if isinstance(key, tuple) else (key, 0)
         index = self.indices[place]
         objects = self.objects[index]
@@ -158,7 +158,7 @@ class DetectionImages(Dataset):
 
 
 def check_layout(dataset: Any, split: str) -> None:
-    """Raise a UserError where a split is not of the detection layout, saying what is missing."""
+    """Raise a UserError that says what is missing if a split does not have the detection layout."""
     if is_streaming(dataset):
         raise UserError("detection needs its data on disk: do not stream it")
     columns = ", ".join(dataset.column_names)
@@ -172,14 +172,14 @@ def check_layout(dataset: Any, split: str) -> None:
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """uint8 (height, width) of polygons or a run-length code."""
+    """Draw polygons or a run-length code as a mask, uint8 (height, width)."""
     from faster_coco_eval import mask
 
     return mask.decode(encode_mask(segmentation, height, width)).reshape(height, width)
 
 
 def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Run-length code of polygons, of an uncompressed code, or of a code itself."""
+    """Convert polygons or an uncompressed run-length code to a compressed one; a compressed one stays as it is."""
     from faster_coco_eval import mask
 
     if isinstance(segmentation, dict):
@@ -192,7 +192,7 @@ def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
 
 
 def _field(objects: Any, name: str) -> list[Any]:
-    """One field of all objects, whether stored as a dictionary of lists or a list of dictionaries."""
+    """Read one field of all objects, stored as a dictionary of lists or as a list of dictionaries."""
     if isinstance(objects, dict):
         return list(objects.get(name) or [])
     return [entry.get(name) for entry in objects or [] if name in entry]

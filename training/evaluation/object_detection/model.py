@@ -14,12 +14,12 @@ MASK_LAYERS = 4
 
 
 class PyramidBackbone(nn.Module):
-    """A backbone whose stages are merged from the last to the first (Lin et al. 2017, arXiv 1612.03144).
+    """A backbone with a feature pyramid over its stages (Lin et al. 2017, arXiv 1612.03144).
 
     Args:
-        body: Gives the feature maps.
-        channels: Of every level of the pyramid.
-        batch_norm: Whether the pyramid's convolutions have batch norms.
+        body: The backbone.
+        channels: Number of channels of every level of the pyramid.
+        batch_norm: Whether the pyramid has batch norms.
     """
 
     def __init__(self, body: TunedBackbone, channels: int, *, batch_norm: bool) -> None:
@@ -33,21 +33,21 @@ class PyramidBackbone(nn.Module):
         self.out_channels = channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Stage name to (batch, channels, height, width), and "pool": the last level at half its size."""
+        """Map images to {stage name: (batch, channels, height, width)} and "pool", the last level at half its size."""
         return self.pyramid(OrderedDict(self.body(images)))
 
 
 def build_detector(
     features: StageFeatures, num_classes: int, options: DetectionOptions, settings: ImageSettings, *, masks: bool
 ) -> Any:
-    """A detector on a copy of the backbone.
+    """Build a detector on a copy of the backbone.
 
     Args:
         features: Backbone with the stages to use.
-        num_classes: Without the background.
-        options: Sizes.
+        num_classes: Number of classes, without the background.
+        options: Sizes of the heads, anchors and images.
         settings: Mean and deviation of the images.
-        masks: Mask R-CNN instead of Faster R-CNN.
+        masks: Build Mask R-CNN, not Faster R-CNN.
     """
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
@@ -63,7 +63,7 @@ def build_detector(
     sides = [round(options.anchor_scale * stride) for stride in (*strides, 2 * strides[-1])]
 
     def roi_align(size: int) -> MultiScaleRoIAlign:
-        # The level of a box follows its size: smaller anchors move the rule (224 pixels to level 4) along.
+        # A box's level depends on its size (224 pixels: level 4); smaller anchors shift the rule accordingly.
         return MultiScaleRoIAlign(
             features.stages, output_size=size, sampling_ratio=2, canonical_scale=round(28 * options.anchor_scale)
         )

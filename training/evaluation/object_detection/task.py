@@ -1,4 +1,4 @@
-"""Detection: Faster R-CNN or Mask R-CNN on the backbone, fine-tuned end to end, scored by COCO's average precision."""
+"""Detection: Faster R-CNN or Mask R-CNN on the backbone, fine-tuned and scored by COCO's average precision."""
 
 from typing import Any
 
@@ -33,21 +33,21 @@ def detection(
 ) -> EvaluationResult:
     """Fine-tune a detector on the backbone and score it.
 
-    Data: {image, objects {bbox [x, y, width, height] in pixels, category, area, iscrowd, segmentation}}; the last
-    three may be missing. Crowd regions are not learned, and detections in them are not counted as wrong. Categories
-    that no training image has stay in the average, with a note.
+    The data has the layout {image, objects {bbox [x, y, width, height] in pixels, category, area, iscrowd,
+    segmentation}}; the last three are optional. Crowd regions are not trained on, and detections in them are not
+    errors. Categories without a training box stay in the average, and a note names them.
 
     Args:
-        model: Any reference to a model, see `load_backbone`.
-        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
-        test_dataset: Scored instead of a split of `dataset`.
-        output: Folder that gets `evaluation/detection-DATASET.json`; None writes nothing.
-        device: Default: a GPU where there is one, or all that `accelerate launch` gives.
+        model: A run's folder, a Hub name or a loaded model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or a single `Dataset`, which needs `test_dataset`.
+        test_dataset: Data set to score instead of a split of `dataset`.
+        output: Folder that gets `evaluation/detection-DATASET.json`; None writes no file.
+        device: Default: a GPU if there is one, or all that `accelerate launch` gives.
         seed: Of the head's weights, the order and the augmentation.
         **settings: Fields of `DetectionOptions`.
 
     Raises:
-        UserError: anything the user gave does not fit; nothing is written then.
+        UserError: an argument does not fit; nothing is written then.
         TrainingStopped: the loss is not finite.
     """
     return run_task(DetectionOptions, _detection, Request(model, dataset, test_dataset, output, device, seed, settings))
@@ -90,7 +90,7 @@ def _detection(run: TaskRun) -> Outcome:
 def train_detector(
     detector: Any, images: DetectionImages, options: DetectionOptions, seed: int, accelerator: Any
 ) -> list[float]:
-    """Fine-tune a detector in place; its losses, step by step."""
+    """Fine-tune a detector in place and return the loss of every step."""
 
     def loss_of(network: Any, batch: Any) -> Tensor:
         inputs, targets = on_device(batch, accelerator.device)
@@ -115,12 +115,12 @@ def train_detector(
 
 
 def collate(examples: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images differ in size: a batch is two lists."""
+    """Make a batch of images of different sizes: a list of images and a list of targets."""
     return [image for image, _ in examples], [target for _, target in examples]
 
 
 def on_device(batch: tuple[list[Tensor], list[dict[str, Tensor]]], device: Any) -> tuple[list, list]:
-    """A batch moved to a device."""
+    """Move a batch to a device."""
     images, targets = batch
     return (
         [image.to(device, non_blocking=True) for image in images],
@@ -132,7 +132,11 @@ def on_device(batch: tuple[list[Tensor], list[dict[str, Tensor]]], device: Any) 
 def predict(
     detector: Any, images: DetectionImages, options: DetectionOptions, accelerator: Any, *, masks: bool
 ) -> list:
-    """This process's share of the images as (index, prediction, height, width); predictions as COCO's metric wants."""
+    """Predict this process's share of the images.
+
+    Returns:
+        (index, prediction, height, width) of each image; predictions in the form of `average_precision`.
+    """
     from faster_coco_eval import mask as mask_codes
 
     detector.eval()
@@ -167,7 +171,7 @@ def _score(
     *,
     masks: bool,
 ) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
-    """Metrics of boxes and, with masks, of masks; the same on every process."""
+    """Compute the metrics of boxes and, with `masks`, of masks; every process returns the same."""
     from accelerate.utils import gather_object
 
     found = predict(detector, images, options, accelerator, masks=masks)
@@ -196,7 +200,7 @@ def _with_masks(options: DetectionOptions, reader: ObjectReader) -> bool:
 
 
 def _notes(reader: ObjectReader, fit: list, score: list, left_out: int) -> list[str]:
-    """What a reader of the figures must know about the data."""
+    """What a reader of the metrics must know about the data."""
     notes = []
     if left_out:
         notes.append(f"{left_out} training images without a box were left out")

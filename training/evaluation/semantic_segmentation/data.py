@@ -1,4 +1,4 @@
-"""Images with label maps: the layout {image, label (mode L, class numbers, 255 ignored)}, checked, read, augmented."""
+"""Reading and augmenting images with label maps, in the layout {image, label (mode L, class numbers, 255 ignored)}."""
 
 import io
 from typing import Any
@@ -21,10 +21,10 @@ LABEL_NAMES = ("label", "labels", "annotation", "mask", "segmentation_mask", "se
 
 
 def label_map_column(dataset: Any, image_column: str, asked: str | None, split: str) -> str:
-    """The column that holds the label maps.
+    """Find the column that holds the label maps.
 
     Raises:
-        UserError: streaming data, no such column, or a column that holds no images.
+        UserError: the data is streamed, there is no such column, or it does not hold images.
     """
     from datasets import Image as ImageFeature
 
@@ -45,14 +45,14 @@ def label_map_column(dataset: Any, image_column: str, asked: str | None, split: 
 
 
 def read_label_map(value: Any, where: str) -> np.ndarray:
-    """uint8 or wider (height, width) of class numbers; a palette image gives its indices, not its colours.
+    """Read a label map as class numbers, uint8 or wider (height, width); of a palette image, the indices.
 
     Args:
         value: {"bytes", "path"} as `datasets` stores it, an array, or a PIL image.
-        where: For messages.
+        where: Names the image in messages.
 
     Raises:
-        UserError: the file cannot be read, or is a colour picture.
+        UserError: the file cannot be read, or is a colour image.
     """
     if isinstance(value, np.ndarray):
         label_map = value
@@ -71,7 +71,7 @@ def read_label_map(value: Any, where: str) -> np.ndarray:
 
 
 class LabelledImages:
-    """A split's images and label maps, checked against each other when read."""
+    """The images and label maps of a split, whose sizes are compared when they are read."""
 
     def __init__(self, dataset: Any, image_column: str, label_column: str, split: str) -> None:
         self.dataset = undecoded(dataset, image_column, label_column)
@@ -82,7 +82,7 @@ class LabelledImages:
         return len(self.dataset)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) and label map (H, W).
+        """Read an image, uint8 (H, W, 3), and its label map, (H, W).
 
         Raises:
             UserError: their sizes differ.
@@ -98,14 +98,14 @@ class LabelledImages:
         return image, label_map
 
     def histogram(self, ignore_index: int, most: int | None = None) -> np.ndarray:
-        """Pixels per class over the split, int64 (classes that occur + those below them,).
+        """Count the pixels of each class in the split, int64 (largest class + 1,).
 
         Args:
-            ignore_index: Value that is not counted.
-            most: Number of classes there may be.
+            ignore_index: Value of pixels that are not counted.
+            most: Largest number of classes allowed.
 
         Raises:
-            UserError: no labelled pixel, or a value that is no class.
+            UserError: no pixel has a label, or a value is not a class.
         """
         total = np.zeros(0, np.int64)
         for index in progress(range(len(self)), f"label maps of {self.split}"):
@@ -129,10 +129,10 @@ class LabelledImages:
 
 
 class TrainingCrops(Dataset):
-    """Random scale, crop and flip of image and label map together, as (pixels, label map).
+    """Images and label maps, scaled, cropped and flipped at random together, as (pixels, label map).
 
-    Items are asked for by (index, seed) keys: pixels float32 (3, size, size), normalised, and labels int64 (size,
-    size); what lies outside the image is black (the mean) and ignored.
+    Items are requested by (index, seed) keys: normalised pixels, float32 (3, size, size), and labels, int64 (size,
+    size). Pixels outside the image are 0 (the mean colour), and their labels are ignored.
     """
 
     def __init__(self, images: LabelledImages, options: SegmentationOptions, settings: ImageSettings) -> None:
@@ -165,7 +165,7 @@ class TrainingCrops(Dataset):
 
 
 def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a label map (H, W) to the nearest pixels: no class is ever mixed from two."""
+    """Resize a label map (H, W) by nearest neighbours, which never mixes classes."""
     if labels.shape == (height, width):
         return labels
     narrow = labels if labels.dtype == np.uint8 else labels.astype(np.int32)

@@ -1,7 +1,7 @@
-"""Strides of a ResNet's last stages become dilation: denser feature maps from the same weights.
+"""Replace strides of a ResNet's last stages by dilation: denser feature maps from the same weights.
 
-Where a stage had stride 2, its convolutions look twice as far apart instead, so that at every second position the map
-is exactly what it was (Chen et al. 2017, arXiv 1706.05587, section 3.1; OpenMMLab's "r50-d8").
+A stage of stride 2 gets stride 1, and its convolutions get twice the dilation. At every second position the map is then
+exactly what it was (Chen et al. 2017, arXiv 1706.05587, section 3.1; OpenMMLab's "r50-d8").
 """
 
 from torch import nn
@@ -14,17 +14,17 @@ from ...errors import UserError
 def dilate(backbone: nn.Module, output_stride: int) -> list[str]:
     """Change a transformers ResNet in place so that no stage is coarser than `output_stride` pixels.
 
-    Weights, their names and their shapes stay: checkpoints load as before.
+    Weights keep their names and shapes, so checkpoints load as before.
 
     Args:
         backbone: `ResNetBackbone`.
         output_stride: 4, 8, 16 or 32.
 
     Returns:
-        Names of the stages that were changed.
+        Names of the changed stages.
 
     Raises:
-        UserError: another architecture.
+        UserError: the backbone is not a ResNet.
     """
     stages = getattr(getattr(backbone, "encoder", None), "stages", None)
     if backbone.config.model_type != "resnet" or stages is None:
@@ -42,14 +42,14 @@ def dilate(backbone: nn.Module, output_stride: int) -> list[str]:
 
 
 def _dilate_block(block: nn.Module, stride: int, dilation: int, output_stride: int) -> tuple[int, int]:
-    """One residual block; stride and dilation of its output."""
+    """Change one residual block; return stride and dilation of its output."""
     removed = 1
     for module in block.layer.modules():
         if not isinstance(module, nn.Conv2d):
             continue
         own = module.stride[0]
         if stride * own > output_stride:
-            # This convolution saw the finer map already: it keeps the dilation so far, what follows gets the new one.
+            # This convolution's input is as dense as before: it keeps the current dilation, later ones get the new one.
             module.stride, removed = (1, 1), own
             _spread(module, dilation)
             dilation *= own
@@ -63,7 +63,7 @@ def _dilate_block(block: nn.Module, stride: int, dilation: int, output_stride: i
 
 
 def _spread(convolution: nn.Conv2d, dilation: int) -> None:
-    """Set a convolution's dilation, and the padding that keeps the map's size."""
+    """Set a convolution's dilation, and the padding that preserves the size of the map."""
     size = convolution.kernel_size[0]
     if size > 1:
         convolution.dilation = (dilation, dilation)

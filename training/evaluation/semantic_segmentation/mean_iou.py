@@ -1,4 +1,4 @@
-"""Mean intersection over union from a confusion matrix, behind an `evaluate.Metric`."""
+"""Mean intersection over union from a confusion matrix, as an `evaluate.Metric`."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -8,16 +8,16 @@ import numpy as np
 
 
 def confusion_matrix(prediction: np.ndarray, reference: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
-    """Pixels by true class (rows) and predicted class (columns), int64 (num_classes, num_classes).
+    """Count pixels by true class (rows) and predicted class (columns), int64 (num_classes, num_classes).
 
     Args:
         prediction: Class numbers, any shape.
         reference: Class numbers or `ignore_index`, the same shape.
         num_classes: Number of classes.
-        ignore_index: Pixels of this value are not counted.
+        ignore_index: Pixels whose reference has this value are not counted.
 
     Raises:
-        ValueError: shapes differ, or a number is no class.
+        ValueError: the shapes differ, or a number is not a class.
     """
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     if prediction.shape != reference.shape:
@@ -31,13 +31,13 @@ def confusion_matrix(prediction: np.ndarray, reference: np.ndarray, num_classes:
 
 
 def scores_of(confusion: np.ndarray) -> dict[str, Any]:
-    """Mean IoU, mean class accuracy and pixel accuracy of a confusion matrix.
+    """Compute mean IoU, mean class accuracy and pixel accuracy from a confusion matrix.
 
-    A class that occurs neither in a reference nor in a prediction has no IoU and does not count; one that is only
-    predicted counts as 0. Mean class accuracy is over the classes that occur in a reference.
+    A class that occurs in no reference and no prediction has no IoU and is not averaged; one that occurs in predictions
+    only has IoU 0. Mean class accuracy is the average over the classes that occur in a reference.
 
     Returns:
-        Metric name to value from 0 to 1 (NaN without any pixel), and "per_class": list of IoU.
+        Metric name to value from 0 to 1 (NaN without any pixel); and "per_class": list of IoU.
     """
     confusion = confusion.astype(np.float64)
     right, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
@@ -59,7 +59,7 @@ def _metric_class() -> type:
     import evaluate
 
     class MeanIntersectionOverUnion(evaluate.Metric):
-        """Mean IoU; only the confusion matrix is kept, where evaluate would write every pixel to an Arrow file."""
+        """Mean IoU. Only the confusion matrix is kept; `evaluate` itself would write every pixel to an Arrow file."""
 
         def __init__(self, num_classes: int, ignore_index: int = 255, **kwargs: Any) -> None:
             self.num_classes, self.ignore_index = num_classes, ignore_index
@@ -85,7 +85,7 @@ def _metric_class() -> type:
                 self.add(prediction=prediction, reference=reference)
 
         def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any]:
-            """Scores of the label maps added, which are then forgotten."""
+            """Compute the scores of the label maps added so far, and start anew."""
             if predictions is not None:
                 self.add_batch(predictions=predictions, references=references)
             confusion, self.confusion = self.confusion, np.zeros_like(self.confusion)
@@ -98,7 +98,7 @@ def _metric_class() -> type:
 
 
 def mean_iou_metric(num_classes: int, ignore_index: int = 255) -> Any:
-    """An `evaluate.Metric` that computes `scores_of` of all label maps added."""
+    """Make an `evaluate.Metric` that computes `scores_of` on all label maps added to it."""
     return _metric_class()(num_classes, ignore_index)
 
 

@@ -16,14 +16,14 @@ AUXILIARY_WEIGHT = 0.4
 
 
 class SegmentationNetwork(nn.Module):
-    """Backbone, head and, with enough stages, an auxiliary head that helps while training.
+    """A backbone, a head and, with two stages or more, an auxiliary head that is used in training only.
 
-    Both heads are transformers' ports of OpenMMLab's, so that figures can be compared with the field's. The fcn head
-    reads the last stage (two 3x3 convolutions, input concatenated, as "fcn_r50-d8"), the auxiliary head the stage
-    before it with half the channels.
+    Both heads are transformers' ports of OpenMMLab's, so that scores can be compared with published ones. The fcn head
+    reads the last stage (two 3x3 convolutions, input concatenated, as in "fcn_r50-d8"); the auxiliary head reads the
+    stage before it, with half the channels.
 
     Args:
-        features: Backbone with the stages to use; copied.
+        features: Backbone with the stages to use; it is copied.
         num_classes: Number of classes.
         options: Head and its sizes.
     """
@@ -51,17 +51,17 @@ class SegmentationNetwork(nn.Module):
                 head.classifier = nn.Sequential(nn.Dropout2d(options.dropout), head.classifier)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores (batch, classes, h, w) at the head's own resolution, and in train mode the auxiliary head's."""
+        """Return scores (batch, classes, h, w) at the head's resolution and, in train mode, the auxiliary head's."""
         maps = list(self.body(pixel_values).values())
         extra = self.auxiliary_head(maps) if self.training and self.auxiliary_head is not None else None
         return self.head(maps), extra
 
 
 def segmentation_loss(scores: tuple[Tensor, Tensor | None], labels: Tensor, ignore_index: int) -> Tensor:
-    """Mean cross-entropy over the labelled pixels, plus 0.4 times the auxiliary head's; 0 without a labelled pixel.
+    """Average the cross-entropy over the labelled pixels, plus 0.4 times the auxiliary head's; 0 without such pixels.
 
     Args:
-        scores: As `SegmentationNetwork` gives them.
+        scores: Output of `SegmentationNetwork`.
         labels: int64 (batch, height, width).
         ignore_index: Value of pixels without a label.
     """

@@ -1,4 +1,4 @@
-"""Segmentation: a head on the backbone, fine-tuned with it or alone, scored by mean intersection over union."""
+"""Segmentation: a head on the backbone, trained with it or alone, scored by mean intersection over union."""
 
 from typing import Any
 
@@ -33,22 +33,22 @@ def segmentation(
     seed: int = 0,
     **settings: Any,
 ) -> EvaluationResult:
-    """Train a segmentation head on the backbone and score it on whole images at the size of their label maps.
+    """Train a segmentation head on the backbone and score it on whole images, at the size of their label maps.
 
-    Data: {image, label}, the label an image of class numbers (mode L or P, 255 ignored). The result also holds the
-    score of always answering the most frequent training class ("constant").
+    The data has the layout {image, label}; the label is an image of class numbers (mode L or P, 255 ignored). The
+    result also holds the score of a constant prediction, the most frequent training class ("constant").
 
     Args:
-        model: Any reference to a model, see `load_backbone`.
-        dataset: Name, folder, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
-        test_dataset: Scored instead of a split of `dataset`.
-        output: Folder that gets `evaluation/segmentation-DATASET.json`; None writes nothing.
-        device: Default: a GPU where there is one, or all that `accelerate launch` gives.
+        model: A run's folder, a Hub name or a loaded model, see `load_backbone`.
+        dataset: Name, folder, `DatasetDict`, or a single `Dataset`, which needs `test_dataset`.
+        test_dataset: Data set to score instead of a split of `dataset`.
+        output: Folder that gets `evaluation/segmentation-DATASET.json`; None writes no file.
+        device: Default: a GPU if there is one, or all that `accelerate launch` gives.
         seed: Of the head's weights, the order and the augmentation.
         **settings: Fields of `SegmentationOptions`.
 
     Raises:
-        UserError: anything the user gave does not fit; nothing is written then.
+        UserError: an argument does not fit; nothing is written then.
         TrainingStopped: the loss is not finite.
     """
     request = Request(model, dataset, test_dataset, output, device, seed, settings)
@@ -91,7 +91,7 @@ def _segmentation(run: TaskRun) -> Outcome:
 def train_network(
     network: SegmentationNetwork, crops: TrainingCrops, options: SegmentationOptions, seed: int, accelerator: Any
 ) -> list[float]:
-    """Train a segmentation network in place; its losses, step by step."""
+    """Train a segmentation network in place and return the loss of every step."""
 
     def loss_of(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, labels = (part.to(accelerator.device, non_blocking=True) for part in batch)
@@ -110,7 +110,7 @@ def train_network(
 def predict(
     network: SegmentationNetwork, image: np.ndarray, options: SegmentationOptions, settings: ImageSettings, device: Any
 ) -> np.ndarray:
-    """Class numbers int64 (H, W) of a whole image uint8 (H, W, 3); the network is in eval mode."""
+    """Predict class numbers, int64 (H, W), of a whole image, uint8 (H, W, 3), with a network in eval mode."""
     height, width = image.shape[:2]
     if options.resize_side:
         image = resize(image, *size_with_shorter_side(height, width, options.resize_side))
@@ -127,7 +127,7 @@ def _score(
     settings: ImageSettings,
     accelerator: Any,
 ) -> dict[str, Any]:
-    """Scores over all processes; each process takes its share of the images."""
+    """Score all images; each process predicts its share, and every process returns the same scores."""
     network.eval()
     metric = mean_iou_metric(num_classes, options.ignore_index)
     mine = range(accelerator.process_index, len(images), accelerator.num_processes)
