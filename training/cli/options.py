@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 from ..config.fields import needed, option
+from ..export.formats import WRITERS
 
-FORMATS = ("transformers", "torchvision", "timm", "detectron2", "onnx")
+FORMATS = tuple(WRITERS)
 
 
 @dataclass(kw_only=True)
