@@ -17,6 +17,7 @@ class Options:
     augment: bool = option(False, "A switch.")
     sides: tuple[int, ...] = option((1, 2), "Several.")
     folder: str = needed("Must be given.")
+    backend: str | None = option(None, "One of two, or nothing.", choices=("a", "b"))
 
 
 def test_what_is_written_takes_its_declared_type() -> None:
@@ -48,6 +49,7 @@ def test_words_of_the_command_line_are_checked_alike() -> None:
     assert read_words(["3", "4"], fields_of(Options)["sides"], "sides") == [3, 4]
     with pytest.raises(UserError, match=r"masks must be one of auto, yes, no, got 'no_'; did you mean no\?"):
         build(Options, {"masks": ["no_"], "folder": ["x"]})
+    assert build(Options, {"backend": ["null"], "folder": ["x"]}).backend is None
     with pytest.raises(UserError, match="option --folder is needed"):
         build(Options, {"rate": ["1"]})
 

@@ -98,9 +98,9 @@ def read_words(words: list[str], declared: tuple[Any, Field], name: str) -> Any:
 
 
 def _chosen(value: Any, item: Field, name: str) -> Any:
-    """Return the value if it is among the field's choices, or the field has none."""
+    """Return the value if it is None or among the field's choices, or if the field has none."""
     choices = item.metadata.get("choices")
-    if choices and value not in choices:
+    if choices and value is not None and value not in choices:
         names = [str(choice) for choice in choices]
         raise unknown_name(str(value), names, f"{name} must be one of {', '.join(names)}, got {value!r}")
     return value
