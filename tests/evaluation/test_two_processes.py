@@ -19,7 +19,8 @@ def test_two_processes_score_each_image_once_and_write_one_file(tmp_path):
     if not torch.distributed.is_gloo_available():
         pytest.skip("this build of torch cannot run two processes on a processor (no gloo)")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(SCRIPT)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join([str(HELPERS.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
     result = subprocess.run(
         [*command, str(tmp_path)], capture_output=True, text=True, timeout=400, env=environment, check=False
     )

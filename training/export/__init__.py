@@ -1,1 +1,1 @@
-"""The online backbone in the form that another library loads."""
+"""Writing the online backbone in the formats of other libraries."""

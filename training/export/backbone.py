@@ -1,4 +1,4 @@
-"""`ladder export`: the online backbone of a checkpoint in the form that another library loads."""
+"""`ladder export`: write the online backbone of a checkpoint in the format of another library."""
 
 from pathlib import Path
 
@@ -17,15 +17,16 @@ def export(
     Args:
         checkpoint: Run folder, checkpoint, exported folder or Hub name.
         format: A key of `WRITERS`.
-        output: Folder for the files; files of other names in it stay.
+        output: Folder for the files. Other files in it stay.
         revision: Branch, tag or commit of a Hub repo.
-        image_size: Side of the images in pixels, where the model's preprocessor_config.json does not say.
+        image_size: Side of the images in pixels; replaces that of the model's preprocessor_config.json.
 
     Returns:
         A line of Python that loads the result.
 
     Raises:
-        UserError: there is no such model, the backbone does not exist in that library, or `output` is a file.
+        UserError: there is no such model, the library cannot represent the backbone, or `output` is a file or holds
+            something other than an export.
     """
     from modeling_ladder import native_backbone
 
@@ -42,6 +43,6 @@ def export(
 
 
 def _was_exported(folder: Path) -> bool:
-    """Whether a folder holds an earlier export, which may be written over, and no run."""
+    """Whether a folder holds an earlier export, which may be overwritten, and not a run."""
     names = {path.name for path in folder.iterdir()}
     return "run.json" not in names and bool(names & {"model.safetensors", "model.pkl", "model.onnx"})

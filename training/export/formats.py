@@ -1,4 +1,4 @@
-"""Writers of the export formats: each fills a new folder from the online backbone and says how to load it."""
+"""Writers of the export formats. Each writes the online backbone to a new folder and returns code that loads it."""
 
 import json
 import pickle
@@ -19,14 +19,14 @@ ONNX_TOLERANCE = 1e-3
 
 
 def write_transformers(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
-    """config.json, model.safetensors and preprocessor_config.json of a native backbone."""
+    """Write config.json, model.safetensors and preprocessor_config.json of a native transformers backbone."""
     backbone.save_pretrained(folder)
     processor.save_pretrained(folder)
     return "AutoModel.from_pretrained({folder!r})"
 
 
 def write_torchvision(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
-    """The state dict of `torchvision.models.resnetNN` without its `fc`."""
+    """Write the state dict of `torchvision.models.resnetNN` without its `fc`."""
     _save_tensors(_torchvision_state(backbone), folder / WEIGHTS)
     processor.save_pretrained(folder)
     name = standard_name(backbone.config)
@@ -36,7 +36,7 @@ def write_torchvision(backbone: "PreTrainedModel", processor: Any, folder: Path)
 
 
 def write_timm(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
-    """Weights and a config that `timm.create_model("local-dir:FOLDER")` reads."""
+    """Write weights and a config that `timm.create_model("local-dir:FOLDER")` reads."""
     config = backbone.config
     if config.embedding_size != 64:
         raise UserError(f"timm's ResNet has 64 stem channels, this one {config.embedding_size}; use transformers")
@@ -70,7 +70,7 @@ def write_timm(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
 
 
 def write_detectron2(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
-    """A detectron2 weights file (a pickle of numpy arrays, the form that its loader matches by name) and settings."""
+    """Write detectron2 weights (a pickle of numpy arrays, which its loader matches by name) and settings."""
     config = backbone.config
     check_convertible(config)
     state = {
@@ -105,10 +105,12 @@ def write_detectron2(backbone: "PreTrainedModel", processor: Any, folder: Path) 
 
 
 def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
-    """An ONNX graph from `pixel_values` (batch, channels, height, width; channels fixed) to every stage and the pool.
+    """Write an ONNX graph from `pixel_values` (batch, channels, height, width) to every stage and the pooled output.
+
+    All dimensions but the channels are dynamic.
 
     Raises:
-        UserError: the packages for it are not installed, or onnxruntime computes something else.
+        UserError: a package is not installed, or onnxruntime computes something different.
     """
     import torch
 
@@ -150,7 +152,7 @@ WRITERS: dict[str, Callable[["PreTrainedModel", Any, Path], str]] = {
 
 
 def _torchvision_state(backbone: "PreTrainedModel") -> dict[str, Any]:
-    """The backbone's tensors under torchvision's names."""
+    """Rename the backbone's tensors as in torchvision."""
     check_convertible(backbone.config)
     return {torchvision_key(name): tensor for name, tensor in backbone.state_dict().items()}
 

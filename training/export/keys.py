@@ -1,7 +1,7 @@
 """Names of a ResNet's tensors in other libraries.
 
-transformers' ResNet is torchvision's v1.5 (the stride sits in the 3x3 convolution) under other names, and so is timm's.
-detectron2 loads the same weights with STRIDE_IN_1X1 set to False.
+The ResNets of transformers, torchvision and timm are one network (v1.5: the stride is in the 3x3 convolution) with
+different names. detectron2 computes the same with STRIDE_IN_1X1 set to False.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 
-# (layer type, depths) of the named members of the family; all have stages of 64 to 512 planes.
+# (layer type, depths) of the standard ResNets; the planes of their stages are `PLANES`.
 STANDARD = {
     ("basic", (2, 2, 2, 2)): "resnet18",
     ("basic", (3, 4, 6, 3)): "resnet34",
@@ -26,10 +26,10 @@ _BLOCK_KEY = re.compile(
 
 
 def check_convertible(config: Any) -> None:
-    """Whether other libraries' ResNets compute what this backbone computes.
+    """Check that the ResNets of other libraries can compute what this backbone computes.
 
     Raises:
-        UserError: the backbone is no ResNet, or one with a stride or activation that they do not have.
+        UserError: the backbone is not a ResNet, or has a stride or activation that they do not support.
     """
     if config.model_type != "resnet":
         raise UserError(
@@ -43,7 +43,7 @@ def check_convertible(config: Any) -> None:
 
 
 def standard_name(config: Any) -> str | None:
-    """ "resnet50" and the like where the backbone has that shape; None for other depths or widths."""
+    """Name the standard ResNet of a backbone's shape, such as "resnet50"; None for other depths or widths."""
     expansion = 4 if config.layer_type == "bottleneck" else 1
     widths = tuple(width // expansion for width in config.hidden_sizes)
     if widths != PLANES or config.embedding_size != STEM or config.num_channels != 3:
@@ -52,31 +52,31 @@ def standard_name(config: Any) -> str | None:
 
 
 def torchvision_key(name: str) -> str:
-    """`encoder.stages.0.layers.1.layer.2.convolution.weight` -> `layer1.1.conv3.weight`; timm's names are the same."""
+    """Map `encoder.stages.0.layers.1.layer.2.convolution.weight` to `layer1.1.conv3.weight`, also for timm."""
     if stem := _STEM_KEY.match(name):
         return f"{'conv1' if stem[1] == 'convolution' else 'bn1'}.{stem[2]}"
-    stage, layer, place, shortcut, kind, leaf = _block(name)
+    stage, layer, position, shortcut, kind, leaf = _block(name)
     convolution = kind == "convolution"
     if shortcut:
         inner = f"downsample.{0 if convolution else 1}"
     else:
-        inner = f"{'conv' if convolution else 'bn'}{int(place) + 1}"
+        inner = f"{'conv' if convolution else 'bn'}{int(position) + 1}"
     return f"layer{int(stage) + 1}.{layer}.{inner}.{leaf}"
 
 
 def detectron2_key(name: str) -> str | None:
-    """`encoder.stages.0.layers.1.layer.2.normalization.bias` -> `res2.1.conv3.norm.bias`; None for what D2 lacks."""
+    """Map `encoder.stages.0.layers.1.layer.2.normalization.bias` to `res2.1.conv3.norm.bias`; None if D2 has none."""
     if name.endswith("num_batches_tracked"):
         return None
     if stem := _STEM_KEY.match(name):
         return f"stem.conv1.{'' if stem[1] == 'convolution' else 'norm.'}{stem[2]}"
-    stage, layer, place, shortcut, kind, leaf = _block(name)
-    inner = "shortcut" if shortcut else f"conv{int(place) + 1}"
+    stage, layer, position, shortcut, kind, leaf = _block(name)
+    inner = "shortcut" if shortcut else f"conv{int(position) + 1}"
     return f"res{int(stage) + 2}.{layer}.{inner}.{'' if kind == 'convolution' else 'norm.'}{leaf}"
 
 
 def _block(name: str) -> tuple[str, ...]:
-    """Stage, layer, place in the block, shortcut, kind of module, and tensor of a name inside a stage."""
+    """Split a tensor's name into stage, layer, position in the block, shortcut, kind of module, and parameter."""
     found = _BLOCK_KEY.match(name)
     if found is None:
         raise UserError(f"the backbone has a tensor {name!r} that no transformers ResNet has; it cannot be converted")

@@ -1,4 +1,4 @@
-"""The graph that is exported to ONNX, and the check that onnxruntime computes the same."""
+"""The graph that is exported to ONNX, and a check that onnxruntime computes the same as PyTorch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class StageOutputs(nn.Module):
-    """A backbone with plain tensors as outputs: each stage's map, then the pooled last one.
+    """A backbone whose outputs are tensors: the feature map of each stage, then the pooled last one.
 
     Args:
-        backbone: A transformers backbone whose features are all its stages.
+        backbone: A transformers backbone with all stages in `out_features`.
     """
 
     def __init__(self, backbone: "PreTrainedModel") -> None:
@@ -25,25 +25,25 @@ class StageOutputs(nn.Module):
         self.names = [*backbone.config.out_features, "pooler_output"]
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """(batch, channels, height, width) to each stage's (batch, C, H, W) and the pooled (batch, C)."""
+        """Map images (batch, channels, height, width) to each stage's (batch, C, H, W) and the pooled (batch, C)."""
         maps = self.backbone(pixel_values).feature_maps
         return (*maps, maps[-1].mean(dim=(2, 3)))
 
 
 def check_with_onnxruntime(path: Path, graph: StageOutputs, example: Tensor, tolerance: float) -> bool:
-    """Compare the file with PyTorch on a batch and image size that the export has not seen.
+    """Compare the file with PyTorch at a batch size and image size other than those of the export.
 
     Args:
         path: The ONNX file.
-        graph: What was exported.
-        example: Images (batch, channels, height, width) as used for the export.
+        graph: The exported module.
+        example: The images (batch, channels, height, width) of the export.
         tolerance: Largest difference allowed, relative to the largest value of an output.
 
     Returns:
-        Whether onnxruntime is installed, so that the file was checked.
+        Whether the file was checked, which needs onnxruntime.
 
     Raises:
-        UserError: an output differs by more.
+        UserError: an output differs by more than the tolerance.
     """
     try:
         import onnxruntime

@@ -1,4 +1,4 @@
-"""A picture of what the network will see: photographs with both crops drawn, the two views, and points that match."""
+"""A contact sheet of what the network will see: images with both crops drawn, the two views, and matching points."""
 
 import os
 from collections.abc import Iterable
@@ -31,17 +31,17 @@ _CAPTION = 24
 def contact_sheet(
     images: Iterable[Any], transform: TwoViewTransform, *, seed: int = 0, grid_size: int = 3, cell: int = 224
 ) -> np.ndarray:
-    """Draw a row for each image: the image with both boxes, view 1, view 2; a line above says so.
+    """Draw one row per image: the image with both crop boxes, view 1, view 2.
 
-    The `grid_size` x `grid_size` points over the overlap of the boxes have the same colour in all three pictures: there
-    the local loss compares. A pair that does not overlap, and so has no local loss, shows none.
+    The points that the local loss compares, `grid_size` x `grid_size` over the overlap of the boxes, have the same
+    colour in all three pictures. Views that do not overlap have no local loss and show no points.
 
     Args:
-        images: anything `decode_image` reads; unreadable ones are left out.
-        transform: makes the views; of either mode.
-        seed: the i-th image gets `seed` + i.
-        grid_size: points along a side.
-        cell: side of a picture on the sheet in pixels.
+        images: Anything that `decode_image` reads; images that cannot be read are skipped.
+        transform: Makes the views; with or without `device_mode`.
+        seed: The i-th image gets `seed` + i.
+        grid_size: Number of points along a side.
+        cell: Side in pixels of each picture on the sheet.
 
     Returns:
         uint8 (caption + rows * (cell + margin), 3 * (cell + margin) + margin, 3) RGB.
@@ -70,13 +70,13 @@ def contact_sheet(
 def save_contact_sheet(
     images: Iterable[Any], transform: TwoViewTransform, path: str | os.PathLike[str], *, seed: int = 0, **options: Any
 ) -> Path:
-    """Write a contact sheet as PNG, whole or not at all.
+    """Write a contact sheet as a PNG file, in one step.
 
     Args:
-        images: as for `contact_sheet`.
-        transform: as for `contact_sheet`.
-        path: of the PNG file; missing folders are created.
-        seed: as for `contact_sheet`.
+        images: As for `contact_sheet`.
+        transform: As for `contact_sheet`.
+        path: Path of the PNG file; missing folders are created.
+        seed: As for `contact_sheet`.
         **options: `grid_size` and `cell` of `contact_sheet`.
 
     Returns:
@@ -90,7 +90,7 @@ def save_contact_sheet(
 
 
 def source_points(boxes: np.ndarray, grid_size: int) -> np.ndarray:
-    """The grid over the overlap of two boxes (2, 4), as (K * K, 2) x, y in [0, 1] of the source image."""
+    """Compute the grid over the overlap of two boxes (2, 4): (K * K, 2), x and y in [0, 1] of the source image."""
     low, high = boxes[:, :2].max(axis=0), boxes[:, 2:].min(axis=0)
     steps = (np.arange(grid_size) + 0.5) / grid_size
     columns, rows = np.meshgrid(steps, steps)
@@ -124,7 +124,7 @@ def _row(
 
 
 def _fit(pixels: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The image in the middle of a square, and how its [0, 1] coordinates get there: times scale, plus offset."""
+    """Centre the image in a square; its coordinates in [0, 1] times scale plus offset are those in the square."""
     height, width = pixels.shape[:2]
     size = (max(1, round(cell * width / max(width, height))), max(1, round(cell * height / max(width, height))))
     left, top = (cell - size[0]) // 2, (cell - size[1]) // 2

@@ -1,4 +1,4 @@
-"""`ladder inspect`: what is in a data set, what of it cannot be read, and whether it can be read fast enough."""
+"""`ladder inspect`: what a data set contains, which images cannot be read, and whether reading is fast enough."""
 
 import io
 import itertools
@@ -42,30 +42,30 @@ def inspect_data(
     autocast: Any = None,
     seed: int = 0,
 ) -> dict:
-    """Look at data sets as training would see them.
+    """Inspect data sets as training would read them.
 
     Args:
         datasets: Names, as `load_image_stream` takes them, or `datasets` objects.
         output: Folder for `inspect.json` and the contact sheet `views.png`; None writes nothing.
-        split: Split to look at.
+        split: Split to inspect.
         streaming: Read names as streams.
         revision: Branch, tag or commit of Hub data sets.
-        image_column: Column of the images; None finds it.
-        label_column: Column of the labels; None finds it.
-        transform: The views; default `TwoViewTransform()`.
+        image_column: Column of the images; None finds it by its type.
+        label_column: Column of the labels; None finds it by its type.
+        transform: Makes the views; default: `TwoViewTransform()`.
         limit: Images to decode per data set, spread over it; 0 for all.
-        batch_size: Images per batch, for the speed.
-        num_workers: Worker processes, for the speed.
-        seconds: How long to measure the speed.
-        model: A `LadderSiameseForPreTraining` whose step is timed on its device; None leaves the comparison out.
-        autocast: torch type of its mixed precision, None for none.
+        batch_size: Images per batch when the speed is measured.
+        num_workers: Worker processes when the speed is measured.
+        seconds: How long the speed is measured.
+        model: A `LadderSiameseForPreTraining` whose training step is timed on its device; None skips the comparison.
+        autocast: torch dtype of the model's mixed precision; None for none.
         seed: Seed of the views shown.
 
     Returns:
         {"datasets": [one dict each, see `inspect_one`], "sheet": path or None, "report": path or None}.
 
     Raises:
-        UserError: A data set that is not there, or without images.
+        UserError: a data set does not exist, or has no images.
     """
     if transform is None:
         from ..views.two_views import TwoViewTransform
@@ -104,15 +104,16 @@ def inspect_one(
 
     Args:
         dataset: A `datasets` object.
-        image_column: Column of the images; None finds it.
-        label_column: Column of the labels; None finds it.
+        image_column: Column of the images; None finds it by its type.
+        label_column: Column of the labels; None finds it by its type.
         limit: Images to decode; 0 for all.
 
     Returns:
         The report: images (number of them, None if not known), columns, image_column, label_column, classes (number),
-        labels (label -> count in the sample), looked_at, unreadable (count), unreadable_share, unreadable_examples
-        [{"key", "reason"}], width and height ({"smallest", "median", "largest"} in pixels), modes and formats (name ->
-        count), bytes (median size of an image's file); and up to eight readable images, undecoded, from all over it.
+        labels (label -> count in the sample), looked_at (number of images decoded), unreadable (count),
+        unreadable_share, unreadable_examples [{"key", "reason"}], width and height ({"smallest", "median",
+        "largest"} in pixels), modes and formats (name -> count), bytes (median size of an image's file). And up to eight readable
+        images, still encoded, spread over the data set.
     """
     column = check_image_column(dataset, image_column)
     label = label_column or find_label_column(dataset)
@@ -173,7 +174,7 @@ def inspect_one(
 
 
 def evenly(items: list[Any], count: int) -> list[Any]:
-    """At most `count` of the items, at even steps from the first to the last."""
+    """Pick at most `count` of the items, evenly spaced from the first to the last."""
     return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
 
 
@@ -187,7 +188,7 @@ def _load(dataset: Any, split: str, streaming: bool, revision: str | None, image
 
 
 def _sample(dataset: Any, limit: int) -> Any:
-    """(key, row) of rows spread over a data set, or of the beginnings of a stream's shards."""
+    """Yield (key, row) of rows spread over a data set, or from the beginnings of a stream's shards."""
     if hasattr(dataset, "__len__"):
         count = min(limit, len(dataset)) if limit else len(dataset)
         for row in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():

@@ -1,11 +1,11 @@
-"""The result of inspect_data, printed for a person."""
+"""Printing the result of `inspect_data`."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
-    """Print the result of `inspect_data` for a person."""
+    """Print the result of `inspect_data` line by line through `write`."""
     for report in result["datasets"]:
         count = report["images"]
         write(f"{report['name']}: {'an unknown number of' if count is None else f'{count:,}'} images")

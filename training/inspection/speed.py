@@ -1,4 +1,4 @@
-"""How fast images are read and turned into views, against the time of a training step."""
+"""How fast images are read and turned into views, compared with the time of a training step."""
 
 import os
 import time
@@ -21,10 +21,18 @@ def measure_input(
     num_workers: int = 0,
     seconds: float = 5.0,
 ) -> dict | None:
-    """Time the whole input side: reading, decoding, making views, handing over.
+    """Measure the whole input pipeline: reading, decoding, making views, and passing them on.
+
+    Args:
+        dataset: A `datasets` object.
+        transform: Makes the views.
+        image_column: Column of the images; None finds it by its type.
+        batch_size: Images per batch; less for a data set of fewer than two batches.
+        num_workers: Worker processes.
+        seconds: How long to measure.
 
     Returns:
-        {"images_per_second", "images", "seconds", "workers", "cores"}; None if no batch can be made.
+        {"images_per_second", "images", "seconds", "workers", "cores"}; None if too few images can be read.
     """
     size = length_of(dataset)
     options = {"num_workers": num_workers, "image_column": image_column, "max_bad_fraction": 1.0, "shuffle_buffer": 256}
@@ -33,7 +41,7 @@ def measure_input(
             dataset, transform, batch_size=min(batch_size, max(1, (size or batch_size) // 2)), **options
         )
         iterator = iter(loader)
-        for _ in range(max(1, 2 * num_workers)):  # starting workers, and what they prefetch meanwhile
+        for _ in range(max(1, 2 * num_workers)):  # workers start, and prefetch two batches each
             next(iterator)
         images, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
@@ -55,18 +63,18 @@ def measure_input(
 def measure_step(
     model: Any, transform: Any, batch_size: int, *, autocast: Any = None, steps: int = 3, seconds: float = 10.0
 ) -> tuple[float, int]:
-    """Time the forward and backward pass, and the views' part of it in device mode, on the model's device.
+    """Time the forward and backward pass on the model's device, with the part of the views that runs there.
 
     Args:
         model: The pretraining model.
         transform: Makes the views.
-        batch_size: Images per step; on a CPU at most two are used, because a step may take minutes there.
-        autocast: torch type of the mixed precision, None for none.
-        steps: Steps that are timed, after one that is not.
-        seconds: No further step is begun after this time.
+        batch_size: Images per step; on a CPU at most two, because a step may take minutes there.
+        autocast: torch dtype of the mixed precision; None for none.
+        steps: Number of steps to time, after one for warming up.
+        seconds: Start no further step after this time.
 
     Returns:
-        Median seconds of a step, and its images.
+        Median seconds per step, and images per step.
     """
     import torch
 
@@ -85,14 +93,19 @@ def measure_step(
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             loss = model(**(batch if finish is None else finish(batch))).loss
         loss.backward()
-        loss.item()  # waits for the device
+        loss.item()  # waits until the device has finished
         times.append(time.perf_counter() - start)
         model.zero_grad(set_to_none=True)
     return float(np.median(times[1:])), images
 
 
 def compare_with_step(measured: dict | None, step_seconds: float, step_images: int) -> dict:
-    """What the model's step takes against what the input side gives.
+    """Compare the images per second that the model's step needs with those that the input pipeline delivers.
+
+    Args:
+        measured: From `measure_input`.
+        step_seconds: Seconds per step.
+        step_images: Images per step.
 
     Returns:
         {"seconds", "images", "images_per_second", "input_is_faster" (None if not measured), "workers_needed"

@@ -1,1 +1,1 @@
-"""What a model's name or folder holds: reference, processor, checksums, sizes of its stages."""
+"""Finding, checking and loading models, and what is computed from the features of their stages."""

@@ -1,4 +1,4 @@
-"""The device that a command computes on."""
+"""Choosing the device to compute on."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ..errors import UserError
 
 
 def choose_device(device: Any) -> torch.device:
-    """The device asked for, or a GPU where there is one.
+    """Return the device that the user named; default: a GPU if there is one, else the CPU.
 
     Raises:
         UserError: there is no such device.

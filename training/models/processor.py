@@ -1,4 +1,4 @@
-"""The image processor that goes with a model: sizes, mean and standard deviation of its pixels."""
+"""The image processor of a model: resizing, centre crop, mean and standard deviation."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ PROCESSOR_FIELDS = frozenset(
 def image_processor(
     image_size: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
 ) -> Any:
-    """The processor that is saved with a model: shorter side, centre crop, mean and deviation, all explicit.
+    """Make the image processor that is saved with a model, with every value explicit.
 
-    transformers' default for "resnet" is another one (384 pixels, mean 0.5), so a model never goes without its own.
+    Without one, transformers would use its default for "resnet" (384 pixels, mean 0.5), which does not fit our models.
 
     Args:
-        image_size: Side of the images that the network was trained on, in pixels.
+        image_size: Side in pixels of the images that the network was trained on.
         mean: Per channel, of pixels in [0, 1].
-        std: Per channel.
+        std: Standard deviation per channel.
     """
     from transformers import BitImageProcessor
 
@@ -45,12 +45,15 @@ def image_processor(
 
 
 def processor_of(reference: str, image_size: int | None = None, revision: str | None = None) -> Any:
-    """The image processor of a model: its own, its run's, or the default of `image_processor`.
+    """Load the image processor of a model: its own, else its run's, else the default of `image_processor`.
 
     Args:
         reference: As given by the user.
-        image_size: Side of the images; replaces what the model says.
-        revision: Of a Hub repo.
+        image_size: Side of the images in pixels; replaces the model's own.
+        revision: Branch, tag or commit of a Hub repository.
+
+    Raises:
+        UserError: the model's preprocessor_config.json cannot be read or makes no sense.
     """
     settings = _saved_settings(*split_revision(model_folder(reference), revision))
     mean = tuple(settings.get("image_mean") or IMAGENET_MEAN)
@@ -60,13 +63,13 @@ def processor_of(reference: str, image_size: int | None = None, revision: str | 
     if image_size is None and str(settings.get("image_processor_type")).startswith("BitImageProcessor"):
         from transformers import BitImageProcessor
 
-        # Only its own fields: `from_dict` would set any attribute that a file names.
+        # Pass only known fields: `from_dict` would set any attribute that the file names.
         return BitImageProcessor(**{name: value for name, value in settings.items() if name in PROCESSOR_FIELDS})
     return image_processor(int(image_size or saved or DEFAULT_IMAGE_SIZE), mean, std)
 
 
 def _saved_settings(folder: str, revision: str | None) -> dict[str, Any]:
-    """A model's preprocessor_config.json; empty where there is none."""
+    """Read a model's preprocessor_config.json; empty if there is none."""
     path = Path(folder)
     candidates = [path / PREPROCESSOR, path.resolve().parent / PREPROCESSOR] if path.is_dir() else []
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -83,10 +86,10 @@ def _saved_settings(folder: str, revision: str | None) -> dict[str, Any]:
 
 
 def _check_settings(settings: dict[str, Any], where: str) -> None:
-    """Refuse sizes and pixel statistics that no image processor has: they come from somebody else's file.
+    """Check sizes and pixel statistics, because the file may come from anyone.
 
     Raises:
-        UserError: names the field.
+        UserError: a value is out of range; the message names the field.
     """
     for name in ("size", "crop_size"):
         found = settings.get(name)

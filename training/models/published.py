@@ -1,4 +1,4 @@
-"""What a finished run's folder holds at its root, and `pretraining/` beside it."""
+"""Writing the files of a finished run: the native backbone at the root of its folder, and `pretraining/`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,14 @@ def publish(
     *,
     pretraining: bool = True,
 ) -> None:
-    """Write the native backbone, its preprocessor and the trainer's state, and `pretraining/`.
+    """Write the native backbone, its preprocessor, the trainer's state and `pretraining/`, all in one step.
 
     Args:
         model: The trained model, without the wrapper of a distributed run.
-        transform: Gives the preprocessor `size`, `mean` and `std`. None (the data set holds views): no preprocessor.
-        state: Of the trainer.
+        transform: Has the `size`, `mean` and `std` of the preprocessor. None, if the data set holds views, writes none.
+        state: State of the trainer.
         folder: The run's folder.
-        pretraining: Write `pretraining/` too.
+        pretraining: Also write the full pretraining checkpoint to `pretraining/`.
     """
     from modeling_ladder import save_native_backbone
 

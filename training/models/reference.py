@@ -1,4 +1,4 @@
-"""What a command may be given as a model: a run's folder, a checkpoint, an exported folder or a Hub name.
+"""References to models: a run's folder, a checkpoint, an exported folder or a Hub name.
 
 A Hub name may end in `@REVISION`, a branch, a tag or a commit: `user/name@v1`.
 """
@@ -17,12 +17,12 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 
 
 def model_folder(reference: str) -> str:
-    """The folder (or Hub name) that holds a model's files.
+    """Find the folder (or Hub name) that holds a model's files.
 
-    A run that has not finished stands for its newest whole checkpoint.
+    For a run that has not finished, this is its newest undamaged checkpoint.
 
     Raises:
-        UserError: the folder exists and holds no model.
+        UserError: there is no such folder, or it holds no model.
     """
     path = Path(reference).expanduser()
     if not path.exists():
@@ -42,14 +42,14 @@ def model_folder(reference: str) -> str:
 
 
 def split_revision(reference: str, revision: str | None = None) -> tuple[str, str | None]:
-    """A reference without its `@REVISION`, and the revision; a path that exists is never split.
+    """Split a reference into the name and its `@REVISION`; a path that exists is never split.
 
     Args:
         reference: As given by the user.
-        revision: Given apart from the reference.
+        revision: A revision given separately, or None.
 
     Raises:
-        UserError: two different revisions are given, or one for a folder.
+        UserError: two different revisions are given, or a revision for a folder.
     """
     if Path(reference).expanduser().exists():
         if revision is not None:
@@ -64,13 +64,13 @@ def split_revision(reference: str, revision: str | None = None) -> tuple[str, st
 
 
 def with_revision(reference: str, revision: str | None) -> str:
-    """A reference with its revision behind an `@`, as `split_revision` reads it."""
+    """Append a revision to a reference with `@`, in the form that `split_revision` reads."""
     name, revision = split_revision(reference, revision)
     return name if revision is None else f"{name}@{revision}"
 
 
 def why_not_loaded(reference: str, error: Exception) -> str:
-    """What a failed load says to somebody who gave a name or a folder to a command."""
+    """Explain in one line why a model that the user named could not be loaded."""
     text = " ".join(str(error).split())
     if "is not a valid model identifier" in text:
         text = (
@@ -83,11 +83,11 @@ def why_not_loaded(reference: str, error: Exception) -> str:
 
 
 def hub_file(name: str, path: str, revision: str | None = None) -> Path | None:
-    """A file of a Hub repository, through the cache; None where the repository does not have it.
+    """Get a file of a Hub repository through the cache; None if the repository does not have the file.
 
     Raises:
-        UserError: there is no such repository or revision, or nobody can say whether it has the file: a model without
-            the file must not be taken for it while the Hub cannot be asked.
+        UserError: there is no such repository or revision; or the Hub is unreachable and the cache does not hold the
+            file, so that it is unknown whether the repository has it.
     """
     from huggingface_hub import try_to_load_from_cache
     from transformers.utils import cached_file

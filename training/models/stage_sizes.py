@@ -1,4 +1,4 @@
-"""Whether images are large enough for the stages of a backbone."""
+"""A check that images are large enough for the stages of a backbone."""
 
 import itertools
 from collections.abc import Callable
@@ -13,17 +13,17 @@ _LARGEST = 1024
 
 
 def check_image_size(model: nn.Module, maps_of: Callable[[Tensor], dict[str, Tensor]], size: int, last: str) -> None:
-    """Refuse images that an early stage has shrunk to one cell already, so that later stages see nothing new.
+    """Check that no stage before the last one used reduces an image to a single cell.
 
     Args:
-        model: What `maps_of` runs, once, on an empty image; weights, statistics and mode stay as they are.
-        maps_of: (1, 3, size, size) to stage name -> (1, channels, height, width), first stage first.
+        model: The model that `maps_of` runs, once, on an empty image. Its weights, statistics and mode do not change.
+        maps_of: Maps (1, 3, size, size) to {stage name: (1, channels, height, width)}, first stage first.
         size: Height and width of the images, in pixels.
         last: Name of the last stage that is used.
 
     Raises:
-        UserError: the images are too small, or the backbone takes other channels; the message names the stage, and a
-            size that works.
+        UserError: the images are too small, or the backbone does not take 3 channels; the message names the stage and
+            a size that works.
     """
     taken = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), CHANNELS)
     if taken != CHANNELS:
@@ -46,7 +46,7 @@ def check_image_size(model: nn.Module, maps_of: Callable[[Tensor], dict[str, Ten
 
 @torch.no_grad()
 def _too_small(model: nn.Module, maps_of: Callable[[Tensor], dict[str, Tensor]], size: int, last: str) -> str | None:
-    """What is wrong with images of this size, or None."""
+    """Say what is wrong with images of this size; None if nothing is."""
     device = next(model.parameters()).device
     try:
         maps = maps_of(torch.zeros(1, CHANNELS, size, size, device=device))

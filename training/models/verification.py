@@ -1,4 +1,4 @@
-"""A model's files compared with the Hub's checksums before any of them is loaded."""
+"""Comparing a model's files with the Hub's checksums before they are loaded."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from .reference import model_folder, split_revision, why_not_loaded
 
 
 def verified(reference: str, revision: str | None = None, subfolder: str | None = None) -> str:
-    """Compare a model's files with the Hub's checksums before anything of them is loaded.
+    """Compare a model's files with the Hub's checksums before any of them is loaded.
 
     Args:
-        reference: Hub name, a downloaded folder or a pushed run; the card or the cache says where it is on the Hub.
+        reference: Hub name, downloaded folder or pushed run; the card or the cache tells its repository.
         revision: Branch, tag or commit.
-        subfolder: Part of the repository whose weights will be loaded; None is its root.
+        subfolder: Folder of the repository whose weights will be loaded; None means the root.
 
     Returns:
-        The reference to load from; a Hub name has the commit that was compared, so that nothing else is loaded.
+        The reference to load from. A Hub name gets the commit that was compared, so that just those files are loaded.
 
     Raises:
-        UserError: a file is not the Hub's, or the Hub cannot be asked.
+        UserError: a file differs from the Hub's, or the Hub is unreachable.
     """
     from ladder_model_cards import PushError, verify_checksums
     from modeling_ladder.checking import check_before_loading

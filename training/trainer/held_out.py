@@ -1,4 +1,4 @@
-"""The images that monitoring looks at: an evaluation set, or a fixed small part of the training images, kept out."""
+"""The held-out images of monitoring: an evaluation set, or a fixed small part of the training images."""
 
 import itertools
 from typing import Any
@@ -17,7 +17,7 @@ from .monitor import HeldOutImages
 
 
 def is_image_dataset(dataset: Any) -> bool:
-    """Whether a data set holds images to make views of, and not tensors that are views already."""
+    """Whether a data set holds images, of which views are made, and not tensors that already are views."""
     import datasets
 
     if isinstance(dataset, Mixture):
@@ -35,18 +35,19 @@ def held_out_images(
     label_column: str | None,
     maximum: int,
 ) -> tuple[Any, HeldOutImages | None]:
-    """Training data without the held-out images, and the held-out images.
+    """Separate the held-out images from the training data and decode them, cropped as evaluation does.
 
     Args:
         train_dataset: A `datasets` object with images.
-        eval_dataset: One with images to look at, or None: a hash-chosen 1 % of the training images, at most 2,000.
-        transform: The two-view transform; gives size, mean and std.
+        eval_dataset: Data set with the held-out images. None holds out 1 % of the training images (at most 2,000),
+            chosen by hash.
+        transform: The two-view transform, which has the size, mean and std.
         image_column: As given by the user, or None.
         label_column: As given by the user, or None.
-        maximum: Most images to look at; an evaluation set is sampled at even steps.
+        maximum: Most images to use; a larger set is sampled at even steps.
 
     Returns:
-        (training data, held-out images or None where fewer than two can be read).
+        (training data, held-out images), with None if fewer than two held-out images can be read.
     """
     if eval_dataset is None:
         train_dataset, source = split_monitoring(train_dataset, image_column=image_column)
