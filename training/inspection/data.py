@@ -112,8 +112,8 @@ def inspect_one(
         The report: images (number of them, None if not known), columns, image_column, label_column, classes (number),
         labels (label -> count in the sample), looked_at (number of images decoded), unreadable (count),
         unreadable_share, unreadable_examples [{"key", "reason"}], width and height ({"smallest", "median",
-        "largest"} in pixels), modes and formats (name -> count), bytes (median size of an image's file). And up to eight readable
-        images, still encoded, spread over the data set.
+        "largest"} in pixels), modes and formats (name -> count), bytes (median file size). And up to eight
+        readable images, still encoded, spread over the data set.
     """
     column = check_image_column(dataset, image_column)
     label = label_column or find_label_column(dataset)
