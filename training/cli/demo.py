@@ -45,6 +45,7 @@ def demo(options: DemoOptions) -> int:
     difference = _export_and_reload(folder)
     _write_card_again(folder)
     run = RunRecord.read(folder)
+    assert run is not None  # pretraining has written it
     print(f"\nkNN accuracy on {after.count['score']} held-out digits, no label used in pretraining")
     print(f"{'stage':8}{'untrained':>12}{'pretrained':>12}")
     for stage, row in after.metrics.items():

@@ -39,7 +39,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`, where argparse would print the usage and exit."""
-        command = " ".join(self.usage.split()[:2])
+        command = " ".join(str(self.usage).split()[:2])
         raise UserError(f"{message} (see `{command} --help`)")
 
     def add_fields(self, title: str, declared: Fields) -> None:
@@ -53,7 +53,7 @@ class OptionParser(argparse.ArgumentParser):
         aliases = {field: alias for alias, field in ALIASES.items() if field in declared and alias not in declared}
         for name, (annotation, item) in declared.items():
             several = is_list(annotation)
-            settings = {"dest": name, "action": "append", "metavar": _metavar(annotation)}
+            settings: dict[str, Any] = {"dest": name, "action": "append", "metavar": _metavar(annotation)}
             settings["nargs"] = "+" if several and not _takes_one(annotation) else None
             shown, *hidden = [aliases[name], name] if aliases.get(name) == "from" else [name, *_alias(aliases, name)]
             group.add_argument(f"--{shown}", help=_help(item), **settings)

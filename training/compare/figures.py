@@ -42,7 +42,7 @@ def method_colours(summary: dict[str, Any]) -> dict[str, Any]:
     """Return a colour for each method, the same in every figure. The baseline is grey."""
     import matplotlib
 
-    palette = matplotlib.colormaps["tab10"].colors
+    palette = matplotlib.color_sequences["tab10"]
     others = [name for name in summary["methods"] if name != summary["baseline"]]
     return {summary["baseline"]: "0.35", **{name: palette[i % len(palette)] for i, name in enumerate(others)}}
 

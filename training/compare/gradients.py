@@ -102,8 +102,8 @@ def shares(model: "LadderSiameseForPreTraining", batches: Iterable[dict[str, Ten
             together = torch.stack([vectors[stage] for vectors in by_level.values()]).sum(0)
             for level, vectors in by_level.items():
                 sums[stage].setdefault(level, []).append(vectors[stage].norm().item())
-                cosine = torch.nn.functional.cosine_similarity(vectors[stage], together, dim=0)
-                cosines[stage].setdefault(level, []).append(cosine.item())
+                alignment = torch.nn.functional.cosine_similarity(vectors[stage], together, dim=0)
+                cosines[stage].setdefault(level, []).append(alignment.item())
     norm = {stage: {level: _mean(values) for level, values in row.items()} for stage, row in sums.items()}
     share = {
         stage: {level: value / max(sum(row.values()), 1e-30) for level, value in row.items()}

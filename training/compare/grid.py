@@ -1,6 +1,7 @@
 """The grid of short runs: every learning rate with every batch size."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..config.recipe import ResolvedRecipe
@@ -74,7 +75,7 @@ def planned_stability(options: CompareOptions, recipe: ResolvedRecipe) -> Stabil
     """
     from ..pretraining.build import training_arguments
 
-    arguments = training_arguments(recipe, recipe.run.output)
+    arguments = training_arguments(recipe, Path(str(recipe.run.output)))
     rates = options.stability_learning_rates or [arguments.peak_learning_rate * factor for factor in FACTORS]
     batches = options.stability_batch_sizes or BATCH_SIZES
     for name, values in (("learning_rates", rates), ("batch_sizes", batches), ("steps", [options.stability_steps])):

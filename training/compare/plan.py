@@ -77,6 +77,13 @@ class Plan:
         """The method that the others are compared with."""
         return self.methods[0]
 
+    @property
+    def grid(self) -> Stability:
+        """The grid of short runs, for callers that run one of them."""
+        if self.stability is None:
+            raise ValueError("this comparison has no short runs")
+        return self.stability
+
     def method(self, name: str) -> Method:
         """Return the method of that name."""
         return next(method for method in self.methods if method.name == name)
@@ -140,7 +147,7 @@ def make_plan(options: CompareOptions) -> Plan:
         recipe = plan.recipe(method, plan.seeds[0])
         network_config(recipe)
         build_views(recipe)
-        training_arguments(recipe, Path(recipe.run.output))
+        training_arguments(recipe, Path(str(recipe.run.output)))
     plan.evaluations = planned_evaluations(options, plan.recipe(plan.baseline, plan.seeds[0]))
     if options.stability:
         plan.stability = planned_stability(options, plan.recipe(plan.baseline, plan.seeds[0]))

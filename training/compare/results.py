@@ -43,7 +43,7 @@ def read_gradients(plan: Plan, method: Method, seed: int) -> dict[str, Any] | No
 
 def read_point(plan: Plan, method: Method, point: Point) -> dict[str, Any] | None:
     """Read the cell of a short run, or return None if there is none yet."""
-    grid = plan.stability
+    grid = plan.grid
     recipe = plan.recipe(method, grid.seed, point.key, **grid.changes(point))
     return Cells(plan.folder, plan.redo).read(
         method.name, grid.seed, point.key, run_fingerprint(recipe), run_defaults()

@@ -20,7 +20,7 @@ def run_point(plan: "Plan", method: "Method", point: Point) -> dict[str, Any]:
     from .fingerprints import run_fingerprint
     from .training_cell import pretrain_quietly, thinned_log
 
-    grid = plan.stability
+    grid = plan.grid
     recipe = plan.recipe(method, grid.seed, point.key, **grid.changes(point))
     folder = plan.run_folder(method.name, point.key)
     # An interrupted short run has no checkpoint to continue from.

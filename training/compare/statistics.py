@@ -55,7 +55,7 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     """
     differences = [values[seed] - baseline[seed] for seed in sorted(values) if seed in baseline]
     summary = summarise(differences)
-    if summary.std is None:
+    if summary.mean is None or summary.std is None:
         return Paired(summary.mean, None, None, summary.count, tuple(differences))
     half = t_quantile((1 + CONFIDENCE) / 2, summary.count - 1) * summary.std / math.sqrt(summary.count)
     return Paired(summary.mean, summary.mean - half, summary.mean + half, summary.count, tuple(differences))

@@ -74,17 +74,17 @@ def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]])
         for method in plan.methods:
             scores[method.name], failed[method.name] = {}, []
             for seed in plan.seeds:
-                cells = [read_evaluation(plan, method, seed, other) for other in repeats]
-                if all(cell is not None and cell["status"] == DONE for cell in cells):
+                cells = [cell for other in repeats if (cell := read_evaluation(plan, method, seed, other)) is not None]
+                if len(cells) == len(repeats) and all(cell["status"] == DONE for cell in cells):
                     scores[method.name][seed] = _mean_metrics([metrics_of(cell) for cell in cells])
-                elif any(cell is not None and cell["status"] != DONE for cell in cells) or (
+                elif any(cell["status"] != DONE for cell in cells) or (
                     pretrain.get((method.name, seed), {}).get("status", DONE) != DONE
                 ):
                     failed[method.name].append(seed)
         metrics = list(dict.fromkeys(name for seeds in scores.values() for row in seeds.values() for name in row))
         for metric in metrics:
             values = {
-                name: {seed: row[metric] for seed, row in seeds.items() if row.get(metric) is not None}
+                name: {seed: value for seed, row in seeds.items() if (value := row.get(metric)) is not None}
                 for name, seeds in scores.items()
             }
             rows.append(
@@ -106,10 +106,11 @@ def evaluation_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]])
 
 def _mean_metrics(repeats: list[dict[str, float | None]]) -> dict[str, float | None]:
     """Average each metric over repeats; None if one of them has no value."""
-    return {
-        name: None if any(row[name] is None for row in repeats) else sum(row[name] for row in repeats) / len(repeats)
-        for name in repeats[0]
-    }
+    means: dict[str, float | None] = {}
+    for name in repeats[0]:
+        values = [value for row in repeats if (value := row[name]) is not None]
+        means[name] = sum(values) / len(values) if len(values) == len(repeats) else None
+    return means
 
 
 def reach_rows(plan: Plan, pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -216,8 +217,8 @@ def _gradients(plan: Plan) -> dict[str, Any]:
     """Average each level's share in each stage's gradient over seeds, for every method, at start and end."""
     gradients: dict[str, Any] = {}
     for method in plan.methods:
-        cells = [read_gradients(plan, method, seed) for seed in plan.seeds if method.trained and plan.gradients]
-        cells = [cell for cell in cells if cell]
+        seeds = plan.seeds if method.trained and plan.gradients else []
+        cells = [cell for seed in seeds if (cell := read_gradients(plan, method, seed))]
         if cells:
             gradients[method.name] = {
                 when: _mean_shares([cell[when]["share"] for cell in cells]) for when in ("start", "end")

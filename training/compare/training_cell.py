@@ -44,6 +44,7 @@ def pretrain_quietly(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
     with contextlib.suppress(TrainingStopped):  # run.json says why
         pretrain(recipe)
     run = RunRecord.read(folder)
+    assert run is not None  # pretraining has written it
     log = _log_history(folder / TRAINER_STATE)
     reason = run.reason
     status = DONE if run.status == FINISHED else COLLAPSED if run.stopped_by == LevelCollapsed.kind else STOPPED

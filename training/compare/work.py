@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingStopped
@@ -107,8 +108,8 @@ def do_work(plan: Plan, item: WorkItem, say: Say | None = None) -> None:
     elif missing:
         try:
             gone = method.trained and not has_weights(plan, method, item.seed)
-            told = _told(say, f"{item} pretraining again, its weights are gone") if gone else contextlib.nullcontext()
-            with told, output_to_log(plan, item):
+            again = _told(say, f"{item} pretraining again, its weights are gone") if gone else contextlib.nullcontext()
+            with again, output_to_log(plan, item):
                 pretrained_again = ensure_weights(plan, method, item.seed)
         except TrainingStopped as error:
             say(f"{item}: this time pretraining stopped ({error}); its missing evaluations stay missing")
@@ -163,7 +164,11 @@ def make_evaluation_cell(
         content |= {"status": STOPPED, "reason": scrubbed(str(error), folder), "metrics": {}, "notes": notes}
         content["seconds"] = time.monotonic() - started
     else:
-        paths = [folder, evaluation.dataset, *([evaluation.test_dataset] if evaluation.test_dataset else [])]
+        paths: list[Path | str] = [
+            folder,
+            evaluation.dataset,
+            *([evaluation.test_dataset] if evaluation.test_dataset else []),
+        ]
         content |= {
             "metrics": result.metrics,
             "split": result.split,
@@ -195,7 +200,8 @@ def output_to_log(plan: Plan, item: WorkItem) -> Iterator[None]:
 def _told(say: Say, what: str) -> Iterator[list[str]]:
     """Say that a piece of work starts, and at its end the seconds it took and the texts that were put in the list."""
     say(f"{what} ...")
-    started, results = time.monotonic(), []
+    results: list[str] = []
+    started = time.monotonic()
     yield results
     say(f"{what}: {time.monotonic() - started:.0f} s" + "".join(f", {text}" for text in results))
 

@@ -67,7 +67,7 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     @property
     def global_batch_size(self) -> int:
         """Images per optimizer step: per device, times accumulation, times processes."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+        return int(self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size)
 
     @property
     def peak_learning_rate(self) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UserError, did_you_mean, near_names
 from .values import coerce, from_text
 
-Fields = Mapping[str, tuple[Any, Field]]
+Fields = Mapping[str, tuple[Any, Field[Any]]]
 """Declared fields: name -> (type, dataclass field)."""
 
 
@@ -54,20 +54,20 @@ def needed(help_text: str, metavar: str | None = None) -> Any:
     return field(metadata={"help": help_text, "metavar": metavar})
 
 
-def default_of(item: Field) -> Any:
+def default_of(item: Field[Any]) -> Any:
     """Return the default value of a dataclass field, or None if it has none."""
     if item.default is not MISSING:
         return item.default
     return item.default_factory() if item.default_factory is not MISSING else None
 
 
-def fields_of(options_class: type) -> dict[str, tuple[Any, Field]]:
+def fields_of(options_class: type) -> dict[str, tuple[Any, Field[Any]]]:
     """List the fields of a dataclass: name -> (type, field)."""
     hints = typing.get_type_hints(options_class)
     return {item.name: (hints[item.name], item) for item in fields(options_class)}
 
 
-def check_value(value: Any, declared: tuple[Any, Field], name: str) -> Any:
+def check_value(value: Any, declared: tuple[Any, Field[Any]], name: str) -> Any:
     """Convert a value to a field's type and check it against the field's choices.
 
     Args:
@@ -82,7 +82,7 @@ def check_value(value: Any, declared: tuple[Any, Field], name: str) -> Any:
     return _chosen(coerce(value, annotation, name), item, name)
 
 
-def read_words(words: list[str], declared: tuple[Any, Field], name: str) -> Any:
+def read_words(words: list[str], declared: tuple[Any, Field[Any]], name: str) -> Any:
     """Convert the words typed after an option of the command line, and check the value against the field's choices.
 
     Args:
@@ -97,7 +97,7 @@ def read_words(words: list[str], declared: tuple[Any, Field], name: str) -> Any:
     return _chosen(from_text(words, annotation, name), item, name)
 
 
-def _chosen(value: Any, item: Field, name: str) -> Any:
+def _chosen(value: Any, item: Field[Any], name: str) -> Any:
     """Return the value if it is None or among the field's choices, or if the field has none."""
     choices = item.metadata.get("choices")
     if choices and value is not None and value not in choices:

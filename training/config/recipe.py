@@ -85,12 +85,12 @@ def read_recipe(name_or_path: str | Path, folder: Path = RECIPE_FOLDER) -> Recip
     return Recipe(path.stem, text, values, f"recipe {path}")
 
 
-def own_fields() -> dict[str, tuple[Any, Field]]:
+def own_fields() -> dict[str, tuple[Any, Field[Any]]]:
     """List our own fields: name -> (type, dataclass field). Imports nothing heavy."""
     return {name: declared for group in OWN_GROUPS.values() for name, declared in fields_of(group).items()}
 
 
-def inherited_fields() -> dict[str, tuple[Any, Field]]:
+def inherited_fields() -> dict[str, tuple[Any, Field[Any]]]:
     """List the fields of transformers' TrainingArguments: name -> (type, dataclass field). Imports transformers."""
     from .arguments import LadderTrainingArguments
 
@@ -99,7 +99,7 @@ def inherited_fields() -> dict[str, tuple[Any, Field]]:
     return {name: (kind, item) for name, (kind, item) in declared.items() if item.init and name not in own}
 
 
-def all_fields() -> dict[str, tuple[Any, Field]]:
+def all_fields() -> dict[str, tuple[Any, Field[Any]]]:
     """List every field that a recipe may hold. Imports transformers."""
     return {**inherited_fields(), **own_fields()}
 

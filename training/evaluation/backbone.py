@@ -32,8 +32,10 @@ class StageFeatures(nn.Module):
         if unknown:
             raise UserError(f"the backbone has no stage {', '.join(unknown)}; its stages are {', '.join(known)}")
         self.stages = [name for name in known if stages is None or name in stages]
-        backbone.out_features = self.stages
+        native: Any = backbone
+        native.out_features = self.stages
         self.backbone = backbone
+        self._widths: dict[str, int] = native.out_feature_channels
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """Stage name to (batch, channels, height, width) for images (batch, 3, height, width), first stage first."""
@@ -43,7 +45,7 @@ class StageFeatures(nn.Module):
     @property
     def channels(self) -> list[int]:
         """Channels of each stage."""
-        return [self.backbone.out_feature_channels[name] for name in self.stages]
+        return [self._widths[name] for name in self.stages]
 
     @torch.no_grad()
     def strides(self, size: int = 256) -> list[int]:

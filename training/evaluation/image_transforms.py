@@ -77,7 +77,8 @@ class RandomCropTransform:
         """Convert anything that `decode_image` reads to float32 (3, size, size); the same seed gives the same crop."""
         array = decode_image(image)
         generator = np.random.default_rng(seed)
-        top, left, height, width = random_crop_box(*array.shape[:2], self.min_scale, generator)
+        rows, columns = array.shape[:2]
+        top, left, height, width = random_crop_box(rows, columns, self.min_scale, generator)
         array = resize(array[top : top + height, left : left + width], self.settings.size, self.settings.size)
         if generator.random() < 0.5:
             array = array[:, ::-1]

@@ -111,7 +111,7 @@ def check_column(dataset: Any, name: str, option: str) -> None:
         raise UserError(f"{option} {name!r} does not exist; the columns are {', '.join(columns_of(dataset))}")
 
 
-def undecoded(dataset: Any, *columns: str) -> Any:
+def undecoded(dataset: Any, *columns: str | None) -> Any:
     """Select columns of a data set and leave its images encoded (bytes or path)."""
     from datasets import Image
 

@@ -1,8 +1,8 @@
 """What all fine-tuning shares: the order of the images, the batch norms of the backbone, and the training loop."""
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ def training_loader(
 ) -> DataLoader:
     """Make a loader of `steps` batches of a map-style data set whose items are requested by (index, seed) keys."""
     batches = SeededBatches(
-        len(dataset), options.batch_size, steps, seed, accelerator.process_index, accelerator.num_processes
+        len(cast(Sized, dataset)), options.batch_size, steps, seed, accelerator.process_index, accelerator.num_processes
     )
     return DataLoader(dataset, batch_sampler=batches, num_workers=options.num_workers, collate_fn=collate)
 

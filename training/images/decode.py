@@ -4,6 +4,7 @@ Every damaged or unsupported file raises a `BadImageError`. JPEG files are decod
 from the encoded bytes, at a reduced scale if that is enough); all other formats are decoded by Pillow.
 """
 
+import contextlib
 import io
 import os
 import stat
@@ -93,7 +94,7 @@ class OpenedImage:
             return self._source
         if isinstance(self._source, Image.Image):
             return _load_pil(self._source)
-        part = None if rows is None else top_rows(self._source, self._header, rows)
+        part = None if rows is None or self._header is None else top_rows(self._source, self._header, rows)
         pixels = None if part is None else _decode_jpeg(part, reduction)
         if pixels is None:
             pixels = _decode_jpeg(self._source, reduction)
@@ -252,15 +253,13 @@ class _quiet:
     """Silence Pillow's warnings about unusual files, in the main thread only: warning filters are global."""
 
     def __enter__(self) -> None:
-        self._catcher = None
+        self._silence = contextlib.ExitStack()
         if threading.current_thread() is threading.main_thread():
-            self._catcher = warnings.catch_warnings()
-            self._catcher.__enter__()
+            self._silence.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
 
     def __exit__(self, *exc: object) -> None:
-        if self._catcher is not None:
-            self._catcher.__exit__(*exc)
+        self._silence.close()
 
 
 def _reason(error: Exception, data: bytes | None = None) -> str:

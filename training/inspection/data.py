@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def inspect_data(
         if shown:
             from .contact_sheet import save_contact_sheet
 
-            save_contact_sheet(shown, transform, folder / SHEET_FILE, seed=seed)
+            save_contact_sheet(shown, cast(Any, transform), folder / SHEET_FILE, seed=seed)
             result["sheet"] = str(folder / SHEET_FILE)
         result["report"] = str(folder / REPORT_FILE)
         write_json(folder / REPORT_FILE, result)

@@ -35,7 +35,12 @@ def measure_input(
         {"images_per_second", "images", "seconds", "workers", "cores"}; None if too few images can be read.
     """
     size = length_of(dataset)
-    options = {"num_workers": num_workers, "image_column": image_column, "max_bad_fraction": 1.0, "shuffle_buffer": 256}
+    options: dict[str, Any] = {
+        "num_workers": num_workers,
+        "image_column": image_column,
+        "max_bad_fraction": 1.0,
+        "shuffle_buffer": 256,
+    }
     try:
         loader = ViewLoader(
             dataset, transform, batch_size=min(batch_size, max(1, (size or batch_size) // 2)), **options

@@ -91,7 +91,7 @@ def knn_votes(
     num_classes = num_classes or int(train_labels.max()) + 1
     train = F.normalize(train_features.float(), dim=1)
     labels = train_labels.to(train.device)
-    scored = train if leave_one_out else test_features
+    scored = train if test_features is None else test_features
     votes = train.new_zeros(len(scored), num_classes)
     for first in range(0, len(scored), SCORED_BLOCK):
         test = F.normalize(scored[first : first + SCORED_BLOCK].float(), dim=1).to(train.device)

@@ -98,13 +98,22 @@ def _check_settings(settings: dict[str, Any], where: str) -> None:
                 raise UserError(f"{where}: {name} is {found!s:.80}; sides are from 1 to {MAX_IMAGE_SIZE} pixels")
     for name in PROCESSOR_FIELDS - {"size", "crop_size", "image_mean", "image_std"}:
         found = settings.get(name)
-        if found is not None and not (isinstance(found, bool) or (type(found) in (int, float) and abs(found) < 1e6)):
+        if found is not None and not (isinstance(found, bool) or is_finite_number(found)):
             raise UserError(f"{where}: {name} is {found!s:.80}, which is no number")
     for name in ("image_mean", "image_std"):
         found = settings.get(name)
         values = found if isinstance(found, list) else [found]
-        numbers = [value for value in values if type(value) in (int, float) and abs(value) < 1e6]
+        numbers = [value for value in values if is_finite_number(value)]
         if found is not None and (len(numbers) != len(values) or not 1 <= len(values) <= 4):
             raise UserError(f"{where}: {name} is {found!s:.80}; give one finite number per channel")
-        if name == "image_std" and found is not None and not all(value > 0 for value in numbers):
+        if (
+            name == "image_std"
+            and found is not None
+            and not all(float(value) > 0 for value in numbers if value is not None)
+        ):
             raise UserError(f"{where}: image_std is {found!s:.80}; deviations are above 0")
+
+
+def is_finite_number(value: object) -> bool:
+    """Tell whether a value of a JSON file is a number of a reasonable size. Booleans are not numbers."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6

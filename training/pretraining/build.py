@@ -132,7 +132,7 @@ def load_data(recipe: ResolvedRecipe) -> Data:
     names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
     if not names:
         raise UserError("no data set: give --dataset, or `dataset:` in the recipe")
-    settings = {"streaming": options.streaming, "revision": options.revision}
+    settings: dict[str, Any] = {"streaming": options.streaming, "revision": options.revision}
     parts = [load_image_stream(name, split=options.split, **settings) for name in names]
     records = []
     for name, part in zip(names, parts, strict=True):
@@ -156,7 +156,8 @@ def load_data(recipe: ResolvedRecipe) -> Data:
     source = options.eval_dataset or names[0]
     revision = options.revision if source == names[0] else None
     known = split_names(source, revision=revision)
-    split = next((name for name in ("validation", "valid", "val", "test") if name in known), None)
+    candidates: tuple[str, ...] = ("validation", "valid", "val", "test")
+    split = next((name for name in candidates if name in known), None)
     if options.eval_dataset is not None and split is None:
         split = options.split
     monitoring = None
@@ -221,7 +222,8 @@ def _find_pretraining(reference: str, verify: bool = False) -> tuple[str, dict[s
     if hub_file(name, f"{PRETRAINING}/config.json", revision):
         where["subfolder"] = PRETRAINING
     if verify:
-        where["revision"] = split_revision(verified(folder, subfolder=where.get("subfolder")))[1]
+        _, commit = split_revision(verified(folder, subfolder=where.get("subfolder")))
+        where |= {} if commit is None else {"revision": commit}
     return name, where
 
 

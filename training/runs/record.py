@@ -34,18 +34,21 @@ class _Record:
             UserError: a value has a type that this field never has.
         """
         hints = get_type_hints(cls)
-        names = {item.name for item in fields(cls)} - {"extra"}
+        kind: Any = cls  # each subclass is a dataclass, which this base cannot say
+        names = {item.name for item in fields(kind)} - {"extra"}
         values = {}
         for name in names & content.keys():
             value = content[name]
             if not _has_type(value, hints[name]):
                 raise UserError(f"{where}: {name} cannot be {value!r}; correct it, or choose another --output")
             values[name] = _nested(hints[name], value, where)
-        return cls(**values, extra={name: value for name, value in content.items() if name not in names})
+        record: Self = kind(**values, extra={name: value for name, value in content.items() if name not in names})
+        return record
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object: the fields in their order, then what `extra` holds."""
-        content = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "extra"}
+        kind: Any = type(self)
+        content = {item.name: getattr(self, item.name) for item in fields(kind) if item.name != "extra"}
         for name, value in content.items():
             if isinstance(value, _Record):
                 content[name] = value.to_json()
@@ -205,7 +208,7 @@ def _has_type(value: Any, hint: Any) -> bool:
 
 def _nested(hint: Any, value: Any, where: str) -> Any:
     """A field's value, with JSON objects turned into the records that the type names."""
-    if is_dataclass(hint):
+    if isinstance(hint, type) and issubclass(hint, _Record):
         return hint.from_json(value, where)
     if get_origin(hint) is list:
         return [_nested(get_args(hint)[0], part, where) for part in value]

@@ -60,7 +60,9 @@ def held_out_images(
     return train_dataset, _decode(source, column, labels, transform, maximum)
 
 
-def _decode(source: Any, column: str, label_column: str | None, transform: Any, maximum: int) -> HeldOutImages | None:
+def _decode(
+    source: Any, column: str | None, label_column: str | None, transform: Any, maximum: int
+) -> HeldOutImages | None:
     import datasets
 
     source = source.cast_column(column, datasets.Image(decode=False))

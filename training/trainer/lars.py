@@ -5,7 +5,7 @@ You et al., "Large Batch Training of Convolutional Networks" (arXiv 1708.03888);
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor
@@ -41,6 +41,12 @@ class Lars(Optimizer):
                 raise ValueError(f"Lars: {name} must be at least 0, got {value}")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update all parameters that have a gradient. No value is read back from the device.
@@ -61,20 +67,20 @@ class Lars(Optimizer):
     def _update(self, params: list[Tensor], group: dict[str, Any], adapt: bool) -> None:
         if not params:
             return
-        updates = [p.grad for p in params]
+        updates = [cast(Tensor, p.grad) for p in params]
         if adapt:
             # The gradients are not changed; their sum with the decay is scaled in place.
             if group["weight_decay"]:
-                updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
-                torch._foreach_mul_(updates, trust_ratios(params, updates, group["eta"]))
+                updates = list(torch._foreach_add(updates, params, alpha=group["weight_decay"]))
+                _scale_(updates, trust_ratios(params, updates, group["eta"]))
             else:
-                updates = torch._foreach_mul(updates, trust_ratios(params, updates, group["eta"]))
+                updates = _scaled(updates, trust_ratios(params, updates, group["eta"]))
         # The step is bound by memory bandwidth, so the new momentum buffers reuse the memory of the scaled updates.
         before = [self._buffer(p) for p in params]
         if adapt:
             torch._foreach_add_(updates, before, alpha=group["momentum"])
         else:
-            updates = torch._foreach_add(updates, before, alpha=group["momentum"])
+            updates = list(torch._foreach_add(updates, before, alpha=group["momentum"]))
         for param, buffer in zip(params, updates, strict=True):
             self.state[param]["momentum_buffer"] = buffer
         torch._foreach_add_(params, updates, alpha=-group["lr"])
@@ -84,6 +90,16 @@ class Lars(Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(param, memory_format=torch.preserve_format)
         return state["momentum_buffer"]
+
+
+def _scaled(tensors: list[Tensor], factors: list[Tensor]) -> list[Tensor]:
+    """Multiply tensors by scalar tensors. torch's types know this overload for numbers only."""
+    return list(torch._foreach_mul(tensors, cast(Any, factors)))
+
+
+def _scale_(tensors: list[Tensor], factors: list[Tensor]) -> None:
+    """Multiply tensors by scalar tensors in place."""
+    torch._foreach_mul_(tensors, cast(Any, factors))
 
 
 def trust_ratios(params: list[Tensor], updates: list[Tensor], eta: float) -> list[Tensor]:

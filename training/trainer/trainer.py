@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from modeling_ladder import LadderSiameseForPreTraining
@@ -94,7 +95,7 @@ class LadderTrainer(HubTrainer):
         transform = TwoViewTransform() if transform is None and images else transform
         size = getattr(transform, "size", None)
         if images and size is not None:
-            check_image_size(model, model.feature_maps, size, model.config.level_names[-1])
+            check_image_size(model, model.feature_maps, size, model.config.levels[-1][0])
         self.image_column, self.label_column = image_column, label_column
         self.loader_options = dict(loader_options or {})
         self.held_out = None
@@ -237,7 +238,7 @@ class LadderTrainer(HubTrainer):
     def _device_views(self) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         from ..views.device import DeviceViews
 
-        return DeviceViews(self.transform)
+        return DeviceViews(cast(TwoViewTransform, self.transform))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Compute the norm, which needs a pass over all gradients, only at steps that are logged."""
@@ -300,7 +301,7 @@ class LadderTrainer(HubTrainer):
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.log_entries().items()}
             if self.state.global_step >= BATCH_NORM_SETTLED:
                 self._check_spread(measured.std)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _check_spread(self, spread: dict[str, float]) -> None:
@@ -328,7 +329,7 @@ class LadderTrainer(HubTrainer):
             self._save_optimizer_and_scheduler(str(partial))
             self._save_scaler(str(partial))
             self._save_rng_state(str(partial))
-            state = self._train_loader.state_dict()
+            state = cast(ViewLoader, self._train_loader).state_dict()
             (partial / self._loader_file()).write_text(json.dumps(state), encoding="utf-8")
         if args.should_save:
             self._export_callback_states()
@@ -371,4 +372,4 @@ def _all_parameters_used(model: LadderSiameseForPreTraining) -> bool:
     """Return whether every parameter gets a gradient at each step, so that DDP need not search for unused ones."""
     config = model.config
     trained = {stage for stage, _, weight in config.levels if weight > 0}
-    return config.backbone_config.model_type == "resnet" and config.stages[-1] in trained
+    return cast(PreTrainedConfig, config.backbone_config).model_type == "resnet" and config.stages[-1] in trained

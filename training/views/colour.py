@@ -98,7 +98,7 @@ def solarize(plane: np.ndarray, level: int) -> np.ndarray:
 
 
 def finish(
-    planes: Sequence[np.ndarray],
+    planes: np.ndarray | Sequence[np.ndarray],
     sigma: float,
     solarize_from: int | None,
     normalise: Sequence[tuple[float, float]],
@@ -143,7 +143,7 @@ class _Canvas:
 
     def __init__(self, pixels: np.ndarray) -> None:
         self._pixels = pixels
-        self._ring: np.ndarray | None = None
+        self._ring = np.empty((5, 0, 0), np.uint8)  # of the size of the view from the first need on
         self._in_planes = False
 
     def planes(self, channels: int) -> np.ndarray:
@@ -218,7 +218,7 @@ class _Canvas:
 
     def _to_planes(self) -> None:
         if not self._in_planes:
-            if self._ring is None:
+            if not self._ring.size:
                 self._ring = np.empty((5, *self._pixels.shape[:2]), np.uint8)
             split(self._pixels, self._ring[:3])
             self._in_planes = True

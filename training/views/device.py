@@ -130,4 +130,4 @@ def _blur(views: Tensor, sigma: Tensor, radius: int) -> Tensor:
 @lru_cache(maxsize=16)
 def _channel_constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation as (3, 1, 1) on the device; they are copied there only once."""
-    return tuple(torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
+    return torch.tensor(mean, device=device)[:, None, None], torch.tensor(std, device=device)[:, None, None]

@@ -126,8 +126,9 @@ class Draws:
             _around_one(chances.saturation, s),
             chances.hue * (2 * h - 1),
         )
+        first, second, third, fourth = sorted(range(4), key=keys.__getitem__)
         return ColourParameters(
-            order=tuple(sorted(range(4), key=keys.__getitem__)),
+            order=(first, second, third, fourth),
             factors=jittered if jitter < chances.jitter else (1.0, 1.0, 1.0, 0.0),
             grayscale=gray < chances.grayscale,
             sigma=smallest + (largest - smallest) * sigma if blur < chances.blur[view] else 0.0,

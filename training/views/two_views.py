@@ -232,7 +232,8 @@ def _locate(box: Box, opened: OpenedImage, reduction: int) -> tuple[Box, Box]:
     across, down = (side // reduction for side in opened.stored_size)
     x0, y0, x1, y1 = (round(side / reduction) for side in inside)
     inside = (x0, y0, min(x1, across), min(y1, down))
-    return inside, box_in_shown(tuple(side * reduction for side in inside), opened.orientation, width, height)
+    x0, y0, x1, y1 = (side * reduction for side in inside)
+    return inside, box_in_shown((x0, y0, x1, y1), opened.orientation, width, height)
 
 
 def _keep_freed_memory() -> None:

@@ -7,7 +7,7 @@ label has a part in the choice.
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -146,8 +146,8 @@ def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: floa
     transform = RandomCropTransform(task.settings, options.min_crop_scale)
     images = _Images(task, task.run.splits.fit, indices, labels, transform)
     loader = training_loader(images, options, steps, task.run.seed, accelerator, torch.utils.data.default_collate)
-    network = Classifier(TunedBackbone(task.backbone, options.batch_norm), len(task.index.names))
-    network = shared_statistics(network, options.batch_norm, accelerator)
+    classifier = Classifier(TunedBackbone(task.backbone, options.batch_norm), len(task.index.names))
+    network = cast(Classifier, shared_statistics(classifier, options.batch_norm, accelerator))
     scaled = rate * options.batch_size * accelerator.num_processes / 256
     groups = [{**group, "lr": scaled} for group in parameter_groups(network.body, options.weight_decay)]
     head_rate = scaled * options.head_learning_rate_factor

@@ -1,7 +1,7 @@
 """Linear classifiers for several feature sets and learning rates, trained together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ class ParallelHeads(nn.Module):
         self,
         channels: dict[str, int],
         num_classes: int,
-        learning_rates: dict[str, Sequence[float]],
+        learning_rates: Mapping[str, Sequence[float]],
         *,
         batch_norm: bool = False,
     ) -> None:

@@ -1,7 +1,7 @@
 """The linear probe: the task, and its protocol on features that are computed once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,7 @@ def _fit(
     features: dict[str, Tensor],
     labels: Tensor,
     num_classes: int,
-    rates: dict[str, Sequence[float]],
+    rates: Mapping[str, Sequence[float]],
     options: LinearOptions,
     seed: int,
     device: Any,

@@ -115,7 +115,7 @@ def coco_metric(num_classes: int, kind: str = "bbox") -> Any:
 
 def _annotations(references: Sequence[dict[str, Any]], num_classes: int, kind: str) -> dict[str, Any]:
     """Convert references to COCO's format; an image's id is its index in the list."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image, reference in enumerate(references):
         for place, box in enumerate(np.asarray(reference["boxes"], float).reshape(-1, 4)):
             annotation = {

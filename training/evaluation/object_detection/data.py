@@ -87,10 +87,10 @@ class ObjectReader:
         labels = np.asarray([self._numbers[value] for value in values], np.int64)
         area = np.asarray(_field(objects, "area") or boxes[:, 2] * boxes[:, 3], np.float32)
         crowd = np.asarray(_field(objects, "iscrowd") or np.zeros(len(boxes)), bool)
-        kept = (boxes[:, 2:] > SMALLEST_SIDE).all(axis=1) & np.isfinite(boxes).all(axis=1)
+        kept = np.atleast_1d((boxes[:, 2:] > SMALLEST_SIDE).all(axis=1) & np.isfinite(boxes).all(axis=1))
         segmentation = _field(objects, "segmentation") if self.has_masks else None
         if segmentation is not None:
-            segmentation = [entry for entry, keep in zip(segmentation, kept, strict=True) if keep]
+            segmentation = [entry for entry, keep in zip(segmentation, kept.tolist(), strict=True) if keep]
         return Objects(boxes[kept], labels[kept], area[kept], crowd[kept], segmentation)
 
     def read_all(self, dataset: Any, split: str) -> list[Objects]:
@@ -144,8 +144,9 @@ class DetectionImages(Dataset):
         target = {"labels": torch.from_numpy(objects.labels[chosen] + 1)}
         if self.masks:
             masks = np.zeros((len(chosen), height, width), np.uint8)
+            shapes = objects.segmentation or []
             for number, place in enumerate(chosen):
-                masks[number] = decode_mask(objects.segmentation[place], height, width)
+                masks[number] = decode_mask(shapes[place], height, width)
         flipped = self.flip and np.random.default_rng(seed).random() < 0.5
         if flipped:
             image = image[:, ::-1]

@@ -170,7 +170,7 @@ def _score(
     accelerator: Any,
     *,
     masks: bool,
-) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
+) -> tuple[dict[str, dict[str, float]], dict[str, list[float | None]]]:
     """Compute the metrics of boxes and, with `masks`, of masks; every process returns the same."""
     from accelerate.utils import gather_object
 

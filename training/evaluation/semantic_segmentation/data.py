@@ -148,7 +148,8 @@ class TrainingCrops(Dataset):
         height, width = image.shape[:2]
         if self.options.resize_side:
             height, width = size_with_shorter_side(height, width, self.options.resize_side)
-        scale = generator.uniform(*self.options.scale_range)
+        low, high = self.options.scale_range
+        scale = generator.uniform(low, high)
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
         image, labels = resize(image, height, width), resize_labels(labels, height, width)
         size = self.options.crop_size

@@ -4,6 +4,8 @@ A stage of stride 2 gets stride 1, and its convolutions get twice the dilation. 
 exactly what it was (Chen et al. 2017, arXiv 1706.05587, section 3.1; OpenMMLab's "r50-d8").
 """
 
+from typing import Any, cast
+
 from torch import nn
 
 from modeling_ladder.conversion import stage_names
@@ -27,10 +29,9 @@ def dilate(backbone: nn.Module, output_stride: int) -> list[str]:
         UserError: the backbone is not a ResNet.
     """
     stages = getattr(getattr(backbone, "encoder", None), "stages", None)
-    if backbone.config.model_type != "resnet" or stages is None:
-        raise UserError(
-            f"the fcn head dilates ResNets, and this backbone is a {backbone.config.model_type}: use head: upernet"
-        )
+    kind = cast(Any, backbone.config).model_type
+    if kind != "resnet" or stages is None:
+        raise UserError(f"the fcn head dilates ResNets, and this backbone is a {kind}: use head: upernet")
     stride, dilation, changed = 4, 1, []
     for name, stage in zip(stage_names(backbone.config), stages, strict=True):
         before = dilation
@@ -44,7 +45,7 @@ def dilate(backbone: nn.Module, output_stride: int) -> list[str]:
 def _dilate_block(block: nn.Module, stride: int, dilation: int, output_stride: int) -> tuple[int, int]:
     """Change one residual block; return stride and dilation of its output."""
     removed = 1
-    for module in block.layer.modules():
+    for module in cast(nn.Module, block.layer).modules():
         if not isinstance(module, nn.Conv2d):
             continue
         own = module.stride[0]
@@ -56,7 +57,7 @@ def _dilate_block(block: nn.Module, stride: int, dilation: int, output_stride: i
         else:
             stride *= own
             _spread(module, dilation)
-    for module in block.shortcut.modules():
+    for module in cast(nn.Module, block.shortcut).modules():
         if isinstance(module, nn.Conv2d) and removed > 1:
             module.stride = (1, 1)
     return stride, dilation
