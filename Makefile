@@ -36,7 +36,7 @@ test: $(INSTALLED_DEV) lint
 test-slow: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m slow --durations=20
 
-lint: $(INSTALLED_DEV)
+lint: $(INSTALLED_DEV) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 

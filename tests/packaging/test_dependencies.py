@@ -18,7 +18,7 @@ DISTRIBUTION = {  # of imports whose distribution has another name
 }
 EXTRA_OF_FOLDER = {"benchmarks": "benchmarks", "examples": None, "tests": "dev"}
 # Tools that are run and not imported; timm is imported by its name as a string.
-NOT_IMPORTED = {"timm", "ruff", "mypy", "build", "types-pyyaml", "types-tqdm"}
+NOT_IMPORTED = {"timm", "pytest-xdist", "ruff", "mypy", "build", "types-pyyaml", "types-tqdm"}
 
 
 @pytest.fixture(scope="module")
