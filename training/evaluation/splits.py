@@ -113,13 +113,9 @@ def check_column(dataset: Any, name: str, option: str) -> None:
 
 def undecoded(dataset: Any, *columns: str | None) -> Any:
     """Select columns of a data set and leave its images encoded (bytes or path)."""
-    from datasets import Image
+    from ..data.columns import without_decoding
 
-    dataset = dataset.select_columns([name for name in dict.fromkeys(columns) if name is not None])
-    for name in columns:
-        if name and dataset.features and isinstance(dataset.features.get(name), Image):
-            dataset = dataset.cast_column(name, Image(decode=False))
-    return dataset
+    return without_decoding(dataset, *dict.fromkeys(name for name in columns if name is not None))
 
 
 class ClassIndex:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ...errors import UserError
+from ...files import bytes_or_path
 from ..backbone import ImageSettings
 from ..image_transforms import read_image, resize, size_with_shorter_side, to_tensor
 from ..options import SegmentationOptions
@@ -59,7 +60,8 @@ def read_label_map(value: Any, where: str) -> np.ndarray:
     else:
         try:
             if isinstance(value, dict):
-                value = Image.open(io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"])
+                encoded = bytes_or_path(value)
+                value = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
             if value.mode not in INDEX_MODES:
                 raise UserError(f"{where}: the label map is a picture of mode {value.mode}, not of class numbers")
             label_map = np.asarray(value)
