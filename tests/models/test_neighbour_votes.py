@@ -1,5 +1,6 @@
 """Leave-one-out kNN is the average of evaluations that each leave one image out, whatever the blocks."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,3 +47,26 @@ def test_an_image_never_votes_for_itself():
 def test_one_image_has_no_neighbour():
     with pytest.raises(UserError, match="at least two"):
         leave_one_out_accuracy(torch.ones(1, 2), torch.tensor([0]))
+
+
+def knn_by_loops(features: np.ndarray, labels: np.ndarray, k: int, temperature: float) -> float:
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    right = 0
+    for i, vector in enumerate(unit):
+        similarity = unit @ vector
+        others = [j for j in np.argsort(-similarity, kind="stable") if j != i][:k]
+        votes = np.zeros(labels.max() + 1)
+        for j in others:
+            votes[labels[j]] += np.exp(similarity[j] / temperature)
+        right += votes.argmax() == labels[i]
+    return right / len(labels)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.1), (20, 0.07), (1000, 1.0)])
+def test_leave_one_out_knn_against_loops(k, temperature) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 60)
+    features = rng.normal(size=(60, 6)) + 1.5 * np.eye(4, 6)[labels]
+    got = leave_one_out_accuracy(torch.tensor(features), torch.tensor(labels), k, temperature)
+    assert got == pytest.approx(knn_by_loops(features, labels, k, temperature))
+    assert 0.3 < got < 1

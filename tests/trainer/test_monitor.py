@@ -1,35 +1,11 @@
-"""Figures of held-out images, against plain references."""
+"""Metrics of the held-out images: what they name, and what they depend on."""
 
 import numpy as np
 import pytest
 import torch
 
-from ladder_training.models.neighbour_votes import leave_one_out_accuracy
 from ladder_training.trainer.monitor import HeldOutImages, look
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
-
-
-def plain_knn(features: np.ndarray, labels: np.ndarray, k: int, temperature: float) -> float:
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    right = 0
-    for i, vector in enumerate(unit):
-        similarity = unit @ vector
-        others = [j for j in np.argsort(-similarity, kind="stable") if j != i][:k]
-        votes = np.zeros(labels.max() + 1)
-        for j in others:
-            votes[labels[j]] += np.exp(similarity[j] / temperature)
-        right += votes.argmax() == labels[i]
-    return right / len(labels)
-
-
-@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.1), (20, 0.07), (1000, 1.0)])
-def test_leave_one_out_knn_against_loops(k, temperature) -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 60)
-    features = rng.normal(size=(60, 6)) + 1.5 * np.eye(4, 6)[labels]
-    got = leave_one_out_accuracy(torch.tensor(features), torch.tensor(labels), k, temperature)
-    assert got == pytest.approx(plain_knn(features, labels, k, temperature))
-    assert 0.3 < got < 1
 
 
 @pytest.fixture
@@ -50,14 +26,14 @@ def images(count: int = 40, labelled: bool = True) -> HeldOutImages:
 def test_a_look_names_every_stage_and_level_and_changes_nothing(model) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()
-    figures = look(model, images(), batch_size=16)
+    metrics = look(model, images(), batch_size=16)
     assert model.training
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert list(figures.knn) == ["stage1", "stage2", "stage3", "stage4", "all"]
-    assert list(figures.std) == list(figures.rank) == ["stage1.local", "stage2.local", "stage3.global", "stage4.global"]
-    assert figures.knn["stage1"] > 0.9  # three colours
-    assert set(figures.log_entries()) >= {"knn/stage1", "std/stage4.global", "rank/stage1.local"}
+    assert list(metrics.knn) == ["stage1", "stage2", "stage3", "stage4", "all"]
+    assert list(metrics.std) == list(metrics.rank) == ["stage1.local", "stage2.local", "stage3.global", "stage4.global"]
+    assert metrics.knn["stage1"] > 0.9  # three colours
+    assert set(metrics.log_entries()) >= {"knn/stage1", "std/stage4.global", "rank/stage1.local"}
 
 
 def test_the_online_network_is_watched_and_not_the_target(model) -> None:
@@ -72,27 +48,27 @@ def test_the_online_network_is_watched_and_not_the_target(model) -> None:
     assert look(model, images()).log_entries() != before
 
 
-def test_figures_do_not_depend_on_the_batch_size(model) -> None:
+def test_metrics_do_not_depend_on_the_batch_size(model) -> None:
     one, other = look(model, images(), batch_size=7), look(model, images(), batch_size=40)
     assert one.log_entries() == pytest.approx(other.log_entries(), rel=1e-4)
 
 
-def test_without_labels_there_are_only_collapse_figures(model) -> None:
-    figures = look(model, images(labelled=False))
-    assert not figures.knn
-    assert len(figures.std) == 4
+def test_without_labels_there_are_only_collapse_metrics(model) -> None:
+    metrics = look(model, images(labelled=False))
+    assert not metrics.knn
+    assert len(metrics.std) == 4
 
 
-def test_a_collapsed_level_shows_in_its_own_figures_only(model) -> None:
+def test_a_collapsed_level_shows_in_its_own_metrics_only(model) -> None:
     model.projectors["stage2"]["local"].output.weight.data[:] = model.projectors["stage2"]["local"].output.weight.data[
         :1
     ]
     head = model.projectors["stage2"]["local"]
     head.normalization.weight.data.fill_(1e-4)
     head.normalization.bias.data.fill_(1.0)
-    figures = look(model, images())
-    assert figures.std["stage2.local"] < 0.01
-    assert min(value for level, value in figures.std.items() if level != "stage2.local") > 0.1
+    metrics = look(model, images())
+    assert metrics.std["stage2.local"] < 0.01
+    assert min(value for level, value in metrics.std.items() if level != "stage2.local") > 0.1
 
 
 def test_pixels_are_normalised_channel_by_channel() -> None:

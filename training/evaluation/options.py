@@ -251,12 +251,12 @@ def read_recipe(task: str, name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such recipe, or it is not a flat YAML mapping of the task's settings.
     """
-    found = recipe.read_recipe(name_or_path, recipe.RECIPE_FOLDER / task)
-    settings = _check_settings(TASK_OPTIONS[task], found.values, f"{found.where}: ")
+    written = recipe.read_recipe(name_or_path, recipe.RECIPE_FOLDER / task)
+    settings = _check_settings(TASK_OPTIONS[task], written.values, f"{written.where}: ")
     try:
         TASK_OPTIONS[task](**settings)
     except UserError as error:
-        raise UserError(f"{found.where}: {error}") from error
+        raise UserError(f"{written.where}: {error}") from error
     return settings
 
 

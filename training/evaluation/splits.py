@@ -136,9 +136,9 @@ class ClassIndex:
         """Learn the classes from the label values of the split that is fitted on, unless a ClassLabel declares them."""
         if self.declared:
             return
-        found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-        self.names = [str(value) for value in found]
-        self._numbers = {value: number for number, value in enumerate(found)}
+        classes = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+        self.names = [str(value) for value in classes]
+        self._numbers = {value: number for number, value in enumerate(classes)}
 
     def numbers(self, values: Iterable[Any], split: str) -> torch.Tensor:
         """Convert label values to class numbers, int64 (n,).

@@ -77,7 +77,7 @@ def detectron2_key(name: str) -> str | None:
 
 def _block(name: str) -> tuple[str, ...]:
     """Split a tensor's name into stage, layer, position in the block, shortcut, kind of module, and parameter."""
-    found = _BLOCK_KEY.match(name)
-    if found is None:
+    match = _BLOCK_KEY.match(name)
+    if match is None:
         raise UserError(f"the backbone has a tensor {name!r} that no transformers ResNet has; it cannot be converted")
-    return found.groups()
+    return match.groups()

@@ -53,8 +53,8 @@ def check_with_onnxruntime(path: Path, graph: StageOutputs, example: Tensor, tol
     images = torch.rand(3, example.shape[1], example.shape[2] + 32, example.shape[3] + 64)
     with torch.inference_mode():
         expected = graph(images)
-    found = session.run(graph.names, {"pixel_values": images.numpy()})
-    for name, want, got in zip(graph.names, expected, found, strict=True):
+    outputs = session.run(graph.names, {"pixel_values": images.numpy()})
+    for name, want, got in zip(graph.names, expected, outputs, strict=True):
         difference = (torch.from_numpy(got) - want).abs().max().item() / max(want.abs().max().item(), 1e-9)
         if not difference <= tolerance:
             raise UserError(f"the ONNX file gives another {name} than PyTorch (relative difference {difference:.1e})")

@@ -59,8 +59,8 @@ def contact_sheet(
     height = _CAPTION + len(rows) * (cell + _MARGIN)
     sheet = np.full((height, rows[0].shape[1] + 2 * _MARGIN, 3), _PAPER, np.uint8)
     for number, (text, ink) in enumerate(zip(("image", "view 1", "view 2"), (_INK, *VIEW_COLOURS), strict=True)):
-        place = (_MARGIN + number * (cell + _MARGIN), _CAPTION - 8)
-        cv2.putText(sheet, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, 1, cv2.LINE_AA)
+        corner = (_MARGIN + number * (cell + _MARGIN), _CAPTION - 8)
+        cv2.putText(sheet, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, 1, cv2.LINE_AA)
     for number, row in enumerate(rows):
         top = _CAPTION + number * (cell + _MARGIN)
         sheet[top : top + cell, _MARGIN:-_MARGIN] = row

@@ -175,7 +175,7 @@ def inspect_one(
 
 def evenly(items: list[Any], count: int) -> list[Any]:
     """Pick at most `count` of the items, evenly spaced from the first to the last."""
-    return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
 
 
 def _load(dataset: Any, split: str, streaming: bool, revision: str | None, image_column: str | None) -> tuple[str, Any]:

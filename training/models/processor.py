@@ -92,26 +92,26 @@ def _check_settings(settings: dict[str, Any], where: str) -> None:
         UserError: a value is out of range; the message names the field.
     """
     for name in ("size", "crop_size"):
-        found = settings.get(name)
-        for side in found.values() if isinstance(found, dict) else [found]:
+        saved = settings.get(name)
+        for side in saved.values() if isinstance(saved, dict) else [saved]:
             if side is not None and (type(side) is not int or not 0 < side <= MAX_IMAGE_SIZE):
-                raise UserError(f"{where}: {name} is {found!s:.80}; sides are from 1 to {MAX_IMAGE_SIZE} pixels")
+                raise UserError(f"{where}: {name} is {saved!s:.80}; a side must be from 1 to {MAX_IMAGE_SIZE} pixels")
     for name in PROCESSOR_FIELDS - {"size", "crop_size", "image_mean", "image_std"}:
-        found = settings.get(name)
-        if found is not None and not (isinstance(found, bool) or is_finite_number(found)):
-            raise UserError(f"{where}: {name} is {found!s:.80}, which is no number")
+        saved = settings.get(name)
+        if saved is not None and not (isinstance(saved, bool) or is_finite_number(saved)):
+            raise UserError(f"{where}: {name} is {saved!s:.80}, which is not a number")
     for name in ("image_mean", "image_std"):
-        found = settings.get(name)
-        values = found if isinstance(found, list) else [found]
+        saved = settings.get(name)
+        values = saved if isinstance(saved, list) else [saved]
         numbers = [value for value in values if is_finite_number(value)]
-        if found is not None and (len(numbers) != len(values) or not 1 <= len(values) <= 4):
-            raise UserError(f"{where}: {name} is {found!s:.80}; give one finite number per channel")
+        if saved is not None and (len(numbers) != len(values) or not 1 <= len(values) <= 4):
+            raise UserError(f"{where}: {name} is {saved!s:.80}; give one finite number per channel")
         if (
             name == "image_std"
-            and found is not None
+            and saved is not None
             and not all(float(value) > 0 for value in numbers if value is not None)
         ):
-            raise UserError(f"{where}: image_std is {found!s:.80}; deviations are above 0")
+            raise UserError(f"{where}: image_std is {saved!s:.80}; standard deviations must be above 0")
 
 
 def is_finite_number(value: object) -> bool:

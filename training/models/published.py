@@ -40,6 +40,6 @@ def publish(
             model.save_pretrained(temporary / PRETRAINING)
         if transform is not None:
             processor = image_processor(transform.size, tuple(transform.mean), tuple(transform.std))
-            for place in (temporary, temporary / PRETRAINING) if pretraining else (temporary,):
-                processor.save_pretrained(place)
+            for target in (temporary, temporary / PRETRAINING) if pretraining else (temporary,):
+                processor.save_pretrained(target)
         state.save_to_json(str(temporary / TRAINER_STATE))

@@ -24,21 +24,21 @@ def verified(reference: str, revision: str | None = None, subfolder: str | None 
     from ladder_model_cards import PushError, verify_checksums
     from modeling_ladder.checking import check_before_loading
 
-    place, revision = split_revision(model_folder(reference), revision)
+    source, revision = split_revision(model_folder(reference), revision)
     try:
-        if not Path(place).is_dir():
-            check_before_loading(place, revision=revision, subfolder=subfolder or "")
-            processor_of(place, revision=revision)
-        found = verify_checksums(place, revision=revision)
+        if not Path(source).is_dir():
+            check_before_loading(source, revision=revision, subfolder=subfolder or "")
+            processor_of(source, revision=revision)
+        files = verify_checksums(source, revision=revision)
     except PushError as error:
         raise UserError(str(error)) from error
     except (OSError, ValueError) as error:
         raise UserError(why_not_loaded(reference, error)) from error
-    if found.differing or not found.checked:
-        what = ", ".join(found.differing) or "no file at all"
+    if files.differing or not files.checked:
+        what = ", ".join(files.differing) or "no file at all"
         raise UserError(
-            f"{what} in {found.folder} is not what {found.repo_id} holds on the Hub at {found.revision}: nothing was "
-            f"loaded; get it again with `hf download {found.repo_id} --revision {found.revision} --force-download`"
+            f"{what} in {files.folder} is not what {files.repo_id} holds on the Hub at {files.revision}: nothing was "
+            f"loaded; get it again with `hf download {files.repo_id} --revision {files.revision} --force-download`"
         )
-    print(f"{found.checked} files are as {found.repo_id} holds them at {found.revision}")
-    return place if Path(place).is_dir() else f"{place}@{found.revision}"
+    print(f"{files.checked} files are as {files.repo_id} holds them at {files.revision}")
+    return source if Path(source).is_dir() else f"{source}@{files.revision}"

@@ -128,8 +128,8 @@ class _Images(Dataset):
         return len(self.indices)
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int]:
-        place, seed = key if isinstance(key, tuple) else (key, None)
-        index = self.indices[place]
+        position, seed = key if isinstance(key, tuple) else (key, None)
+        index = self.indices[position]
         pixels = self.transform(self.dataset[index][self.column], seed)
         return pixels, -1 if self.labels is None else int(self.labels[index])
 

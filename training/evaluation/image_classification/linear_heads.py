@@ -85,8 +85,8 @@ def best_rates(accuracies: dict[str, Tensor], learning_rates: Sequence[float]) -
     order = sorted(range(len(learning_rates)), key=lambda index: learning_rates[index])
     chosen = {}
     for name, values in accuracies.items():
-        found = torch.nan_to_num(values, nan=-1.0).tolist()
-        chosen[name] = max(order, key=lambda index: (found[index], -learning_rates[index]))
+        known = torch.nan_to_num(values, nan=-1.0).tolist()
+        chosen[name] = max(order, key=lambda index: (known[index], -learning_rates[index]))
     edges = [name for name, index in chosen.items() if index in (order[0], order[-1])]
     if len(order) > 2 and edges:
         return chosen, [f"the best learning rate lies at the edge of the sweep for {', '.join(edges)}"]

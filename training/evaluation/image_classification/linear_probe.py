@@ -143,12 +143,12 @@ def fit_probe(
         sweep = dict.fromkeys(features, rates)
         heads, shift, scale = _fit(part, labels[kept], num_classes, sweep, options, seed, device)
         tested = {name: values[held] for name, values in features.items()}
-        found = {
+        measured = {
             name: accuracy_per_rate(scores, labels[held]) / len(held)
             for name, scores in _scores(heads, shift, scale, tested, device).items()
         }
-        chosen, notes = best_rates(found, rates)
-        accuracies = {name: values.tolist() for name, values in found.items()}
+        chosen, notes = best_rates(measured, rates)
+        accuracies = {name: values.tolist() for name, values in measured.items()}
     final = {name: (rates[index],) for name, index in chosen.items()}
     heads, shift, scale = _fit(features, labels, num_classes, final, options, seed, device)
     return Probe(heads, shift, scale, {name: rate[0] for name, rate in final.items()}, accuracies, notes)

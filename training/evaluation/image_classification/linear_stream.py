@@ -96,7 +96,7 @@ def _train(
     rates = [rate * batch / 256 for rate in options.learning_rates]
     heads = ParallelHeads(channels, classes, dict.fromkeys(channels, rates), batch_norm=options.standardize)
     heads, optimizer = accelerator.prepare(heads, make_optimizer(heads))
-    plain = accelerator.unwrap_model(heads)
+    unwrapped = accelerator.unwrap_model(heads)
     rows = _Rows(task, "fit", part="kept", fraction=fraction, train=True)
     loader = iter(
         DataLoader(rows, batch_size=local_batch, num_workers=options.num_workers, collate_fn=_collate, drop_last=True)
@@ -109,11 +109,11 @@ def _train(
         pixels, labels = batch_of_images
         set_cosine(optimizer, step, steps)
         features = _features(task.backbone, pixels.to(accelerator.device, non_blocking=True))
-        loss = plain.loss(heads(features), labels.to(accelerator.device))
+        loss = unwrapped.loss(heads(features), labels.to(accelerator.device))
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return plain.eval(), steps * batch
+    return unwrapped.eval(), steps * batch
 
 
 @torch.no_grad()
@@ -141,9 +141,9 @@ def _score(task: ClassificationTask, heads: ParallelHeads, rows: "_Rows", classe
         totals["seen"] += labels.bincount(minlength=classes)
         for name, scores in heads(_features(task.backbone, pixels.to(device)[readable])).items():
             diverged = torch.isnan(accuracy_per_rate(scores, labels))
-            place = (scores > scores.gather(2, labels[:, None, None].expand(-1, shape[0], 1))).sum(dim=2)
+            rank = (scores > scores.gather(2, labels[:, None, None].expand(-1, shape[0], 1))).sum(dim=2)
             for kind, least in (("right", 1), ("top5", 5)):
-                for column, label in enumerate((place < least).T):
+                for column, label in enumerate((rank < least).T):
                     totals[f"{kind}/{name}"][column] += labels[label].bincount(minlength=classes)
             totals[f"right/{name}"][diverged] = torch.nan
     return {name: accelerator.reduce(values, "sum").cpu() for name, values in totals.items()}

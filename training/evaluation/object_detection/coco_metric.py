@@ -42,7 +42,7 @@ def average_precision(
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
-    found = {
+    metrics = {
         "AP": _mean(precision[:, :, :, AREAS["all"], MOST_DETECTIONS]),
         "AP50": _mean(precision[THRESHOLD_50, :, :, AREAS["all"], MOST_DETECTIONS]),
         "AP75": _mean(precision[THRESHOLD_75, :, :, AREAS["all"], MOST_DETECTIONS]),
@@ -52,7 +52,7 @@ def average_precision(
         "AR100": _mean(recall[:, :, AREAS["all"], MOST_DETECTIONS]),
     }
     per_class = [_mean(precision[:, :, number, AREAS["all"], MOST_DETECTIONS]) for number in range(num_classes)]
-    return {**found, "per_class": per_class}
+    return {**metrics, "per_class": per_class}
 
 
 @cache
@@ -117,17 +117,17 @@ def _annotations(references: Sequence[dict[str, Any]], num_classes: int, kind: s
     """Convert references to COCO's format; an image's id is its index in the list."""
     annotations: list[dict[str, Any]] = []
     for image, reference in enumerate(references):
-        for place, box in enumerate(np.asarray(reference["boxes"], float).reshape(-1, 4)):
+        for index, box in enumerate(np.asarray(reference["boxes"], float).reshape(-1, 4)):
             annotation = {
                 "id": len(annotations) + 1,
                 "image_id": image,
-                "category_id": int(reference["labels"][place]),
+                "category_id": int(reference["labels"][index]),
                 "bbox": box.tolist(),
-                "area": float(reference["area"][place]),
-                "iscrowd": int(reference["iscrowd"][place]),
+                "area": float(reference["area"][index]),
+                "iscrowd": int(reference["iscrowd"][index]),
             }
             if kind == "segm":
-                annotation["segmentation"] = reference["masks"][place]
+                annotation["segmentation"] = reference["masks"][index]
             annotations.append(annotation)
     images = [
         {"id": image, "height": int(reference["height"]), "width": int(reference["width"])}
@@ -140,14 +140,14 @@ def _annotations(references: Sequence[dict[str, Any]], num_classes: int, kind: s
 def _detections(predictions: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     detections = []
     for image, prediction in enumerate(predictions):
-        for place, box in enumerate(np.asarray(prediction["boxes"], float).reshape(-1, 4)):
+        for index, box in enumerate(np.asarray(prediction["boxes"], float).reshape(-1, 4)):
             detection = {
                 "image_id": image,
-                "category_id": int(prediction["labels"][place]),
-                "score": float(prediction["scores"][place]),
+                "category_id": int(prediction["labels"][index]),
+                "score": float(prediction["scores"][index]),
             }
             if kind == "segm":
-                detection["segmentation"] = prediction["masks"][place]
+                detection["segmentation"] = prediction["masks"][index]
             else:
                 detection["bbox"] = box.tolist()
             detections.append(detection)

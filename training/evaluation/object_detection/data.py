@@ -129,8 +129,8 @@ class DetectionImages(Dataset):
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return float32 (3, H, W) in [0, 1] and {"boxes" x0, y0, x1, y1, "labels" from 1, "masks"} without crowds."""
-        place, seed = key if isinstance(key, tuple) else (key, 0)
-        index = self.indices[place]
+        position, seed = key if isinstance(key, tuple) else (key, 0)
+        index = self.indices[position]
         objects = self.objects[index]
         image = read_image(self.dataset[index][self.column], f"image {index}")
         height, width = image.shape[:2]
@@ -145,8 +145,8 @@ class DetectionImages(Dataset):
         if self.masks:
             masks = np.zeros((len(chosen), height, width), np.uint8)
             shapes = objects.segmentation or []
-            for number, place in enumerate(chosen):
-                masks[number] = decode_mask(shapes[place], height, width)
+            for number, position in enumerate(chosen):
+                masks[number] = decode_mask(shapes[position], height, width)
         flipped = self.flip and np.random.default_rng(seed).random() < 0.5
         if flipped:
             image = image[:, ::-1]

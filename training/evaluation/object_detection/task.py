@@ -141,7 +141,7 @@ def predict(
 
     detector.eval()
     detector.transform.min_size = (options.test_short_side or options.short_sides[-1],)
-    found = []
+    predictions = []
     mine = range(accelerator.process_index, len(images), accelerator.num_processes)
     for first in progress(range(0, len(mine), options.batch_size), "detection of test images"):
         chosen = mine[first : first + options.batch_size]
@@ -158,8 +158,8 @@ def predict(
             if masks:
                 binary = (output["masks"][:, 0] > 0.5).byte().cpu().numpy()
                 prediction["masks"] = [mask_codes.encode(np.asfortranarray(entry)) for entry in binary]
-            found.append((index, prediction, *image.shape[1:]))
-    return found
+            predictions.append((index, prediction, *image.shape[1:]))
+    return predictions
 
 
 def _score(
@@ -174,14 +174,14 @@ def _score(
     """Compute the metrics of boxes and, with `masks`, of masks; every process returns the same."""
     from accelerate.utils import gather_object
 
-    found = predict(detector, images, options, accelerator, masks=masks)
-    found = sorted(gather_object(found), key=lambda entry: entry[0])
+    predictions = predict(detector, images, options, accelerator, masks=masks)
+    predictions = sorted(gather_object(predictions), key=lambda entry: entry[0])
     metrics, per_class = {}, {}
     for name, kind in (("box", "bbox"), ("mask", "segm")):
         if name == "mask" and not masks:
             continue
         metric = coco_metric(len(reader.names), kind)
-        for index, prediction, height, width in found:
+        for index, prediction, height, width in predictions:
             objects = images.objects[index]
             reference = {**vars(objects), "height": height, "width": width}
             if name == "mask":

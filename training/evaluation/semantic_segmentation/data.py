@@ -90,11 +90,11 @@ class LabelledImages:
             UserError: their sizes differ.
         """
         row = self.dataset[index]
-        image = read_image(row[self.image_column], self._place(index))
-        label_map = read_label_map(row[self.label_column], self._place(index))
+        image = read_image(row[self.image_column], self._name(index))
+        label_map = read_label_map(row[self.label_column], self._name(index))
         if image.shape[:2] != label_map.shape:
             raise UserError(
-                f"{self._place(index)}: the image is {image.shape[1]} x {image.shape[0]} pixels, its label map "
+                f"{self._name(index)}: the image is {image.shape[1]} x {image.shape[0]} pixels, its label map "
                 f"{label_map.shape[1]} x {label_map.shape[0]}"
             )
         return image, label_map
@@ -111,12 +111,12 @@ class LabelledImages:
         """
         total = np.zeros(0, np.int64)
         for index in progress(range(len(self)), f"label maps of {self.split}"):
-            label_map = read_label_map(self.labels[index][self.label_column], self._place(index))
+            label_map = read_label_map(self.labels[index][self.label_column], self._name(index))
             values = label_map[label_map != ignore_index].astype(np.int64)
             if values.size and (values.min() < 0 or (most is not None and values.max() >= most)):
                 wrong = values.min() if values.min() < 0 else values.max()
                 raise UserError(
-                    f"{self._place(index)}: class {wrong} is not one of the {most} classes that are fitted on "
+                    f"{self._name(index)}: class {wrong} is not one of the {most} classes that are fitted on "
                     f"(pixels to ignore must be {ignore_index})"
                 )
             counts = np.bincount(values)
@@ -126,7 +126,7 @@ class LabelledImages:
             raise UserError(f"split {self.split} has no labelled pixel")
         return total
 
-    def _place(self, index: int) -> str:
+    def _name(self, index: int) -> str:
         return f"image {index} of split {self.split}"
 
 
