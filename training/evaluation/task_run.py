@@ -58,7 +58,7 @@ class TaskRun:
 
     @property
     def device(self) -> torch.device:
-        """The device to compute on: accelerate's where the task uses it, else the one asked for, else a GPU if any."""
+        """The device of accelerate if the task uses it, else the one the user named, else a GPU if there is one."""
         return choose_device(self.asked_device) if self.accelerator is None else self.accelerator.device
 
     def accelerate(self, mixed_precision: str = "no") -> Any:
