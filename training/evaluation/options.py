@@ -138,6 +138,9 @@ class _DenseOptions(_TaskOptions):
     stages: tuple[str, ...] | None = option(None, "Stages that the head reads; default: all.")
     freeze_backbone: bool = option(False, "Train the head only, on the backbone as it is.")
     learning_rate: float = option(0.01, "Peak learning rate, for the batch size given.")
+    backbone_learning_rate_factor: float = option(
+        1.0, "The backbone's learning rate is learning_rate times this; 0.1 keeps more of what was pretrained."
+    )
     momentum: float = option(0.9, "Momentum of SGD.")
     weight_decay: float = option(1e-4, "Weight decay.")
     max_gradient_norm: float = option(10.0, "Gradients are scaled down to this norm; 0: never.")
@@ -155,7 +158,9 @@ class _DenseOptions(_TaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("learning_rate")
+        self._check_positive("learning_rate", "backbone_learning_rate_factor")
+        if self.freeze_backbone and self.backbone_learning_rate_factor != 1:
+            raise UserError("freeze_backbone trains no backbone: drop it, or drop backbone_learning_rate_factor")
 
 
 @dataclass(kw_only=True)

@@ -133,12 +133,29 @@ def shared_statistics(model: nn.Module, batch_norm: str, accelerator: Any) -> nn
     return model
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Group the trainable parameters: those with one dimension (biases, norms) take no weight decay."""
+def parameter_groups(model: nn.Module, weight_decay: float, backbone_rate: float | None = None) -> list[dict[str, Any]]:
+    """Group the trainable parameters: those with one dimension (biases, norms) take no weight decay.
+
+    Args:
+        model: Of any task.
+        weight_decay: Of matrices and kernels.
+        backbone_rate: Learning rate of what lies in a `TunedBackbone`, in groups of its own; None: as everything else.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if backbone_rate is None:
+        return _decayed_or_not(trainable, weight_decay)
+    bodies = [module for module in model.modules() if isinstance(module, TunedBackbone)]
+    inside = {id(parameter) for body in bodies for parameter in body.parameters()}
+    head = [parameter for parameter in trainable if id(parameter) not in inside]
+    backbone = [parameter for parameter in trainable if id(parameter) in inside]
+    slow = [{**group, "lr": backbone_rate} for group in _decayed_or_not(backbone, weight_decay)]
+    return [*_decayed_or_not(head, weight_decay), *slow]
+
+
+def _decayed_or_not(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     return [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
 
 
@@ -229,7 +246,8 @@ def tune_on_images(
     """
     loader = training_loader(dataset, options, options.steps, seed, accelerator, collate)
     network = shared_statistics(network, options.batch_norm, accelerator)
-    groups = parameter_groups(network, options.weight_decay)
+    share = options.backbone_learning_rate_factor
+    groups = parameter_groups(network, options.weight_decay, None if share == 1 else share * options.learning_rate)
     optimizer = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
     model, optimizer = accelerator.prepare(network, optimizer)
     norm = options.max_gradient_norm
