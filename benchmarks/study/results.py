@@ -1,0 +1,166 @@
+"""The tables of docs/results.md, from the committed comparisons; the page is brought up to date by
+
+    python benchmarks/study/results.py
+
+which rewrites what stands between the marks of each table, and prints it. With --check it writes nothing, and says
+whether the page is up to date.
+"""
+
+import argparse
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladder_training.compare.statistics import Paired, paired_difference, summarise
+
+ROOT = Path(__file__).parents[2]
+STUDY, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results.md"
+BASELINE = "byol"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table.
+
+    Attributes:
+        name: As it stands there.
+        metric: Name of the metric in comparison.json.
+        evaluations: The mean over these is the figure, seed by seed.
+    """
+
+    name: str
+    metric: str
+    evaluations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: a comparison and what of it is shown.
+
+    Attributes:
+        folder: Of the comparison, in docs/study.
+        lines: Those whose evaluations the comparison does not have are left out.
+        same_steps: Method with as many steps as BYOL.
+        same_time: Method with as much processor time as BYOL; None where it was not run.
+    """
+
+    folder: str
+    lines: tuple[Line, ...]
+    same_steps: str = "ladder"
+    same_time: str | None = None
+
+
+def _classification(data: str) -> tuple[Line, ...]:
+    knn, linear = (f"knn-{data}",), (f"linear-{data}",)
+    return (
+        Line("linear, last stage, accuracy", "accuracy stage4", linear),
+        Line("linear, all stages, accuracy", "accuracy all", linear),
+        *(Line(f"kNN, stage {number}, accuracy", f"accuracy stage{number}", knn) for number in (1, 2, 3, 4)),
+    )
+
+
+_DENSE = (
+    Line("segmentation, Pets trimaps, mIoU", "mIoU", ("segmentation-pets_trimap",)),
+    Line("segmentation, CamVid, mIoU", "mIoU", ("segmentation-camvid",)),
+    Line("detection, BCCD, box AP", "box AP", ("detection-bccd",)),
+    Line("detection, fruit, box AP", "box AP", ("detection-fruit",)),
+)
+
+TABLES = {
+    "imagenette96": Table("imagenette96", (*_classification("imagenette128"), *_DENSE), same_time="ladder_short"),
+    "imagenette64": Table("imagenette64", (*_classification("imagenette128"), *_DENSE)),
+    "cifar10": Table("cifar10", _classification("cifar10")),
+}
+
+
+def values_of(comparison: dict[str, Any], line: Line, method: str) -> dict[int, float]:
+    """Seed to the mean over a line's evaluations, in points; seeds that lack one of them are left out."""
+    found = []
+    for evaluation in line.evaluations:
+        rows = [row for row in comparison["rows"] if (row["evaluation"], row["metric"]) == (evaluation, line.metric)]
+        found.append({int(seed): 100 * value for row in rows for seed, value in _values(row, method).items()})
+    seeds = set.intersection(*map(set, found))
+    return {seed: sum(values[seed] for values in found) / len(found) for seed in sorted(seeds)}
+
+
+def table(plan: Table, comparison: dict[str, Any]) -> str:
+    """The table in Markdown: mean and standard deviation, and differences with their 95 % intervals."""
+    timed = plan.same_time is not None
+    heads = ["task", "BYOL", "Ladder", "difference", *(["at equal time", "difference"] if timed else []), "seeds"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for line in plan.lines:
+        baseline = values_of(comparison, line, BASELINE)
+        if not baseline:
+            continue
+        cells = [line.name, _spread(baseline)]
+        for method in (plan.same_steps, plan.same_time) if timed else (plan.same_steps,):
+            values = values_of(comparison, line, method)
+            cells += [_spread(values), _difference(paired_difference(values, baseline))]
+        lines.append(f"| {' | '.join([*cells, str(len(baseline))])} |")
+    return "\n".join(lines)
+
+
+def written(page: str) -> str:
+    """The page with every table made anew.
+
+    Raises:
+        ValueError: the page does not have the two marks of a table.
+    """
+    for name, plan in TABLES.items():
+        comparison = json.loads((STUDY / plan.folder / "comparison.json").read_text(encoding="utf-8"))
+        begin, end = f"<!-- table {name} -->", "<!-- end -->"
+        pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", flags=re.DOTALL)
+        if len(pattern.findall(page)) != 1:
+            raise ValueError(f"the page needs the marks {begin} and {end} once")
+        text = f"{begin}\n{table(plan, comparison)}\n{end}"
+        page = pattern.sub(lambda _, text=text: text, page)
+    return page
+
+
+def _values(row: dict[str, Any], method: str) -> dict[str, float]:
+    return row["methods"].get(method, {}).get("values", {})
+
+
+def _spread(values: dict[int, float]) -> str:
+    found = summarise(list(values.values()))
+    if found.mean is None:
+        return ""
+    return f"{found.mean:.1f}" + (f" ± {found.std:.1f}" if found.std is not None else "")
+
+
+def _difference(found: Paired) -> str:
+    if found.mean is None:
+        return ""
+    if found.low is None:
+        return _signed(found.mean)
+    text = f"{_signed(found.mean)} [{_signed(found.low)}, {_signed(found.high)}]"
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def main() -> int:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--check", action="store_true", help="Write nothing; exit code 1 where the page is out of date."
+    )
+    arguments = parser.parse_args()
+    before = PAGE.read_text(encoding="utf-8")
+    after = written(before)
+    if arguments.check:
+        print("up to date" if after == before else "out of date")
+        return int(after != before)
+    PAGE.write_text(after, encoding="utf-8")
+    for block in re.findall(r"<!-- table (\w+) -->\n(.*?)\n<!-- end -->", after, flags=re.DOTALL):
+        print("\n".join(block), end="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
