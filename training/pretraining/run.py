@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 from ..config.recipe import ResolvedRecipe
 from ..errors import TrainingStopped, UserError
 from ..models.published import TRAINER_STATE, publish
-from ..runs.checkpoints import newest_valid_checkpoint
+from ..runs.agreement import all_or_none, chosen_by_first
 from ..runs.record import FINISHED, RecipeRecord, RunRecord
 from ..runs.run_folder import (
     PRETRAINING,
@@ -25,6 +25,7 @@ from ..runs.run_folder import (
     recorded_values,
     versions,
 )
+from ..trainer.resuming import agreed_checkpoint
 from .build import Data, build_model, build_views, load_data, training_arguments
 
 if TYPE_CHECKING:
@@ -77,18 +78,17 @@ def pretrain(recipe: ResolvedRecipe) -> int:
     """
     folder = Path(recipe.run.output or f"runs/{recipe.name}").expanduser()
     values = recorded_values({**recipe.values, "output": str(folder)})
-    earlier = check_output(folder, values)
-    if earlier is not None and earlier.status == FINISHED:
-        print(f"{folder} is finished: {earlier.steps} steps; evaluate it with `ladder evaluate knn --model {folder}`")
-        return 0
+    check_output(folder, values)
     with _nothing_left_behind(folder):
-        arguments = training_arguments(recipe, folder)
-        set_seed(arguments.seed)
-        model = build_model(recipe)
-        data = load_data(recipe)
-        trainer = _trainer(recipe, folder, arguments, model, data)
-    with arguments.main_process_first(local=False, desc="looking for a checkpoint"):
-        checkpoint = newest_valid_checkpoint(folder)
+        arguments = training_arguments(recipe, folder)  # with it, the processes know each other
+        earlier = chosen_by_first(lambda: check_output(folder, values))
+        if earlier is not None and earlier.status == FINISHED:
+            if arguments.process_index == 0:
+                again = f"evaluate it with `ladder evaluate knn --model {folder}`"
+                print(f"{folder} is finished: {earlier.steps} steps; {again}")
+            return 0
+        data, trainer = all_or_none(lambda: _build(recipe, folder, arguments))
+        checkpoint = agreed_checkpoint(folder, arguments.process_index)
     # Without a checkpoint the run starts again, and so does its record.
     record = None if checkpoint is None else earlier
     if record is None:
@@ -125,10 +125,13 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _trainer(recipe: ResolvedRecipe, folder: Path, arguments: Any, model: Any, data: Data) -> "LadderTrainer":
+def _build(recipe: ResolvedRecipe, folder: Path, arguments: Any) -> tuple[Data, "LadderTrainer"]:
     """Build the trainer and its data loader, so that every mistake in the data raises before anything is written."""
     from ..trainer.trainer import LadderTrainer
 
+    set_seed(arguments.seed)
+    model = build_model(recipe)
+    data = load_data(recipe)
     trainer = LadderTrainer(
         model,
         arguments,
@@ -144,7 +147,7 @@ def _trainer(recipe: ResolvedRecipe, folder: Path, arguments: Any, model: Any, d
         },
     )
     trainer.get_train_dataloader()
-    return trainer
+    return data, trainer
 
 
 def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer: "LadderTrainer") -> RunRecord:
@@ -159,7 +162,7 @@ def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trai
         batch_size=trainer.args.global_batch_size,
         seconds=0.0,
         cpu_seconds=0.0,
-        hardware=hardware(),
+        hardware=hardware(trainer.args.device, trainer.args.world_size),
         versions=versions(),
         git_commit=git_commit(),
         started=now(),

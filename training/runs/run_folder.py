@@ -128,16 +128,25 @@ def versions() -> dict[str, str]:
     return numbers
 
 
-def hardware() -> str:
-    """Describe the devices that compute, in one line."""
+def hardware(device: Any = None, processes: int = 1) -> str:
+    """Describe the devices that compute, in one line.
+
+    Args:
+        device: The `torch.device` of this process. Default: a GPU if there is one.
+        processes: Number of processes, over all machines. Each computes on one device.
+    """
     import torch
 
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count() * int(os.environ.get("WORLD_SIZE", "1"))
-        return f"{count} x {torch.cuda.get_device_name(0)}"
-    if torch.backends.mps.is_available():
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu" and torch.backends.mps.is_available():
+            device = torch.device("mps")
+    if device.type == "cuda":
+        return f"{processes} x {torch.cuda.get_device_name(device)}"
+    if device.type == "mps":
         return f"Apple {platform.machine()} GPU (MPS)"
-    return f"{_processor()}, {os.cpu_count()} cores, no GPU"
+    shared = f", {processes} processes" if processes > 1 else ""
+    return f"{_processor()}, {os.cpu_count()} cores, no GPU{shared}"
 
 
 def git_commit() -> str | None:

@@ -98,7 +98,7 @@ def describe(
         datasets=[DatasetRecord(name=name, hub=name) for name in names],
         batch_size=args.global_batch_size,
         seconds=sum(seconds) if seconds else None,
-        hardware=hardware(),
+        hardware=hardware(args.device, args.world_size),
         versions=versions(),
         git_commit=git_commit(),
         finished=now() if done else None,

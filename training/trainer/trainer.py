@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +20,8 @@ from ..errors import NotFinite, UserError
 from ..loading.loader import ViewLoader
 from ..models.published import TRAINER_STATE
 from ..models.stage_sizes import check_image_size
-from ..runs.checkpoints import (
-    newest_valid_checkpoint,
-    partial_folder,
-    publish_checkpoint,
-    remove_folder,
-    rotate_checkpoints,
-)
+from ..runs.agreement import StepAgreement, all_or_none, chosen_by_first
+from ..runs.checkpoints import partial_folder, publish_checkpoint, remove_folder, rotate_checkpoints
 from ..views.two_views import TwoViewTransform
 from .callbacks import ImagesProgressCallback, MonitorCallback, TargetUpdateCallback
 from .held_out import held_out_images, is_image_dataset
@@ -34,6 +29,7 @@ from .hub_trainer import HubTrainer
 from .lars import Lars
 from .meters import LevelMeters, first_non_finite
 from .monitor import MonitorMetrics, look
+from .resuming import agreed_checkpoint, loader_file, read_loader_state
 from .stops import BATCH_NORM_SETTLED, check_losses, check_spread
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
@@ -162,12 +158,16 @@ class LadderTrainer(HubTrainer):
         """
         args = self.args
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = self._newest_checkpoint()
+            resume_from_checkpoint = agreed_checkpoint(args.output_dir, args.process_index)
+            if resume_from_checkpoint is None:
+                raise UserError(f"no complete checkpoint in {args.output_dir}: start without resume_from_checkpoint")
         self._train_loader = None
         loader = self.get_train_dataloader()
         if resume_from_checkpoint:
-            resume_from_checkpoint = str(resume_from_checkpoint)
-            loader.load_state_dict(self._read_loader_state(Path(resume_from_checkpoint)))
+            checkpoint = Path(resume_from_checkpoint)
+            resume_from_checkpoint = str(checkpoint)
+            all_or_none(lambda: loader.load_state_dict(read_loader_state(checkpoint, args.process_index)))
+        self._steps = StepAgreement()
         asked = (args.max_steps, args.warmup_steps, args.ignore_data_skip)
         try:
             args.max_steps = self._total_steps(loader)
@@ -176,6 +176,11 @@ class LadderTrainer(HubTrainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
             args.max_steps, args.warmup_steps, args.ignore_data_skip = asked
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """Fetch the batches of one optimizer step. If this fails in one process, all processes stop at this step."""
+        fetch = super().get_batch_samples
+        return self._steps.all_or_none(lambda: fetch(epoch_iterator, num_batches, device))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing after the last step: resumed there, transformers would make one more step before it checks."""
@@ -274,15 +279,18 @@ class LadderTrainer(HubTrainer):
     def look(self) -> MonitorMetrics | None:
         """Measure the held-out images and log the metrics.
 
+        Running statistics differ between processes, so process 0 looks, and all processes decide by what it saw.
+
         Returns:
-            The metrics, or None if no image is held out.
+            The metrics, the same in all processes, or None if no image is held out.
         """
         if self.held_out is None:
             return None
         args = self.args
         batch_size = max(args.per_device_eval_batch_size, 64)
         model = self.pretraining_model
-        metrics = look(model, self.held_out, batch_size, args.knn_neighbours, args.knn_temperature)
+        images = self.held_out
+        metrics = chosen_by_first(lambda: look(model, images, batch_size, args.knn_neighbours, args.knn_temperature))
         self.log(metrics.log_entries())
         return metrics
 
@@ -312,11 +320,7 @@ class LadderTrainer(HubTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint under a temporary name, with checksums and the loader's position, then rename it."""
-        bad = first_non_finite(self.pretraining_model)
-        if bad is not None:
-            raise NotFinite(
-                f"{bad} is not finite at step {self.state.global_step}: nothing was saved, the last checkpoint is good"
-            )
+        all_or_none(self._check_finite)
         self.store_flos()
         args, run_dir, step = self.args, Path(self._get_output_dir(trial=trial)), self.state.global_step
         partial = partial_folder(run_dir, step)
@@ -330,7 +334,7 @@ class LadderTrainer(HubTrainer):
             self._save_scaler(str(partial))
             self._save_rng_state(str(partial))
             state = cast(ViewLoader, self._train_loader).state_dict()
-            (partial / self._loader_file()).write_text(json.dumps(state), encoding="utf-8")
+            (partial / loader_file(args.process_index)).write_text(json.dumps(state), encoding="utf-8")
         if args.should_save:
             self._export_callback_states()
             self.state.save_to_json(str(partial / TRAINER_STATE))
@@ -343,29 +347,16 @@ class LadderTrainer(HubTrainer):
                 self._push_from_checkpoint(str(final))
         self.accelerator.wait_for_everyone()
 
+    def _check_finite(self) -> None:
+        bad = first_non_finite(self.pretraining_model)
+        if bad is not None:
+            raise NotFinite(
+                f"{bad} is not finite at step {self.state.global_step}: nothing was saved, the last checkpoint is good"
+            )
+
     def _export_callback_states(self) -> None:
         for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
             self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-
-    def _loader_file(self) -> str:
-        return f"loader_state_{self.args.process_index}.json"
-
-    def _read_loader_state(self, checkpoint: Path) -> dict[str, Any]:
-        path = checkpoint / self._loader_file()
-        if not path.is_file():
-            raise UserError(
-                f"{checkpoint} holds no {path.name}: it was written by a different number of processes, or with "
-                "save_only_model, so the position in the data is unknown"
-            )
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    def _newest_checkpoint(self) -> str:
-        checkpoint = newest_valid_checkpoint(self.args.output_dir) if self.args.should_save else None
-        self.accelerator.wait_for_everyone()
-        checkpoint = checkpoint or newest_valid_checkpoint(self.args.output_dir)
-        if checkpoint is None:
-            raise UserError(f"no complete checkpoint in {self.args.output_dir}: start without resume_from_checkpoint")
-        return str(checkpoint)
 
 
 def _all_parameters_used(model: LadderSiameseForPreTraining) -> bool:
