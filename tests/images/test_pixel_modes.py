@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ladder_training.errors import BadImageError
-from ladder_training.images.decode import decode_image
+from ladder_training.images.decode import decode_image, stored_values
 
 # Four areas of 16 x 16: red, green, blue, light grey.
 COLOURS = np.array([[[200, 30, 30], [30, 180, 40]], [[20, 40, 190], [220, 220, 220]]], dtype=np.uint8)
@@ -124,3 +124,31 @@ def test_what_is_no_image_is_refused_in_one_line() -> None:
         with pytest.raises(BadImageError) as error:
             decode_image(thing)
         assert "\n" not in str(error.value)
+
+
+STEPS = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)  # 12 bits, 256 different values
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_range_of_values_stretches_12_bits_to_256_levels(kind) -> None:
+    data = encode(Image.fromarray(STEPS), kind)
+    assert len(np.unique(decode_image(data))) == 17
+    assert stored_values(data) == (0.0, 4080.0)
+    expected = np.rint(STEPS / 4095 * 255).astype(int)
+    pixels = decode_image(data, value_range=(0, 4095))
+    assert (pixels == expected[..., None]).all()
+    assert len(np.unique(pixels)) == 255
+    cut = decode_image(data, value_range=(1024, 2048))
+    assert (cut[..., 0] == np.clip(np.rint((STEPS.astype(float) - 1024) * 255 / 1024), 0, 255)).all()
+
+
+def test_a_range_of_values_is_for_colour_of_16_bits_and_floats_too_and_not_for_8_bits() -> None:
+    colour = np.stack([STEPS, STEPS[::-1], STEPS.T], axis=-1)
+    data = cv2.imencode(".png", colour[..., ::-1])[1].tobytes()
+    assert stored_values(data) == (0.0, 4080.0)
+    assert (decode_image(data, value_range=(0, 4095)) == np.rint(colour / 4095 * 255)).all()
+    floats = encode(Image.fromarray(STEPS.astype(np.float32)), "TIFF")
+    assert (decode_image(floats, value_range=(0, 4095))[..., 0] == np.rint(STEPS / 4095 * 255)).all()
+    eight = encode(Image.fromarray(PICTURE))
+    assert stored_values(eight) is None
+    assert (decode_image(eight, value_range=(0, 4095)) == PICTURE).all()

@@ -21,7 +21,8 @@ from ..errors import BadImageError
 from ..files import bytes_or_path
 from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
 from .orientation import orient, turns_sides
-from .pixel_modes import array_to_rgb, pil_to_rgb
+from .pixel_modes import ValueRange, array_to_rgb, pil_to_rgb, wide_to_rgb
+from .tiff_header import read_tiff_header
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). Larger images are refused as decompression bombs."""
@@ -46,7 +47,10 @@ _BEGINNINGS = {
     b"RIFF": "WEBP",
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
     b"BM": "BMP",
+    **{b"P%c" % letter: "PPM" for letter in b"1234567fFyY"},
 }
 
 
@@ -60,12 +64,18 @@ class OpenedImage:
         reductions: Factors r above 1 for which the image can be decoded at 1/r of its size, largest first.
     """
 
-    __slots__ = ("_header", "_source", "height", "orientation", "reductions", "width")
+    __slots__ = ("_header", "_source", "_value_range", "height", "orientation", "reductions", "width")
 
     def __init__(
-        self, source: Any, width: int, height: int, orientation: int = 1, header: JpegHeader | None = None
+        self,
+        source: Any,
+        width: int,
+        height: int,
+        orientation: int = 1,
+        header: JpegHeader | None = None,
+        value_range: ValueRange | None = None,
     ) -> None:
-        self._source, self._header = source, header
+        self._source, self._header, self._value_range = source, header, value_range
         self.width, self.height = width, height
         self.orientation = orientation
         self.reductions = REDUCTIONS if header is not None else ()
@@ -93,7 +103,7 @@ class OpenedImage:
         if isinstance(self._source, np.ndarray):
             return self._source
         if isinstance(self._source, Image.Image):
-            return _load_pil(self._source)
+            return _load_pil(self._source, self._value_range)
         part = None if rows is None or self._header is None else top_rows(self._source, self._header, rows)
         pixels = None if part is None else _decode_jpeg(part, reduction)
         if pixels is None:
@@ -103,13 +113,15 @@ class OpenedImage:
         return pixels
 
 
-def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
+def open_image(image: Any, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None) -> OpenedImage:
     """Read the size and orientation of an image, without decoding its pixels if the format allows that.
 
     Args:
         image: Encoded bytes; a path; a PIL image; a uint8 array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or
             a `datasets` dictionary with "bytes" or "path".
         max_pixels: Images with more pixels are refused before they are decoded.
+        value_range: The stored values that become black and white, in images of more than 8 bits; None takes the range
+            of their type (see `pixel_modes.pil_to_rgb`).
 
     Raises:
         BadImageError: the image cannot be opened; the message is the reason, in one line.
@@ -125,17 +137,23 @@ def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> OpenedImage:
         _check_size(pixels.shape[1], pixels.shape[0], max_pixels)
         return OpenedImage(pixels, pixels.shape[1], pixels.shape[0])
     if isinstance(image, Image.Image):
-        return _open_pil(image, max_pixels)
+        return _open_pil(image, max_pixels, value_range)
     if isinstance(image, (str, os.PathLike)):
         image = read_image_file(Path(image))
     if isinstance(image, (bytearray, memoryview)):
         image = bytes(image)
     if not isinstance(image, bytes):
         raise BadImageError(f"not an image: {type(image).__name__}")
-    return _open_bytes(image, max_pixels)
+    return _open_bytes(image, max_pixels, value_range)
 
 
-def decode_image(image: Any, *, min_size: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_image(
+    image: Any,
+    *,
+    min_size: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+) -> np.ndarray:
     """Decode an image to RGB, as an image viewer shows it.
 
     EXIF rotation is applied, grey is repeated into three channels, transparency is blended onto white, CMYK (including
@@ -147,6 +165,8 @@ def decode_image(image: Any, *, min_size: int | None = None, max_pixels: int = M
         min_size: If given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps at
             least this many pixels.
         max_pixels: Images with more pixels are refused before they are decoded.
+        value_range: The stored values that become black and white, in images of more than 8 bits; None takes the range
+            of their type (see `pixel_modes.pil_to_rgb`).
 
     Returns:
         uint8 array (height, width, 3), contiguous.
@@ -154,7 +174,7 @@ def decode_image(image: Any, *, min_size: int | None = None, max_pixels: int = M
     Raises:
         BadImageError: the image cannot be decoded; the message is the reason, in one line.
     """
-    opened = open_image(image, max_pixels)
+    opened = open_image(image, max_pixels, value_range)
     reduction = 1
     if min_size is not None:
         shorter = min(opened.width, opened.height)
@@ -193,7 +213,34 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise BadImageError(f"{width} x {height} is more than {max_pixels} pixels")
 
 
-def _open_bytes(data: bytes, max_pixels: int) -> OpenedImage:
+def stored_values(data: bytes) -> tuple[float, float] | None:
+    """The smallest and the largest stored value of an image of more than 8 bits; None if it has 8 bits or fewer.
+
+    Args:
+        data: The encoded image; one that `decode_image` reads.
+    """
+    deep = _deep_png(data)
+    if deep is not None:
+        return float(deep.min()), float(deep.max())
+    with _quiet(), Image.open(io.BytesIO(data), formats=_PIL_FORMATS) as image:
+        if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
+            return None
+        values = np.asarray(image)
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def _deep_png(data: bytes) -> np.ndarray | None:
+    """The stored values of a colour PNG of 16 bits, uint16 (H, W, 3), which Pillow would cut to 8 bits; else None."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 26 or data[24] != 16 or data[25] not in (2, 6):
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    if pixels is None or pixels.dtype != np.uint16:
+        return None
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _open_bytes(data: bytes, max_pixels: int, value_range: ValueRange | None) -> OpenedImage:
     if not data:
         raise BadImageError("empty: 0 bytes")
     header = read_jpeg_header(data)
@@ -208,7 +255,11 @@ def _open_bytes(data: bytes, max_pixels: int) -> OpenedImage:
             opened = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
     except Exception as error:  # Pillow's readers raise many kinds of exceptions for damaged files
         raise BadImageError(_reason(error, data)) from None
-    return _open_pil(opened, max_pixels)
+    shown = _open_pil(opened, max_pixels, value_range)
+    deep = None if value_range is None or opened.format != "PNG" else _deep_png(data)
+    if deep is None or value_range is None:
+        return shown
+    return OpenedImage(wide_to_rgb(deep, value_range), shown.width, shown.height, shown.orientation)
 
 
 def _check_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> None:
@@ -218,7 +269,7 @@ def _check_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> None:
         raise BadImageError(f"a progressive JPEG of more than {_MAX_SCANS} scans")
 
 
-def _open_pil(image: Image.Image, max_pixels: int) -> OpenedImage:
+def _open_pil(image: Image.Image, max_pixels: int, value_range: ValueRange | None) -> OpenedImage:
     _check_size(*image.size, max_pixels)
     try:
         with _quiet():
@@ -228,16 +279,16 @@ def _open_pil(image: Image.Image, max_pixels: int) -> OpenedImage:
     if not isinstance(orientation, int) or not 1 <= orientation <= 8:
         orientation = 1
     width, height = image.size[::-1] if turns_sides(orientation) else image.size
-    return OpenedImage(image, width, height, orientation)
+    return OpenedImage(image, width, height, orientation, value_range=value_range)
 
 
-def _load_pil(image: Image.Image) -> np.ndarray:
+def _load_pil(image: Image.Image, value_range: ValueRange | None) -> np.ndarray:
     try:
         with _quiet():
             image.load()
-            return pil_to_rgb(image)
+            return pil_to_rgb(image, value_range)
     except Exception as error:
-        raise BadImageError(_reason(error)) from None
+        raise BadImageError(_reason(error, kind=image.format)) from None
 
 
 def _decode_jpeg(data: bytes | bytearray, reduction: int) -> np.ndarray | None:
@@ -262,10 +313,19 @@ class _quiet:
         self._silence.close()
 
 
-def _reason(error: Exception, data: bytes | None = None) -> str:
-    """Describe an error in one line; for an unknown format, show the first bytes."""
-    if data is not None and isinstance(error, Image.UnidentifiedImageError):
+def _reason(error: Exception, data: bytes = b"", kind: str | None = None) -> str:
+    """Describe an error in one line. Nothing of the file's content is quoted: it may be no image, but a secret."""
+    if kind is None:
         kind = next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)
-        return f"not an image: begins with {data[:16]!r}" if kind is None else f"a damaged {kind}"
+    if kind == "PPM":  # Pillow's messages about this format, which is text, quote it
+        return "a damaged PPM"
+    if isinstance(error, Image.UnidentifiedImageError):
+        header = read_tiff_header(data) if kind == "TIFF" else None
+        if header is not None and header.complete:
+            return (
+                f"a TIFF of {header.samples} x {header.bits}-bit {header.kind} per pixel, a kind that is not supported; "
+                "convert it to 8 or 16 bits, grey or RGB"
+            )
+        return "not an image" if kind is None else f"a damaged {kind}"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__

@@ -3,6 +3,9 @@
 import numpy as np
 from PIL import Image
 
+ValueRange = tuple[float, float]
+"""The stored values that become black (0) and white (255); values outside are cut."""
+
 _WHITE = (255, 255, 255, 255)
 
 
@@ -28,16 +31,30 @@ def array_to_rgb(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def pil_to_rgb(image: Image.Image) -> np.ndarray:
+def wide_to_rgb(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
+    """Convert values (H, W) or (H, W, 3) of any type to uint8 (H, W, 3): `value_range` is stretched to 0 ... 255."""
+    low, high = value_range
+    values = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    levels = np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2) if levels.ndim == 2 else levels
+
+
+def pil_to_rgb(image: Image.Image, value_range: ValueRange | None = None) -> np.ndarray:
     """Convert a PIL image of any mode to uint8 (H, W, 3).
 
     Transparency (RGBA, LA, PA, a transparent palette entry or colour) is blended onto white, as in a browser. 16-bit
     grey is divided by 257, so that white stays white. 32-bit integers and floats have no fixed white level: floats in
     [0, 1] are multiplied by 255, values in [0, 255] are kept, integers in [0, 65535] are divided by 257, and all other
     ranges are stretched so that the lowest value becomes 0 and the highest 255.
+
+    Args:
+        image: Of any mode.
+        value_range: Replaces these rules for 16-bit grey, 32-bit integers and floats. Images of 8 bits do not change.
     """
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;"):
+        if value_range is not None:
+            return wide_to_rgb(np.asarray(image), value_range)
         return np.repeat(_wide_grey_to_uint8(np.asarray(image), mode)[..., None], 3, axis=2)
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         # Pillow cannot convert the premultiplied modes to RGBA directly: undo the premultiplication first.
