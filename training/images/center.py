@@ -12,8 +12,8 @@ _BORDER = 4  # stored pixels beside the crop, which bicubic enlarging reads
 def center_view(image: np.ndarray, size: int, crop_fraction: float = 1.0) -> np.ndarray:
     """Resize the shorter side to `size / crop_fraction` and crop the centre.
 
-    Enlarging is bicubic; shrinking averages areas, which does not alias. Of a thin image only the part that is cropped is
-    enlarged: a line of 30,000 pixels would take gigabytes.
+    Enlarging is bicubic; shrinking averages areas, which does not alias. Of a thin image only the part that is cropped
+    is enlarged: a line of 30,000 pixels would take gigabytes.
 
     Args:
         image: uint8 (height, width, 3).

@@ -323,8 +323,8 @@ def _reason(error: Exception, data: bytes = b"", kind: str | None = None) -> str
         header = read_tiff_header(data) if kind == "TIFF" else None
         if header is not None and header.complete:
             return (
-                f"a TIFF of {header.samples} x {header.bits}-bit {header.kind} per pixel, a kind that is not supported; "
-                "convert it to 8 or 16 bits, grey or RGB"
+                f"a TIFF of {header.samples} x {header.bits}-bit {header.kind} per pixel, a kind that is not "
+                "supported; convert it to 8 or 16 bits, grey or RGB"
             )
         return "not an image" if kind is None else f"a damaged {kind}"
     text = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""What the pixels of a TIFF file are, read from its header: to tell a whole file of an unusual kind from a damaged one."""
+"""What the pixels of a TIFF file are, from its header: tells a whole file of an unusual kind from a damaged one."""
 
 import struct
 from typing import NamedTuple
