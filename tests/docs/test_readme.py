@@ -38,7 +38,7 @@ def test_python_runs_as_written(code: str, run_of_the_readme: Path, monkeypatch:
 
 
 def test_every_python_block_was_found() -> None:
-    assert len(PYTHON) == README.count("```python") == 3
+    assert len(PYTHON) == README.count("```python") == 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)

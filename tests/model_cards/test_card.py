@@ -86,7 +86,7 @@ def test_every_snippet_runs_offline(full_run: Path) -> None:
     """All python blocks of the card, in order, each with a namespace of its own, with sockets cut off."""
     text = write_card(full_run).read_text()
     snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(snippets) == 5
+    assert len(snippets) == 6
     program = (
         "import json, socket, sys\ndef refuse(*a, **k): raise OSError('network')\nsocket.socket.connect = refuse\n"
     )

@@ -11,8 +11,12 @@ from transformers import (
     DetrForObjectDetection,
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
     ResNetBackbone,
     ResNetModel,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
     UperNetConfig,
     UperNetForSemanticSegmentation,
 )
@@ -45,10 +49,33 @@ def mask2former(config: Any) -> torch.nn.Module:
     return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=config, **small, **widths))
 
 
+def maskformer(config: Any) -> torch.nn.Module:
+    queries = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 3}
+    widths = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    decoder = DetrConfig(use_timm_backbone=False, backbone_config=config, **queries, **widths)
+    return MaskFormerForInstanceSegmentation(
+        MaskFormerConfig(backbone_config=config, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32)
+    )
+
+
+def rt_detr(config: Any) -> torch.nn.Module:
+    small = {"encoder_hidden_dim": 32, "d_model": 32, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 3}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_layers": 1, "num_labels": 3}
+    inputs = {
+        "encoder_in_channels": config.hidden_sizes,
+        "feat_strides": [4, 8, 16, 32],
+        "decoder_in_channels": [32] * 4,
+        "encode_proj_layers": [3],
+        "num_feature_levels": 4,
+    }
+    return RTDetrForObjectDetection(RTDetrConfig(backbone_config=config, **small, **heads, **inputs))
+
+
 COMPOSITES: dict[str, tuple[Callable[[Any], torch.nn.Module], Callable[[Any], Any]]] = {
     "upernet": (upernet, lambda model: model.backbone),
     "detr": (detr, lambda model: model.model.backbone.model),
     "mask2former": (mask2former, lambda model: model.model.pixel_level_module.encoder),
+    "maskformer": (maskformer, lambda model: model.model.pixel_level_module.encoder),
 }
 
 
@@ -88,6 +115,18 @@ def test_a_published_backbone_in_a_composite_model(pretrained, tmp_path, name) -
     model.save_pretrained(tmp_path / "saved")
     loaded = type(model).from_pretrained(tmp_path / "saved").eval()
     for got, expected in zip(backbone_of(loaded)(images).feature_maps, own(images).feature_maps, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_published_backbone_in_rt_detr(pretrained, tmp_path) -> None:
+    """It reads the widths from the config of a native backbone, so only that kind goes in."""
+    save_native_backbone(pretrained, tmp_path)
+    published = ResNetBackbone.from_pretrained(tmp_path)
+    model = load_backbone_into(rt_detr(published.config), tmp_path).eval()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for got, expected in zip(
+        model.model.backbone.model(images).feature_maps, published(images).feature_maps, strict=True
+    ):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 

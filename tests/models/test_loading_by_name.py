@@ -249,10 +249,10 @@ def test_snippets_of_a_published_card_run_by_name(client: HubServer, finished_ru
     push(folder, NAME, token=WRITE, include_pretraining=True, report=lambda line: None)
     card = client.store.repos[NAME].resolve("main").files["README.md"].decode()
     snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    assert len(snippets) == 6 and all(NAME in code for code in snippets)
+    assert len(snippets) == 7 and all(NAME in code for code in snippets)
     own = [code for code in snippets if "modeling_ladder" in code]
     alone = [code for code in snippets if code not in own]
-    assert len(own) == 2 and "trust_remote_code=True" in alone[-1]
+    assert len(own) == 3 and "trust_remote_code=True" in alone[-1]
     assert not any("trust_remote_code" in code for code in snippets if code != alone[-1])
     found = fresh_process(SNIPPETS, "", "", hub=client, home=tmp_path, given=json.dumps(alone))
     assert found["done"] == [2, 1, 1, 1]

@@ -187,4 +187,30 @@ def test_save_model_pushes_as_in_transformers(make: Any, client: HubServer, tmp_
     trainer = make(hub_strategy="end")
     trainer.save_model()
     assert [title for title, _ in revisions(client)] == ["Model save"]
-    assert WRITE.encode() not in (tmp_path / "net" / "training_args.bin").read_bytes()
+    assert not list((tmp_path / "net").rglob("training_args.bin")), (
+        "the Trainer's pickle is no part of what is published"
+    )
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_save_model_leaves_the_folder_of_the_command(make: Any, tmp_path: Path, elsewhere: bool) -> None:
+    """Native weights at the root, both networks in pretraining/, a record and a card; each equal to the trained model."""
+    from transformers import AutoModel, ResNetBackbone
+
+    trainer = make(push_to_hub=False, hub_model_id=None, save_strategy="no")
+    trainer.train()
+    folder = tmp_path / ("copy" if elsewhere else "net")
+    trainer.save_model(str(folder) if elsewhere else None)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    trained = trainer.pretraining_model.eval()
+    expected = list(trained.feature_maps(images).values())
+    for got, wanted in zip(ResNetBackbone.from_pretrained(folder)(images).feature_maps, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    pooled = AutoModel.from_pretrained(folder)(images).pooler_output.flatten(1)
+    torch.testing.assert_close(pooled, expected[-1].mean(dim=(2, 3)), rtol=1e-5, atol=1e-5)
+    complete = LadderSiameseForPreTraining.from_pretrained(folder / "pretraining")
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in complete.state_dict().items())
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["steps"], record["images_seen"]) == ("finished", 4, 16)
+    assert metadata((folder / "README.md").read_bytes())["library_name"] == "transformers"
+    assert not list(folder.rglob("*.bin"))

@@ -1,20 +1,46 @@
 """Training arguments: transformers' own with the defaults of Siamese pretraining, and our fields."""
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from transformers import TrainingArguments
 
 from ..errors import UserError
 from .options import TrainingOptions
 
-OPTIMIZERS = ("lars", "sgd", "adamw")
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rates that an optimizer trains with.
+
+    Attributes:
+        default: Peak rate if neither `learning_rate` nor `base_learning_rate` is given.
+        least: A peak below it is reported: the weights hardly move.
+        most: A peak above it is refused: every run with it that we know of diverges or collapses.
+    """
+
+    default: float
+    least: float
+    most: float
+
+
+# LARS's default is BYOL's base rate for 100 epochs; SGD's is SimSiam's; AdamW's is half of the recipe `small`, which has
+# a shorter run than most. Rates of one optimizer are useless for another: LARS divides each gradient by its own length.
+RATES: Mapping[str, Rates] = {
+    "lars": Rates(0.45, 1e-3, 100.0),
+    "sgd": Rates(0.05, 1e-5, 10.0),
+    "adamw": Rates(1e-3, 1e-6, 0.1),
+}
+OPTIMIZERS = tuple(RATES)
 
 
 @dataclass
 class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     """`transformers.TrainingArguments` with BYOL's defaults and the fields of `TrainingOptions`.
 
-    These defaults differ from transformers': a cosine schedule, weight decay 1e-6 (BYOL's), no gradient clipping (LARS
+    These defaults differ from transformers': the optimizer's own learning rate (see `RATES`), a cosine schedule, weight decay 1e-6 (BYOL's), no gradient clipping (LARS
     scales each layer, and clipping would silently change the recipe), NaN losses stay in the logs, and unused columns
     are kept.
 
@@ -22,7 +48,7 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         UserError: a value is wrong; the message names the field.
     """
 
-    learning_rate: float = 0.45
+    learning_rate: float = cast(float, None)  # until __post_init__ takes the optimizer's default
     weight_decay: float = 1e-6
     max_grad_norm: float = 0.0
     lr_scheduler_type: str = "cosine"
@@ -52,6 +78,9 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UserError(f"{name} must be at least 0, got {value}")
+        if self.learning_rate is None:
+            self.learning_rate = RATES[self.optimizer].default
+        self._check_rate()
         if self.per_device_train_batch_size < 2:
             raise UserError(
                 "per_device_train_batch_size must be at least 2, since batch norm needs more than one image; "
@@ -75,3 +104,23 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         if self.base_learning_rate is None:
             return self.learning_rate
         return self.base_learning_rate * self.global_batch_size / 256
+
+    def _check_rate(self) -> None:
+        """Refuse a rate that is far too high for the optimizer, and report one that is far too low.
+
+        Raises:
+            UserError: the rate is too high; the message gives the optimizer's default.
+        """
+        rates, peak = RATES[self.optimizer], self.peak_learning_rate
+        if self.base_learning_rate is None:
+            given = f"learning_rate {peak:g}"
+        else:
+            given = f"base_learning_rate {self.base_learning_rate:g} is {peak:g} at {self.global_batch_size} images and"
+        usual = f"its range is {rates.least:g} to {rates.most:g}, its default {rates.default:g}"
+        if peak > rates.most:
+            raise UserError(f"{given} is far too high for the optimizer {self.optimizer}: {usual}")
+        if 0 < peak < rates.least:
+            warnings.warn(
+                f"{given} is very low for the optimizer {self.optimizer}, so that little is learnt: {usual}",
+                stacklevel=2,
+            )

@@ -78,14 +78,29 @@ class HubTrainer(Trainer):
             raise UserError(str(error)) from None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As in transformers, but without the access token in training_args.bin."""
-        token, self.args.hub_token = self.args.hub_token, None
-        try:
-            super().save_model(output_dir, _internal_call=True)
-        finally:
-            self.args.hub_token = token
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save")
+        """Write the folder that `ladder pretrain` leaves: native backbone, preprocessor, `pretraining/`, card.
+
+        Args:
+            output_dir: Folder that gets the files. Default: the trainer's own.
+            _internal_call: Used by the trainer for its checkpoints, which get the complete model as transformers
+                writes it, but without the access token in training_args.bin.
+
+        Raises:
+            UserError: the card cannot be written; or, with `push_to_hub`, the Hub refused the push.
+        """
+        if _internal_call:
+            token, self.args.hub_token = self.args.hub_token, None
+            try:
+                super().save_model(output_dir, _internal_call=True)
+            finally:
+                self.args.hub_token = token
+            return
+        own = Path(self.args.output_dir)
+        folder = own if output_dir is None else Path(output_dir)
+        if folder.resolve() != own.resolve() or not self.args.push_to_hub:
+            self._write_folder(folder)
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Model save")  # writes the trainer's own folder first
 
     def create_model_card(
         self,
@@ -117,18 +132,31 @@ class HubTrainer(Trainer):
         Raises:
             UserError: the card cannot be written.
         """
+        self._write_folder(
+            Path(self.args.output_dir), license=license, title=model_name, base=finetuned_from, datasets=dataset
+        )
+
+    def _write_folder(self, folder: Path, **facts: Any) -> None:
+        """Write everything that is published, with its card, in the main process.
+
+        Args:
+            folder: The trainer's own folder, or one that gets a copy.
+            **facts: See `publishing.describe`.
+
+        Raises:
+            UserError: the card cannot be written.
+        """
         from ladder_model_cards import CardError, write_card
 
-        if not self.is_world_process_zero():
-            return
-        folder = Path(self.args.output_dir)
-        write_published(
-            self._training_run, folder, license=license, title=model_name, base=finetuned_from, datasets=dataset
-        )
-        try:
-            write_card(folder)
-        except CardError as error:
-            raise UserError(str(error)) from None
+        if self.is_world_process_zero():
+            own = Path(self.args.output_dir)
+            earlier = None if folder.resolve() == own.resolve() else own
+            write_published(self._training_run, folder, earlier=earlier, **facts)
+            try:
+                write_card(folder)
+            except CardError as error:
+                raise UserError(str(error)) from None
+        self.accelerator.wait_for_everyone()
 
     def push_to_hub(
         self,
