@@ -13,7 +13,7 @@ def arguments(folder: Path, **fields: object) -> LadderTrainingArguments:
     return LadderTrainingArguments(str(folder), use_cpu=True, report_to="none", **fields)
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("lars", 0.45), ("sgd", 0.05), ("adamw", 1e-3)])
+@pytest.mark.parametrize(("optimizer", "rate"), [("lars", 0.45), ("sgd", 0.05), ("adamw", 2e-3)])
 def test_each_optimizer_has_its_own_default_rate(tmp_path: Path, optimizer: str, rate: float) -> None:
     made = arguments(tmp_path, optimizer=optimizer)
     assert made.learning_rate == made.peak_learning_rate == rate

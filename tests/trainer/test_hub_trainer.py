@@ -194,7 +194,7 @@ def test_save_model_pushes_as_in_transformers(make: Any, client: HubServer, tmp_
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_save_model_leaves_the_folder_of_the_command(make: Any, tmp_path: Path, elsewhere: bool) -> None:
-    """Native weights at the root, both networks in pretraining/, a record and a card; each equal to the trained model."""
+    """Native weights at the root, both networks in pretraining/, a record, a card; all equal to the trained model."""
     from transformers import AutoModel, ResNetBackbone
 
     trainer = make(push_to_hub=False, hub_model_id=None, save_strategy="no")

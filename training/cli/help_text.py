@@ -26,7 +26,7 @@ COMMON_INHERITED = {
     "num_train_epochs": "Passes over the images.",
     "per_device_train_batch_size": "Images per device and micro-batch.",
     "gradient_accumulation_steps": "Micro-batches per optimizer step.",
-    "learning_rate": "Peak learning rate, where base_learning_rate is not given; default: by the optimizer (lars .45, sgd .05, adamw .001).",
+    "learning_rate": "Peak learning rate; default: the optimizer's (lars .45, sgd .05, adamw .002).",
     "weight_decay": "Weight decay; norms and biases take none.",
     "lr_scheduler_type": "Shape of the learning rate.",
     "warmup_steps": "Steps of linear warm-up; below 1: a share of the run.",

@@ -18,7 +18,7 @@ class Rates:
     Attributes:
         default: Peak rate if neither `learning_rate` nor `base_learning_rate` is given.
         least: A peak below it is reported: the weights hardly move.
-        most: A peak above it is refused: every run with it that we know of diverges or collapses.
+        most: A peak above it is refused, as a value that was meant for another optimizer.
     """
 
     default: float
@@ -26,12 +26,12 @@ class Rates:
     most: float
 
 
-# LARS's default is BYOL's base rate for 100 epochs; SGD's is SimSiam's; AdamW's is half of the recipe `small`, which has
-# a shorter run than most. Rates of one optimizer are useless for another: LARS divides each gradient by its own length.
+# LARS's default is BYOL's base rate for 100 epochs, SGD's is SimSiam's for 256 images, AdamW's is that of the recipes
+# `digits` and `small`. A rate of one optimizer is useless for another: LARS divides each gradient by its own length.
 RATES: Mapping[str, Rates] = {
     "lars": Rates(0.45, 1e-3, 100.0),
     "sgd": Rates(0.05, 1e-5, 10.0),
-    "adamw": Rates(1e-3, 1e-6, 0.1),
+    "adamw": Rates(2e-3, 1e-6, 0.1),
 }
 OPTIMIZERS = tuple(RATES)
 
@@ -40,9 +40,9 @@ OPTIMIZERS = tuple(RATES)
 class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     """`transformers.TrainingArguments` with BYOL's defaults and the fields of `TrainingOptions`.
 
-    These defaults differ from transformers': the optimizer's own learning rate (see `RATES`), a cosine schedule, weight decay 1e-6 (BYOL's), no gradient clipping (LARS
-    scales each layer, and clipping would silently change the recipe), NaN losses stay in the logs, and unused columns
-    are kept.
+    These defaults differ from transformers': the optimizer's own learning rate (`RATES`), a cosine schedule, weight
+    decay 1e-6 (BYOL's), no gradient clipping (LARS scales each layer, and clipping would silently change the recipe),
+    NaN losses stay in the logs, and unused columns are kept.
 
     Raises:
         UserError: a value is wrong; the message names the field.
