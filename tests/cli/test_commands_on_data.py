@@ -180,7 +180,7 @@ def test_too_many_unreadable_images_stop_the_run_and_are_listed(
         (["--dataset", "digits", "--image_column", "photo"], "no column 'photo' in the data set"),
         (["--dataset", "digits", "--split", "dev"], "no split 'dev'; its splits are: train, test"),
         (["--dataset", "digits", "--max_bad_fraction", "2"], "max_bad_fraction is a share between 0 and 1"),
-        (["--dataset", "digits", "--shuffle_buffer", "0"], "shuffle_buffer (0) at least 1"),
+        (["--dataset", "digits", "--shuffle_buffer", "0"], "shuffle_buffer must be at least 1, not 0"),
         (["--dataset", "digits", "--per_device_train_batch_size", "5000"], "fewer than one optimizer step uses"),
     ],
 )
