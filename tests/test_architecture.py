@@ -14,7 +14,7 @@ FLOORS = (  # of `training/`, from the ground up; a room imports only rooms of l
     {"errors", "files"},
     {"images", "config", "data", "runs"},
     {"views", "loading", "models"},
-    {"trainer", "evaluation", "inspection", "export"},
+    {"trainer", "evaluation", "inspection", "export", "preparation"},
     {"pretraining"},
     {"compare"},
     {"cli"},

@@ -29,6 +29,7 @@ HEAVY = ("torch", "transformers", "datasets", "evaluate", "torchvision", "sklear
         ["card", "--help"],
         ["demo", "--help"],
         ["inspect", "--help"],
+        ["prepare", "--help"],
     ],
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:

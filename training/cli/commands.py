@@ -11,6 +11,7 @@ from typing import Any
 
 from ..compare.options import CompareOptions
 from ..evaluation.options import TASK_OPTIONS
+from ..preparation.options import PrepareOptions
 from . import help_text
 from .options import (
     FORMATS,
@@ -146,6 +147,18 @@ _ROWS = (
         options=InspectOptions,
         run="cli.inspect_data:inspect_command",
         leading="recipe",
+    ),
+    Command(
+        name="prepare",
+        arguments="--dataset D --output DIR",
+        summary="rewrite a data set once into small shards that train fast; the same command again goes on",
+        usage="--dataset D --output DIR [--format webdataset] [--short_side 320] [--workers N]",
+        description="Rewrites a data set once into shards of small images, which pretrain reads several times faster "
+        "than large photographs. Splits, labels and other plain columns are kept; unreadable images are left out and "
+        "listed; images of the same content are counted.",
+        options=PrepareOptions,
+        run="preparation.command:prepare_command",
+        continues=True,
     ),
     Command(
         name="demo",

@@ -14,6 +14,7 @@ from .hub_access import hub_access
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
 from .iterable import as_stream, length_of
 from .parquet import by_row_group, parquet_reading, stream_hub_dataset
+from .prepared import with_written_columns, written_features
 from .webdataset import with_labels
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -164,8 +165,11 @@ class _Packed:
     def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
         import datasets
 
-        options = parquet_reading() if self.kind == "parquet" and streaming else {}
         files = self.splits[split]
+        folder = Path(files[0]).parent
+        options: dict[str, Any] = parquet_reading() if self.kind == "parquet" and streaming else {}
+        if self.kind == "webdataset":
+            options = {"features": written_features(folder)}
         try:
             dataset = datasets.load_dataset(
                 self.kind,
@@ -178,7 +182,7 @@ class _Packed:
         except Exception as error:
             raise UserError(f"{files[0]}: cannot be read as {self.kind}: {_root_cause(error)}") from error
         if self.kind == "webdataset":
-            return with_labels(dataset)
+            return with_labels(with_written_columns(dataset, folder))
         if streaming:
             return by_row_group(dataset, files)
         return dataset

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..data.columns import check_image_column, find_label_column, without_decoding
 from ..data.iterable import length_of
-from ..files import bytes_or_path, write_json
+from ..files import write_json
 from ..loading.bad_images import is_bad_image, one_line
-from ..loading.chunks import fetch_remote
+from ..loading.encoded import encoded_bytes
 from .speed import compare_with_step, measure_input, measure_step
 
 REPORT_FILE = "inspect.json"
@@ -129,7 +129,7 @@ def inspect_one(
         looked_at += 1
         image = row[column]
         try:
-            data = _encoded(image)
+            data = encoded_bytes(image)
             mode, kind, size = _decode(data)
         except Exception as error:
             if not is_bad_image(error):
@@ -203,17 +203,6 @@ def _sample(dataset: Any, limit: int) -> Any:
     )
     for number, row in enumerate(itertools.islice(rows, limit or None)):
         yield f"example {number}", row
-
-
-def _encoded(image: Any) -> bytes:
-    """The bytes of an undecoded image."""
-    from ..errors import BadImageError
-    from ..images.decode import read_image_file
-
-    image = bytes_or_path(fetch_remote(image))
-    if image is None:
-        raise BadImageError("neither bytes nor a path")
-    return read_image_file(Path(image)) if isinstance(image, (str, os.PathLike)) else bytes(image)
 
 
 def _decode(data: bytes) -> tuple[str, str, tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""Rewriting a data set once into small shards that train fast."""
