@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from ..compare.options import CompareOptions
+from ..evaluation.embedding.options import EmbedOptions
 from ..evaluation.options import TASK_OPTIONS
 from ..preparation.options import PrepareOptions
 from . import help_text
@@ -94,6 +95,18 @@ _ROWS = (
         run="cli.evaluate:evaluate_command",
         title="what is evaluated",
         tasks=TASK_OPTIONS,
+    ),
+    Command(
+        name="embed",
+        arguments="--model M --dataset D --output FILE",
+        summary="features of every image as Parquet or .npy; the same command again goes on",
+        usage="--model M --dataset D --output FILE.parquet [--stages stage4 all] [--split test] [--normalize]",
+        description="Writes the features of every image of a data set to one file: a column per stage in .parquet, one "
+        "matrix in .npy (ids and labels lie beside it), with the id (path, key or row), split and label of each image. "
+        "On many GPUs: accelerate launch -m ladder_training embed ...",
+        options=EmbedOptions,
+        run="cli.embed:embed_command",
+        continues=True,
     ),
     Command(
         name="compare",

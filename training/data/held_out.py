@@ -51,14 +51,17 @@ def split_monitoring(
     count = min(maximum, round(fraction * len(dataset)))
     if count < 2:
         return dataset, None
-    hashes = np.array([stable_hash("held out", key) for key in _keys(dataset, column)])
+    hashes = np.array([stable_hash("held out", key) for key in image_names(dataset, column)])
     held_out = np.sort(np.argsort(hashes, kind="stable")[:count])
     rest = np.setdiff1d(np.arange(len(dataset)), held_out, assume_unique=True)
     return dataset.select(rest), dataset.select(held_out)
 
 
-def _keys(dataset: Any, column: str) -> list[str]:
-    """A name for each image: its path if all paths differ, which does not depend on the order, else its row."""
+def image_names(dataset: Any, column: str) -> list[str]:
+    """A name for each image of a `datasets.Dataset`, all of them different.
+
+    It is the path if all images have paths and all paths differ, which does not depend on the order; else "row 17".
+    """
     import pyarrow.compute
 
     images = dataset.data.column(column)

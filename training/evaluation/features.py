@@ -79,14 +79,31 @@ def extract_features(
         if pixels is None:
             continue
         labels += batch_labels
-        for name, feature_map in backbone(pixels.to(device, non_blocking=True)).items():
-            pooled[name].append(feature_map.float().mean(dim=(2, 3)).cpu())
+        for name, values in pooled_features(backbone, pixels, device).items():
+            pooled[name].append(values)
     check_readable(len(labels), bad, split)
     features = {name: torch.cat(parts) for name, parts in pooled.items()}
+    check_finite(features)
+    return FeatureSet(features, labels, bad)
+
+
+def pooled_features(backbone: StageFeatures, pixels: Tensor, device: torch.device | str) -> dict[str, Tensor]:
+    """Run the backbone on a batch: stage name to float32 (images, channels) on the CPU, averages over feature maps.
+
+    Args:
+        backbone: In eval mode, on `device`.
+        pixels: (images, 3, height, width).
+        device: Where the backbone is.
+    """
+    maps = backbone(pixels.to(device, non_blocking=True))
+    return {name: feature_map.float().mean(dim=(2, 3)).cpu() for name, feature_map in maps.items()}
+
+
+def check_finite(features: dict[str, Tensor]) -> None:
+    """Raise a UserError if a feature is NaN or infinite."""
     for name, values in features.items():
         if not torch.isfinite(values).all():
             raise UserError(f"features of {name} are not finite: the model is broken (did its training diverge?)")
-    return FeatureSet(features, labels, bad)
 
 
 def check_readable(readable: int, bad: list[str], split: str) -> None:

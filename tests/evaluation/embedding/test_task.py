@@ -1,0 +1,199 @@
+"""Embeddings: the same numbers as transformers, ids and labels in place, parts that are not computed twice."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel
+
+from helpers.models import tiny_native_backbone
+from helpers.pictures import natural_image
+from ladder_training import load_image_stream
+from ladder_training.cli.entry import main
+from ladder_training.errors import UserError
+from ladder_training.evaluation.embedding import task
+from ladder_training.evaluation.embedding.options import EmbedOptions
+from ladder_training.evaluation.embedding.parts import PLAN
+from ladder_training.evaluation.embedding.task import embed
+from ladder_training.models.processor import image_processor
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    tiny_native_backbone().save_pretrained(folder)
+    image_processor(32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two splits of two classes, 7 and 4 images; one more in train cannot be read."""
+    for split, count in (("train", 7), ("test", 4)):
+        for index in range(count):
+            path = tmp_path / "photos" / split / ("cat" if index % 2 else "ant") / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(natural_image(80, 96, seed=index)).save(path)
+    (tmp_path / "photos/train/ant/broken.png").write_bytes(b"no image")
+    return tmp_path / "photos"
+
+
+def options(model: Path, photos: Path | str, output: Path, **settings) -> EmbedOptions:
+    given = {"batch_size": 2, "part_images": 3, "num_workers": 2, "device": "cpu", **settings}
+    return EmbedOptions(model=str(model), dataset=str(photos), output=str(output), **given)
+
+
+def by_transformers(model: Path, paths: list[Path]) -> np.ndarray:
+    """Pooled last stage, computed by transformers' own classes."""
+    processor = image_processor(32)
+    network = AutoModel.from_pretrained(model).eval()
+    pixels = processor([Image.open(path) for path in paths], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        return network(pixels).last_hidden_state.mean(dim=(2, 3)).numpy()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_ids_labels_and_features_stay_together(model, photos, tmp_path, streaming, capsys):
+    output = tmp_path / "out" / "photos.parquet"
+    words = ["embed", "--model", model, "--dataset", photos, "--output", output, "--batch_size", 2, "--device", "cpu"]
+    assert main([*map(str, words), *(["--streaming"] if streaming else ["--part_images", "3"])]) == 0
+    table = pq.read_table(output).to_pylist()
+    assert len(table) == 11 and [path.name for path in output.parent.iterdir()] == ["photos.parquet"]
+    assert list(table[0]) == ["id", "split", "label", "label_name", "stage1", "stage2", "stage3", "stage4"]
+    files = sorted(path.relative_to(photos) for path in photos.rglob("[0-9].png"))
+    assert sorted((row["split"], row["id"]) for row in table) == sorted((path.parts[0], str(path)) for path in files)
+    for row in table:
+        assert row["label_name"] == row["id"].split("/")[1] and row["label"] == ["ant", "cat"].index(row["label_name"])
+    expected = by_transformers(model, [photos / row["id"] for row in table])
+    found = np.array([row["stage4"] for row in table])
+    # our decoder shrinks as OpenCV does, transformers as PIL does: nearly the same pixels
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+    said = capsys.readouterr().out
+    assert (
+        "11 images of train, test" in said and "1 images could not be read" in said and "train/ant/broken.png" in said
+    )
+
+
+def test_features_are_those_of_the_evaluation(model, tmp_path):
+    from ladder_training.evaluation.backbone import load_backbone, load_image_settings
+    from ladder_training.evaluation.features import extract_features
+    from ladder_training.evaluation.image_transforms import CenterTransform
+    from ladder_training.models.all_stages import with_all_stages
+
+    digits = load_image_stream("digits", "test").select(range(20))
+    reference = extract_features(
+        load_backbone(str(model)),
+        digits,
+        CenterTransform(load_image_settings(str(model))),
+        image_column="image",
+        label_column="label",
+        split="test",
+    )
+    wanted = with_all_stages(reference.features, normalise=True)
+    given = options(model, "digits", tmp_path / "d.parquet", stages=("stage2", "all"), normalize=True, part_images=7)
+    found = embed(given, dataset={"test": digits})
+    assert found.count == found.computed == 20 and found.widths == {"stage2": 12, "all": 56}
+    table = pq.read_table(given.output)
+    assert table.column_names == ["id", "split", "label", "label_name", "stage2", "all"]
+    assert table["label"].to_pylist() == reference.labels
+    for name in found.widths:
+        expected = torch.nn.functional.normalize(wanted[name], dim=1).numpy()
+        np.testing.assert_allclose(np.array(table[name].to_pylist()), expected, atol=1e-5)
+
+
+def test_npy_holds_one_matrix_and_its_rows_lie_beside_it(model, photos, tmp_path):
+    embed(options(model, photos, tmp_path / "a.npy", split=("test",)))
+    embed(options(model, photos, tmp_path / "a.parquet", split=("test",)))
+    matrix, table = np.load(tmp_path / "a.npy"), pq.read_table(tmp_path / "a.parquet")
+    assert matrix.shape == (4, 20) and matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, np.array(table["stage4"].to_pylist(), np.float32))
+    rows = pq.read_table(tmp_path / "a.rows.parquet")
+    assert rows.column_names == ["id", "split", "label", "label_name"] and rows["id"] == table["id"]
+    with pytest.raises(UserError, match="one matrix"):
+        options(model, photos, tmp_path / "b.npy", stages=("stage1", "stage2"))
+
+
+def test_whole_parts_are_not_computed_again(model, photos, tmp_path, monkeypatch):
+    output = tmp_path / "e.parquet"
+    written = []
+
+    def stopped(destination, key, columns, bad):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(key)
+        return write(destination, key, columns, bad)
+
+    write = task.write_part
+    monkeypatch.setattr(task, "write_part", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        embed(options(model, photos, output))
+    assert not output.exists() and len(list((tmp_path / "e.parquet.parts").glob("part-*"))) == 2
+    with pytest.raises(UserError, match="parts of other embeddings \\(image_size\\)"):
+        embed(options(model, photos, output, image_size=64))
+    monkeypatch.setattr(task, "write_part", write)
+    found = embed(options(model, photos, output))
+    assert (found.count, found.computed) == (
+        11,
+        6,
+    )
+    once = tmp_path / "once.parquet"
+    embed(options(model, photos, once, part_images=100))
+    first, second = pq.read_table(output), pq.read_table(once)
+    assert first["id"] == second["id"]
+    np.testing.assert_allclose(*(np.array(table["stage1"].to_pylist()) for table in (first, second)), atol=1e-5)
+    assert embed(options(model, photos, output)) is None  # whole: nothing to do
+    with pytest.raises(UserError, match="holds something else"):
+        embed(options(model, photos, output, split=("test",)))
+    plan = json.loads(pq.read_schema(output).metadata[PLAN.encode()])
+    assert plan["images"] == 11 and plan["unreadable"][0][0] == "train/ant/broken.png"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"stages": ("stage9",)}, "no stage stage9; there are stage1, stage2, stage3, stage4, all"),
+        ({"split": ("dev",)}, "no split 'dev'"),
+        ({"label_column": "colour"}, "label_column 'colour' does not exist"),
+    ],
+)
+def test_mistakes_are_said_and_leave_nothing(model, photos, tmp_path, settings, said):
+    with pytest.raises(UserError, match=said):
+        embed(options(model, photos, tmp_path / "x" / "e.parquet", **settings))
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(UserError, match=r"must end in .parquet or .npy"):
+        options(model, photos, tmp_path / "e.csv")
+
+
+def test_without_a_readable_image_nothing_is_written(model, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.png").write_bytes(b"no")
+    with pytest.raises(UserError, match="none of the 1 images can be read"):
+        embed(options(model, tmp_path / "bad", tmp_path / "e.parquet"))
+    assert not list(tmp_path.glob("e.parquet*"))
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_file(model, photos, tmp_path):
+    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    embed(options(model, photos, one))
+    words = [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "ladder_training", "embed"),
+        *("--model", model, "--dataset", photos, "--output", two, "--part_images", "3", "--batch_size", "2"),
+        *("--device", "cpu"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("written to") == 1 and "11 images" in done.stdout
+    first, second = pq.read_table(one), pq.read_table(two)
+    assert first["id"] == second["id"]
+    np.testing.assert_allclose(np.array(first["stage4"].to_pylist()), np.array(second["stage4"].to_pylist()), atol=1e-5)
