@@ -8,6 +8,7 @@ The data set is anything `ladder` reads (a Hub name, an image folder, Parquet fi
 transformers' TrainingArguments can be given.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ from transformers import (
 
 from ladder_training import load_image_stream
 from ladder_training.data.columns import find_image_column, find_label_column
+from ladder_training.errors import UserError
+from ladder_training.evaluation.classes import ClassIndex
 from ladder_training.images.decode import decode_image
 
 
@@ -87,15 +90,32 @@ def transforms(processor: Any, crop_scale: float, flip: bool) -> tuple[v2.Compos
     return v2.Compose(train), v2.Compose([v2.ToImage(), v2.Resize(shorter, antialias=True), v2.CenterCrop(size), *end])
 
 
-def with_transform(dataset: datasets.Dataset, transform: v2.Compose) -> datasets.Dataset:
-    """The data set with items {"pixel_values", "labels"}, made when they are asked for."""
-    image, label = find_image_column(dataset), find_label_column(dataset)
+def label_column(dataset: datasets.Dataset, split: str) -> str:
+    """The column of the labels."""
+    found = find_label_column(dataset)
+    if found is None:
+        raise UserError(f"split {split} has no label column among {', '.join(dataset.column_names)}")
+    return found
+
+
+def with_transform(
+    dataset: datasets.Dataset, transform: v2.Compose, label: str, numbers: Callable[[list[Any]], list[int]]
+) -> datasets.Dataset:
+    """The data set with items {"pixel_values", "labels"}, made when they are asked for.
+
+    Args:
+        dataset: With an image column.
+        transform: Of its images.
+        label: Column of its labels.
+        numbers: Turns its labels into the class numbers of the classifier.
+    """
+    image = find_image_column(dataset)
     # Decoded as for pretraining: turned by EXIF, transparency on white, 16 bits scaled.
     dataset = dataset.cast_column(image, datasets.Image(decode=False))
 
     def make(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pixels = [transform(np.array(decode_image(picture))) for picture in rows[image]]
-        return {"pixel_values": pixels, "labels": rows[label]}
+        return {"pixel_values": pixels, "labels": numbers(rows[label])}
 
     return dataset.with_transform(make)
 
@@ -114,15 +134,22 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     set_seed(training.seed)
     train = load_image_stream(options.dataset, split=options.train_split)
     scored = load_image_stream(options.dataset, split=options.eval_split)
-    label = train.features[find_label_column(train)]
+    train_label, eval_label = label_column(train, options.train_split), label_column(scored, options.eval_split)
+    # The two splits may number their classes differently, or lack one: classes are matched by name.
+    classes = ClassIndex(
+        train.features[train_label], scored.features[eval_label], options.train_split, options.eval_split
+    )
+    classes.learn(train[train_label])
+    for note in classes.compare(classes.fit_numbers(train[train_label]), classes.score_numbers(scored[eval_label])):
+        print(f"note: {note}")
     processor = AutoImageProcessor.from_pretrained(options.model)
     train_transform, eval_transform = transforms(processor, options.crop_scale, options.flip)
     accuracy = Accuracy()
     trainer = Trainer(
-        model=load_classifier(options.model, label.names),
+        model=load_classifier(options.model, classes.names),
         args=training,
-        train_dataset=with_transform(train, train_transform),
-        eval_dataset=with_transform(scored, eval_transform),
+        train_dataset=with_transform(train, train_transform, train_label, classes.fit_numbers),
+        eval_dataset=with_transform(scored, eval_transform, eval_label, classes.score_numbers),
         processing_class=processor,
         compute_metrics=lambda found: accuracy.compute(
             predictions=found.predictions.argmax(axis=-1), references=found.label_ids
@@ -137,4 +164,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

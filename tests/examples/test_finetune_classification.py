@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 from transformers import (
     BitImageProcessor,
@@ -18,6 +20,7 @@ from transformers import (
 
 from helpers.models import tiny_native_backbone
 from helpers.paths import ROOT
+from helpers.pictures import encode
 
 EXAMPLE = ROOT / "examples/finetune_classification.py"
 
@@ -106,3 +109,40 @@ def test_the_example_learns_digits_and_saves_a_classifier(example: ModuleType, b
     saved = ResNetForImageClassification.from_pretrained(output)
     assert saved.config.num_labels == 10
     assert (output / "preprocessor_config.json").is_file()
+
+
+def labelled_digits(rows: range, feature: datasets.ClassLabel | datasets.Value, numbers: list[int]) -> datasets.Dataset:
+    """Digits whose true class c has the label numbers[c]."""
+    digits = load_digits()
+    pictures = [encode((digits.images[row] * 15.9).astype(np.uint8)) for row in rows]
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    labels = [numbers[digits.target[row]] for row in rows]
+    rows = {"image": [{"bytes": picture, "path": None} for picture in pictures], "label": labels}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("kind", ["permuted names", "plain integers"])
+def test_labels_of_the_scored_split_are_matched_by_name(
+    example: ModuleType, backbone: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, plain = tmp_path / "data", list(range(10))
+    root.mkdir()
+    names = [f"digit {number}" for number in range(10)]
+    train = test = datasets.Value("int64")
+    numbers = plain
+    if kind == "permuted names":
+        train, test = datasets.ClassLabel(names=names), datasets.ClassLabel(names=names[::-1])
+        numbers = plain[::-1]
+    labelled_digits(range(600), train, plain).to_parquet(root / "train.parquet")
+    scored = labelled_digits(range(600, 800), test, numbers)
+    # No image of the digit 3: the labels after it must not move.
+    scored.filter(lambda label: label != numbers[3], input_columns="label").to_parquet(root / "test.parquet")
+    words = f"""--model {backbone} --dataset {root} --flip false --output_dir {tmp_path / "out"} --max_steps 60
+    --per_device_train_batch_size 32 --learning_rate 3e-3 --save_strategy no --logging_steps 20 --disable_tqdm true
+    --use_cpu true --report_to none"""
+    metrics = example.main(words.split())
+    assert metrics["eval_accuracy"] > 0.5  # chance is 0.1; by position it would be at most about 0.1
+    printed = capsys.readouterr().out
+    assert f"1 class is only in split train: {'digit 3' if kind == 'permuted names' else '3'}" in printed
+    assert ("by name" in printed) == (kind == "permuted names")

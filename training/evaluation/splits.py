@@ -1,12 +1,9 @@
 """Which images a task fits on and which it scores, from a data set's name or from `datasets` objects."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..errors import UserError
 
@@ -116,52 +113,6 @@ def undecoded(dataset: Any, *columns: str | None) -> Any:
     from ..data.columns import without_decoding
 
     return without_decoding(dataset, *dict.fromkeys(name for name in columns if name is not None))
-
-
-class ClassIndex:
-    """The names of the classes, and the class number of each label value.
-
-    Numbers are those of the ClassLabel feature if there is one, else the order of the sorted label values of the split
-    that is fitted on.
-    """
-
-    def __init__(self, dataset: Any, column: str) -> None:
-        feature = dataset.features.get(column) if dataset.features else None
-        names = getattr(feature, "names", None)
-        self.declared = names is not None
-        self.names: list[str] = [str(name) for name in names or ()]
-        self._numbers: dict[Any, int] = {number: number for number in range(len(self.names))}
-
-    def learn(self, values: Iterable[Any]) -> None:
-        """Learn the classes from the label values of the split that is fitted on, unless a ClassLabel declares them."""
-        if self.declared:
-            return
-        classes = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-        self.names = [str(value) for value in classes]
-        self._numbers = {value: number for number, value in enumerate(classes)}
-
-    def numbers(self, values: Iterable[Any], split: str) -> torch.Tensor:
-        """Convert label values to class numbers, int64 (n,).
-
-        Raises:
-            UserError: an image has no label (-1 or None), or a class that the split that is fitted on does not have.
-        """
-        numbers = []
-        for value in values:
-            if value is None or value == -1:
-                raise UserError(f"split {split} has images without a label; score another with split")
-            if value not in self._numbers:
-                raise UserError(f"class {value!r} exists only in split {split}, not in the one that is fitted on")
-            numbers.append(self._numbers[value])
-        return torch.tensor(numbers, dtype=torch.long)
-
-
-def check_classes(fit_labels: torch.Tensor, score_labels: torch.Tensor, names: list[str], split: str) -> None:
-    """Raise a UserError if the scored split has classes that the split that is fitted on does not have."""
-    unseen = sorted(set(score_labels.tolist()) - set(fit_labels.tolist()))
-    if unseen:
-        shown = ", ".join(names[number] for number in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
-        raise UserError(f"classes that exist only in split {split}, not in the one that is fitted on: {shown}")
 
 
 def _dataset_name(dataset: Any) -> str:

@@ -133,7 +133,7 @@ def shapes(count=4, *, names=("square", "bar"), masks=False, seed=0):
 
 
 def read_shapes(data, **options):
-    objects = ObjectReader(data, "train").read_all(data, "train")
+    objects = ObjectReader(data, "train", data, "train").read_all("fit")
     return DetectionImages(data, objects, "image", **{"masks": False, "flip": False} | options)
 
 
@@ -309,3 +309,17 @@ def test_user_errors_are_one_line_and_write_nothing(backbone, tmp_path, make, me
 @pytest.mark.parametrize("name", ["coco_1x", "voc0712", "small"])
 def test_recipes_are_valid(name):
     DetectionOptions(**read_recipe("detection", name))
+
+
+def test_categories_of_both_splits_are_matched_by_name():
+    data, other = shapes(4), shapes(4, names=("bar", "square"))
+    same, swapped = (ObjectReader(data, "train", scored, "test") for scored in (data, other))
+    for expected, found in zip(same.read_all("score"), swapped.read_all("score"), strict=True):
+        # The second set draws the same pictures and calls the first kind of object "bar".
+        assert found.labels.tolist() == [1 - label for label in expected.labels.tolist()]
+    assert swapped.names == ["square", "bar"]
+    assert same.index.notes == []
+    assert swapped.index.notes == ["splits train and test number their classes differently: by name"]
+    lacking = ObjectReader(data, "train", shapes(4, names=("square", "ring")), "test")
+    with pytest.raises(UserError, match="category ring exists only in split test"):
+        lacking.read_all("score")

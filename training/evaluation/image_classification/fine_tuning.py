@@ -26,6 +26,7 @@ from .task import (
     ClassificationTask,
     classification_metrics,
     classification_protocol,
+    number_labels,
     open_classification,
     stratified_split,
 )
@@ -67,8 +68,9 @@ def _semi_supervised(run: TaskRun) -> Outcome:
     task, options, splits = open_classification(run), run.options, run.splits
     if splits_module.is_streaming(splits.fit) or splits_module.is_streaming(splits.score):
         raise UserError("semi_supervised needs its data on disk: do not stream it")
-    labels = task.index.numbers(splits.fit[task.label_column], splits.fit_split)
-    score_labels = task.index.numbers(splits.score[task.label_column], splits.score_split)
+    labels, score_labels = number_labels(
+        run, task.index, splits.fit[task.label_column], splits.score[task.label_column]
+    )
     used, _ = stratified_split(labels, options.label_fraction, run.seed, at_least=1)
 
     rates, accuracies = options.learning_rates, {}

@@ -52,6 +52,12 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
     scored = _score(task, heads, _Rows(task, "score"), classes)
     if scored["seen"].sum() == 0:
         raise UserError(f"split {splits.score_split} has no readable image")
+    scored_classes = scored["seen"].nonzero().flatten().tolist()
+    # Of a stream, only the classes of the images that are held out are known.
+    fitted_classes = {*held["seen"].nonzero().flatten().tolist(), *scored_classes}
+    if not is_streaming(splits.fit):
+        fitted_classes = {*task.index.fit_numbers(splits.fit[task.label_column])}
+    run.notes += task.index.compare(fitted_classes, scored_classes)
     run.notes += [*notes, *bad_image_notes(int(scored["unreadable"]) + int(held["unreadable"]))]
     return Outcome(
         "linear",
@@ -179,7 +185,8 @@ class _Rows(IterableDataset):
         run, splits = task.run, task.run.splits
         dataset, self.split = (splits.fit, splits.fit_split) if which == "fit" else (splits.score, splits.score_split)
         self.name = f"{part or 'all'} of {self.split}"
-        self.image, self.label, self.index = task.image_column, task.label_column, task.index
+        self.image, self.label = task.image_column, task.label_column
+        self.numbers = task.index.fit_numbers if which == "fit" else task.index.score_numbers
         self.part, self.fraction, self.seed, self.train = part, fraction, run.seed, train
         self.size = task.settings.size
         self.transform = RandomCropTransform(task.settings) if train else CenterTransform(task.settings)
@@ -214,7 +221,7 @@ class _Rows(IterableDataset):
 
     def _example(self, row: dict[str, Any], passes: int) -> tuple[Tensor, int] | None:
         seed = zlib.crc32(content(row[self.image]), zlib.crc32(f"{self.seed}/{passes}".encode()))
-        label = int(self.index.numbers([row[self.label]], self.split)[0])
+        label = self.numbers([row[self.label]])[0]
         try:
             return self.transform(row[self.image], seed), label
         except BadImageError:

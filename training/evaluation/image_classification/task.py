@@ -10,6 +10,7 @@ from ...errors import UserError
 from ...models.stage_sizes import check_image_size
 from .. import splits as splits_module
 from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings
+from ..classes import ClassIndex, class_index, label_feature
 from ..features import FeatureSet, bad_image_notes, extract_features
 from ..image_transforms import CenterTransform
 from ..task_run import TaskRun
@@ -35,7 +36,7 @@ class ClassificationTask:
     settings: ImageSettings
     image_column: str
     label_column: str
-    index: splits_module.ClassIndex
+    index: ClassIndex
 
 
 @dataclass
@@ -68,10 +69,12 @@ def open_classification(run: TaskRun) -> ClassificationTask:
     label = splits_module.label_column(splits.fit, options.label_column)
     for column, option in ((image, "image_column"), (label, "label_column")):
         splits_module.check_column(splits.score, column, option)
-    _check_is_class(splits.fit, label)
-    index = splits_module.ClassIndex(splits.fit, label)
+    for part in (splits.fit, splits.score):
+        _check_is_class(part, label)
+    index = class_index(splits.fit, splits.score, label, splits.fit_split, splits.score_split)
     if not splits_module.is_streaming(splits.fit):
-        _numbered_labels(index, splits, splits.fit[label], None, label)
+        score = [] if splits_module.is_streaming(splits.score) else splits.score[label]
+        _numbered(index, splits.fit[label], score, splits.fit_split)
     device = run.device
     settings = load_image_settings(run.model, options.image_size, options.crop_fraction)
     backbone = load_backbone(run.model, device)
@@ -96,7 +99,7 @@ def extract_classification(run: TaskRun) -> ClassificationData:
         )
         for part, name in ((splits.fit, splits.fit_split), (splits.score, splits.score_split))
     )
-    fit_labels, score_labels = _numbered_labels(task.index, splits, fit.labels, score.labels, task.label_column)
+    fit_labels, score_labels = number_labels(run, task.index, fit.labels, score.labels)
     run.notes += bad_image_notes(len(fit.bad) + len(score.bad))
     return ClassificationData(task, fit, fit_labels, score, score_labels)
 
@@ -132,26 +135,31 @@ def classification_protocol(task: ClassificationTask, **facts: Any) -> dict[str,
     }
 
 
-def _numbered_labels(
-    index: splits_module.ClassIndex, splits: splits_module.Splits, fit: list[Any], score: list[Any] | None, column: str
-) -> tuple[Tensor, Tensor]:
-    """Number the labels of both splits; if `score` is None, read the scored split's labels, unless it is a stream."""
-    if score is None:
-        score = [] if splits_module.is_streaming(splits.score) else splits.score[column]
-    index.learn(fit)
-    fit_labels = index.numbers(fit, splits.fit_split)
-    score_labels = index.numbers(score, splits.score_split)
-    splits_module.check_classes(fit_labels, score_labels, index.names, splits.score_split)
-    if len(fit_labels.unique()) < 2:
-        raise UserError(f"split {splits.fit_split} has one class only: {index.names[int(fit_labels[0])]}")
+def number_labels(run: TaskRun, index: ClassIndex, fit: list[Any], score: list[Any]) -> tuple[Tensor, Tensor]:
+    """Number the labels of both splits, int64 (n,) and (m,), and note in what their classes differ.
+
+    Raises:
+        UserError: an image has no label, only the scored split has images of a class, or there is one class only.
+    """
+    fit_labels, score_labels, notes = _numbered(index, fit, score, run.splits.fit_split)
+    run.notes += notes
     return fit_labels, score_labels
+
+
+def _numbered(index: ClassIndex, fit: list[Any], score: list[Any], fit_split: str) -> tuple[Tensor, Tensor, list[str]]:
+    index.learn(fit)
+    fit_numbers, score_numbers = index.fit_numbers(fit), index.score_numbers(score)
+    notes = index.compare(fit_numbers, score_numbers)
+    if len(set(fit_numbers)) < 2:
+        raise UserError(f"split {fit_split} has one class only: {index.names[fit_numbers[0]]}")
+    return torch.tensor(fit_numbers, dtype=torch.long), torch.tensor(score_numbers, dtype=torch.long), notes
 
 
 def _check_is_class(dataset: Any, column: str) -> None:
     """Raise a UserError if a label column does not hold classes."""
     from datasets import ClassLabel, Value
 
-    feature = dataset.features.get(column) if dataset.features else None
+    feature = label_feature(dataset, column)
     fits = feature is None or isinstance(feature, ClassLabel)
     if isinstance(feature, Value):
         fits = feature.dtype in ("string", "large_string", "bool") or feature.dtype.startswith(("int", "uint"))

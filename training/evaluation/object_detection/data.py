@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ...errors import UserError
+from ..classes import ClassIndex
 from ..image_transforms import read_image
 from ..splits import is_streaming, undecoded
 
@@ -39,52 +40,49 @@ class Objects:
 
 
 class ObjectReader:
-    """Reads the objects of a data set's rows. It is made from the split that is fitted on, which defines the classes.
+    """Reads the objects of both splits. The split that is fitted on defines the classes.
 
     Args:
-        dataset: Map-style `datasets.Dataset`.
-        split: Its name, for messages.
+        fit: Map-style `datasets.Dataset` to fit on.
+        fit_split: Its name, for messages.
+        score: The data set to score.
+        score_split: Its name, for messages.
 
     Raises:
         UserError: the data is streamed, or has another layout.
     """
 
-    def __init__(self, dataset: Any, split: str) -> None:
-        check_layout(dataset, split)
-        feature = dataset.features[OBJECTS]
-        fields = getattr(feature, "feature", feature)
-        self.category = next(name for name in CATEGORY_NAMES if name in fields)
-        self.has_masks = "segmentation" in fields
-        names = _class_names(fields[self.category])
-        self.declared = names is not None
-        if names is None:
-            values = {
-                value for row in dataset.select_columns([OBJECTS]) for value in _field(row[OBJECTS], self.category)
-            }
-            ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
-            names = [str(value) for value in ordered]
-            self._numbers = {value: number for number, value in enumerate(ordered)}
-        else:
-            self._numbers = {number: number for number in range(len(names))}
-        self.names: list[str] = names
-        if not names:
-            raise UserError(f"split {split} has no boxes")
+    def __init__(self, fit: Any, fit_split: str, score: Any, score_split: str) -> None:
+        self.datasets, self.splits = {"fit": fit, "score": score}, {"fit": fit_split, "score": score_split}
+        fields = {side: _fields(dataset, self.splits[side]) for side, dataset in self.datasets.items()}
+        self.category = {side: next(name for name in CATEGORY_NAMES if name in of) for side, of in fields.items()}
+        self.has_masks = all("segmentation" in of for of in fields.values())
+        features = [fields[side][self.category[side]] for side in fields]
+        self.index = ClassIndex(*features, fit_split, score_split, what="category")
+        self.index.learn(
+            value for row in fit.select_columns([OBJECTS]) for value in _field(row[OBJECTS], self.category["fit"])
+        )
+        if not self.index.names:
+            raise UserError(f"split {fit_split} has no boxes")
 
-    def read(self, row: dict[str, Any], split: str) -> Objects:
-        """Read the objects of a row; boxes without area are skipped.
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        return self.index.names
+
+    def read(self, row: dict[str, Any], side: str) -> Objects:
+        """Read the objects of a row of a split, "fit" or "score"; boxes without area are skipped.
 
         Raises:
             UserError: a class that the split that is fitted on does not have, or fields of different lengths.
         """
-        objects = row[OBJECTS]
+        objects, split = row[OBJECTS], self.splits[side]
         boxes = np.asarray(_field(objects, "bbox"), np.float32).reshape(-1, 4)
-        values = _field(objects, self.category)
+        values = _field(objects, self.category[side])
         if len(values) != len(boxes):
             raise UserError(f"split {split}: an image has {len(boxes)} boxes and {len(values)} categories")
-        unknown = [value for value in values if value not in self._numbers]
-        if unknown:
-            raise UserError(f"category {unknown[0]!r} exists only in split {split}, not in the one that is fitted on")
-        labels = np.asarray([self._numbers[value] for value in values], np.int64)
+        numbers = self.index.fit_numbers(values) if side == "fit" else self.index.score_numbers(values)
+        labels = np.asarray(numbers, np.int64)
         area = np.asarray(_field(objects, "area") or boxes[:, 2] * boxes[:, 3], np.float32)
         crowd = np.asarray(_field(objects, "iscrowd") or np.zeros(len(boxes)), bool)
         kept = np.atleast_1d((boxes[:, 2:] > SMALLEST_SIDE).all(axis=1) & np.isfinite(boxes).all(axis=1))
@@ -93,9 +91,9 @@ class ObjectReader:
             segmentation = [entry for entry, keep in zip(segmentation, kept.tolist(), strict=True) if keep]
         return Objects(boxes[kept], labels[kept], area[kept], crowd[kept], segmentation)
 
-    def read_all(self, dataset: Any, split: str) -> list[Objects]:
-        """Read the objects of every image, without decoding the images."""
-        return [self.read(row, split) for row in dataset.select_columns([OBJECTS])]
+    def read_all(self, side: str) -> list[Objects]:
+        """Read the objects of every image of a split, "fit" or "score", without decoding the images."""
+        return [self.read(row, side) for row in self.datasets[side].select_columns([OBJECTS])]
 
 
 class DetectionImages(Dataset):
@@ -160,6 +158,11 @@ class DetectionImages(Dataset):
 
 def check_layout(dataset: Any, split: str) -> None:
     """Raise a UserError that says what is missing if a split does not have the detection layout."""
+    _fields(dataset, split)
+
+
+def _fields(dataset: Any, split: str) -> dict[str, Any]:
+    """Return the features of an object, or raise a UserError as `check_layout` does."""
     if is_streaming(dataset):
         raise UserError("detection needs its data on disk: do not stream it")
     columns = ", ".join(dataset.column_names)
@@ -170,6 +173,7 @@ def check_layout(dataset: Any, split: str) -> None:
     if not isinstance(fields, dict) or "bbox" not in fields or not any(name in fields for name in CATEGORY_NAMES):
         held = ", ".join(fields) if isinstance(fields, dict) else str(fields)
         raise UserError(f"column {OBJECTS!r} of split {split} must hold bbox and category; it holds {held}")
+    return fields
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
@@ -197,8 +201,3 @@ def _field(objects: Any, name: str) -> list[Any]:
     if isinstance(objects, dict):
         return list(objects.get(name) or [])
     return [entry.get(name) for entry in objects or [] if name in entry]
-
-
-def _class_names(feature: Any) -> list[str] | None:
-    names = getattr(getattr(feature, "feature", feature), "names", None)
-    return list(names) if names is not None else None

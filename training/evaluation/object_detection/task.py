@@ -9,13 +9,14 @@ from torch import Tensor
 from ...errors import UserError
 from .. import splits as splits_module
 from ..backbone import load_image_settings
+from ..classes import list_of_names
 from ..options import DetectionOptions
 from ..progress import progress
 from ..report import EvaluationResult
 from ..task_run import Outcome, Request, TaskRun, run_task, training_protocol
 from ..tuning import tune_on_images
 from .coco_metric import coco_metric
-from .data import DetectionImages, ObjectReader, check_layout, encode_mask
+from .data import DetectionImages, ObjectReader, encode_mask
 from .model import build_detector
 
 TASK = "detection"
@@ -55,12 +56,10 @@ def detection(
 
 def _detection(run: TaskRun) -> Outcome:
     options, splits = run.options, run.splits
-    reader = ObjectReader(splits.fit, splits.fit_split)
-    check_layout(splits.score, splits.score_split)
+    reader = ObjectReader(splits.fit, splits.fit_split, splits.score, splits.score_split)
     image_column = splits_module.image_column(splits.fit, options.image_column)
     splits_module.check_column(splits.score, image_column, "image_column")
-    fit_objects = reader.read_all(splits.fit, splits.fit_split)
-    score_objects = reader.read_all(splits.score, splits.score_split)
+    fit_objects, score_objects = reader.read_all("fit"), reader.read_all("score")
     masks = _with_masks(options, reader)
     used = [
         index
@@ -195,7 +194,9 @@ def _score(
 
 def _with_masks(options: DetectionOptions, reader: ObjectReader) -> bool:
     if options.masks == "yes" and not reader.has_masks:
-        raise UserError("masks: yes needs objects with a segmentation field (polygons or run-length codes)")
+        raise UserError(
+            "masks: yes needs a segmentation field (polygons or run-length codes) in the objects of both splits"
+        )
     return reader.has_masks and options.masks != "no"
 
 
@@ -205,8 +206,9 @@ def _notes(reader: ObjectReader, fit: list, score: list, left_out: int) -> list[
     if left_out:
         notes.append(f"{left_out} training images without a box were left out")
     seen = {number for entry in fit for number in entry.labels.tolist()}
-    unseen = sorted({number for entry in score for number in entry.labels.tolist()} - seen)
+    scored = {number for entry in score for number in entry.labels.tolist()}
+    unseen = [reader.names[number] for number in sorted(scored - seen)]
     if unseen:
-        shown = ", ".join(reader.names[number] for number in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        shown = list_of_names(unseen)
         notes.append(f"{len(unseen)} categories of the scored split have no training box: {shown}")
-    return notes
+    return [*notes, *reader.index.compare(seen | scored, scored)]

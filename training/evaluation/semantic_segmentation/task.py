@@ -10,6 +10,7 @@ from torch import Tensor
 from ...errors import UserError
 from .. import splits as splits_module
 from ..backbone import ImageSettings, load_image_settings
+from ..classes import list_of_names
 from ..image_transforms import resize, size_with_shorter_side, to_tensor
 from ..options import SegmentationOptions
 from ..progress import progress
@@ -69,7 +70,7 @@ def _segmentation(run: TaskRun) -> Outcome:
         raise UserError(f"split {splits.fit_split} has one class only")
     present = score.histogram(options.ignore_index, num_classes)
     seen, present = (np.pad(counts, (0, num_classes - len(counts))) for counts in (seen, present))
-    run.notes += _notes(seen, present)
+    run.notes += _notes(seen, present, splits)
     features, image_settings = run.load_backbone(), load_image_settings(run.model)
     accelerator = run.accelerate(options.mixed_precision)
 
@@ -140,6 +141,12 @@ def _score(
     return metric.compute()
 
 
-def _notes(seen: np.ndarray, present: np.ndarray) -> list[str]:
+def _notes(seen: np.ndarray, present: np.ndarray, splits: splits_module.Splits) -> list[str]:
+    """Name the classes of which only one split has a pixel."""
     unseen = [str(number) for number in np.flatnonzero((seen == 0) & (present > 0))]
-    return [f"classes of the scored split without a training pixel: {', '.join(unseen)}"] if unseen else []
+    unscored = [str(number) for number in np.flatnonzero((seen > 0) & (present == 0))]
+    notes = [f"classes of the scored split without a training pixel: {', '.join(unseen)}"] if unseen else []
+    if unscored:
+        where = f"classes with pixels in split {splits.fit_split}, but not in {splits.score_split}"
+        notes.append(f"{where}: {list_of_names(unscored)}")
+    return notes
