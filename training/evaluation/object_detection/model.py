@@ -52,7 +52,8 @@ def build_detector(
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
-    from torchvision.ops import MultiScaleRoIAlign
+
+    from .roi_align import FastRoIAlign
 
     strides = features.strides()
     backbone = PyramidBackbone(
@@ -62,11 +63,9 @@ def build_detector(
     )
     sides = [round(options.anchor_scale * stride) for stride in (*strides, 2 * strides[-1])]
 
-    def roi_align(size: int) -> MultiScaleRoIAlign:
-        # A box's level depends on its size (224 pixels: level 4); smaller anchors shift the rule accordingly.
-        return MultiScaleRoIAlign(
-            features.stages, output_size=size, sampling_ratio=2, canonical_scale=round(28 * options.anchor_scale)
-        )
+    def roi_align(size: int) -> FastRoIAlign:
+        # The level of a box follows its size: smaller anchors move the rule (224 pixels to level 4) along.
+        return FastRoIAlign(features.stages, strides, size, 2, canonical_scale=round(28 * options.anchor_scale))
 
     arguments: dict[str, Any] = {
         "min_size": options.short_sides,
