@@ -91,6 +91,53 @@ def test_dashes_and_underscores_are_the_same(words: list[str], resolved: list) -
     assert resolved[0].arguments["max_steps"] == 40
 
 
+@pytest.mark.parametrize(
+    ("typed", "field", "value"),
+    [
+        ("--lr 1e-3", "learning_rate", 1e-3),
+        ("--epochs 3", "num_train_epochs", 3.0),
+        ("--steps 7", "max_steps", 7),
+        ("--batch-size 32", "per_device_train_batch_size", 32),
+        ("--workers=2", "dataloader_num_workers", 2),
+        ("--data here", "dataset", "here"),
+        ("--lr 1e-2 --learning_rate 1e-3", "learning_rate", 1e-3),
+    ],
+)
+def test_the_words_that_people_type(typed: str, field: str, value: object, resolved: list) -> None:
+    assert main(["pretrain", "digits", *typed.split()]) == 0
+    assert resolved[0].values[field] == value
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("pretrain --help", "One of lars, sgd, adamw."),
+        ("pretrain --help", "One of ladder, byol, simsiam."),
+        ("export --help", "One of transformers, torchvision, timm, detectron2, onnx."),
+        ("pretrain --help", "Also --lr."),
+        ("inspect --help", "Also --data."),
+        ("inspect --help", "Also --workers."),
+        ("evaluate knn --help", "Also --data."),
+    ],
+)
+def test_help_lists_choices_and_other_names(words: str, shown: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(words.split()) == 0
+    assert shown in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_command_says_at_once_that_it_has_started() -> None:
+    """Before anything heavy is imported; that the process prints it within a second is what `--help` also needs."""
+    code = (
+        "import builtins, sys; from ladder_training.cli import entry; "
+        "sys.stderr.write('') ; real = builtins.__import__; "
+        "refuse = lambda name, *a, **k: sys.exit(9) if name.split('.')[0] == 'torch' else real(name, *a, **k); "
+        "builtins.__import__ = refuse; entry.main(['evaluate', 'knn', '--model', 'x', '--dataset', 'digits'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 9
+    assert done.stderr.splitlines()[0] == "ladder evaluate: loading the libraries ..."
+
+
 def test_options_of_every_kind(resolved: list) -> None:
     words = """pretrain --streaming digits --dataset a --dataset b --level-weights 0.25 1 --no-stop-on-collapse
     --weight-decay 1e-6 --max-steps -1 --output-dir here --from there --adam_epsilon=-1e-9""".split()  # noqa: SIM905

@@ -127,6 +127,19 @@ def test_a_recipe_with_changes_of_the_command_line(tmp_path: Path) -> None:
     assert resolved.values["max_steps"] == 40
 
 
+def test_short_names_in_a_recipe(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: digits\nlr: 1e-3\nepochs: 2\nbatch-size: 32\nworkers: 1\n")
+    assert resolve(read_recipe(path)).values == {
+        "dataset": "digits",
+        "learning_rate": 1e-3,
+        "num_train_epochs": 2.0,
+        "per_device_train_batch_size": 32,
+        "dataloader_num_workers": 1,
+    }
+    with pytest.raises(UserError, match="'learning_rate' is given twice"):
+        resolve(read_recipe(write(tmp_path, "lr: 1e-3\nlearning_rate: 1e-2\n")))
+
+
 def test_an_unknown_field_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown field 'levl_weights'; did you mean level_weights\?$"):
         resolve(read_recipe(write(tmp_path, "levl_weights: [1]\n")))

@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 a mistake of the user; 3 a run that was stopped because it
 the reader of the output closed the pipe.
 """
 
+import os
 import sys
 
 from ..config.fields import Fields, build, fields_of, unknown_name
@@ -64,6 +65,8 @@ def run_command(command: Command, words: list[str]) -> int:
         positionals["task"], words = _task(command, words), words[1:]
     if command.leading and _starts_with_argument(words):
         words = [f"--{command.leading}", *words]
+    if not wants_help:
+        _say_start(command)
     parser = _parser(command, words, positionals.get("task"))
     if wants_help:
         print(parser.full_help().rstrip())
@@ -91,6 +94,12 @@ def _dispatch(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         raise unknown_name(words[0], COMMANDS, f"there is no command {words[0]!r}: one of {', '.join(COMMANDS)}")
     return run_command(COMMANDS[words[0]], words[1:])
+
+
+def _say_start(command: Command) -> None:
+    """Say at once that the command has started, in the main process: importing torch takes seconds on a slow disk."""
+    if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        print(f"ladder {command.name}: loading the libraries ...", file=sys.stderr, flush=True)
 
 
 def _fail(message: str, code: int) -> int:

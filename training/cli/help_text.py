@@ -22,11 +22,11 @@ accelerate launch -m ladder_training pretrain RECIPE.yaml ..."""
 
 # Fields of transformers' TrainingArguments, written out here so that --help does not import transformers.
 COMMON_INHERITED = {
-    "max_steps": "Optimizer steps; wins over num_train_epochs.",
-    "num_train_epochs": "Passes over the images.",
-    "per_device_train_batch_size": "Images per device and micro-batch.",
+    "max_steps": "Optimizer steps; wins over num_train_epochs. Also --steps.",
+    "num_train_epochs": "Passes over the images. Also --epochs.",
+    "per_device_train_batch_size": "Images per device and micro-batch. Also --batch_size.",
     "gradient_accumulation_steps": "Micro-batches per optimizer step.",
-    "learning_rate": "Peak learning rate; default: the optimizer's (lars .45, sgd .05, adamw .002).",
+    "learning_rate": "Peak learning rate; default: the optimizer's (lars .45, sgd .05, adamw .002). Also --lr.",
     "weight_decay": "Weight decay; norms and biases take none.",
     "lr_scheduler_type": "Shape of the learning rate.",
     "warmup_steps": "Steps of linear warm-up; below 1: a share of the run.",
@@ -35,7 +35,7 @@ COMMON_INHERITED = {
     "save_steps": "Steps between checkpoints.",
     "save_total_limit": "Checkpoints that are kept.",
     "logging_steps": "Steps between lines of the log.",
-    "dataloader_num_workers": "Processes that decode and augment images.",
+    "dataloader_num_workers": "Processes that decode and augment images. Also --workers.",
     "report_to": "tensorboard, wandb, trackio, ... or none.",
     "torch_compile": "Compile the model.",
 }

@@ -2,7 +2,7 @@
 
 import argparse
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import Field
 from typing import Any, NoReturn
 
@@ -11,6 +11,8 @@ from ..config.recipe import ALIASES
 from ..config.values import is_list, is_switch
 from ..errors import UserError
 
+# `ladder inspect` calls the workers of its measurement num_workers.
+_ALIASES = (*ALIASES.items(), ("workers", "num_workers"))
 _SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0", "none", "null")
 
 
@@ -50,13 +52,15 @@ class OptionParser(argparse.ArgumentParser):
             declared: Name -> (type, dataclass field).
         """
         group = self.add_argument_group(title)
-        aliases = {field: alias for alias, field in ALIASES.items() if field in declared and alias not in declared}
         for name, (annotation, item) in declared.items():
             several = is_list(annotation)
             settings: dict[str, Any] = {"dest": name, "action": "append", "metavar": _metavar(annotation)}
             settings["nargs"] = "+" if several and not _takes_one(annotation) else None
-            shown, *hidden = [aliases[name], name] if aliases.get(name) == "from" else [name, *_alias(aliases, name)]
-            group.add_argument(f"--{shown}", help=_help(item), **settings)
+            aliases = [alias for alias in _aliases(name) if alias not in declared and alias not in self._declared]
+            # `from` cannot be the name of a dataclass's field, so the field has another name, which nobody needs.
+            shown, *hidden = [*aliases, name] if "from" in aliases else [name, *aliases]
+            also = "" if "from" in aliases else "".join(f" Also --{alias}." for alias in aliases)
+            group.add_argument(f"--{shown}", help=_help(item) + also, **settings)
             for spelling in hidden:
                 group.add_argument(f"--{spelling}", help=argparse.SUPPRESS, **settings)
             for spelling in (shown, *hidden):
@@ -141,9 +145,9 @@ class OptionParser(argparse.ArgumentParser):
         return result
 
 
-def _alias(aliases: Mapping[str, str], name: str) -> list[str]:
-    """Return the other name of a field, if it has one."""
-    return [aliases[name]] if name in aliases else []
+def _aliases(name: str) -> list[str]:
+    """List the other names of a field."""
+    return [alias for alias, field in _ALIASES if field == name]
 
 
 def _option_name(word: str) -> str | None:
@@ -177,6 +181,9 @@ def _metavar(annotation: Any) -> str:
 def _help(item: Field) -> str:
     """Return the help of a field with its default, escaped for argparse (which reads % as a format)."""
     text = " ".join(str(item.metadata.get("help", "")).split())
+    choices = [str(choice) for choice in item.metadata.get("choices") or ()]
+    if choices and not all(choice in text for choice in choices):
+        text = f"One of {', '.join(choices)}. {text}"
     default = default_of(item)
     if default is not None and "default:" not in text.lower() and not isinstance(default, (list, dict)):
         text = f"{text} (default: {getattr(default, 'value', default)})"

@@ -8,7 +8,7 @@ from typing import cast
 from transformers import TrainingArguments
 
 from ..errors import UserError
-from .options import TrainingOptions
+from .options import OPTIMIZERS, TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ RATES: Mapping[str, Rates] = {
     "sgd": Rates(0.05, 1e-5, 10.0),
     "adamw": Rates(2e-3, 1e-6, 0.1),
 }
-OPTIMIZERS = tuple(RATES)
 
 
 @dataclass

@@ -134,7 +134,8 @@ def check_values(
     aliases = aliases or {}
     checked: dict[str, Any] = {}
     for written, value in values.items():
-        name = aliases.get(written, str(written)).replace("-", "_")
+        name = str(written).replace("-", "_")
+        name = aliases.get(name, name)
         if name not in known:
             message = f"{where}unknown {what} {written!r}"
             raise unknown_name(name, [*known, *aliases], message, list_known=list_known)

@@ -10,6 +10,7 @@ from .fields import option
 from .image_defaults import DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 
 METHODS = ("ladder", "byol", "simsiam")
+OPTIMIZERS = ("lars", "sgd", "adamw")
 Number = float | int
 
 
@@ -37,7 +38,7 @@ class DataOptions:
 class ModelOptions:
     """The network and its levels; a field left out takes the default of `LadderSiameseConfig`."""
 
-    method: str = option("ladder", "ladder, byol (one global level on the last stage) or simsiam.", choices=METHODS)
+    method: str = option("ladder", "byol and simsiam have one global level, on the last stage.", choices=METHODS)
     backbone_config: dict[str, Any] | None = option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
     level_names: list[str] | None = option(None, "Stages that get a loss.")
     level_losses: list[str] | None = option(None, "global, local or both, one per level.")
@@ -46,7 +47,7 @@ class ModelOptions:
     lower_projection_hidden_size: int | None = option(None, "The same, of the other levels.")
     projection_size: int | None = option(None, "Width of the projections.")
     local_projection_hidden_size: int | None = option(None, "Width of the hidden layer of the local heads.")
-    local_matching: str | None = option(None, "location or feature.")
+    local_matching: str | None = option(None, "How positions are matched.", choices=("location", "feature"))
     local_grid_size: int | None = option(None, "Points per side of the matched grid.")
     base_momentum: float | None = option(None, "tau at step 0; it rises to 1 on a cosine.")
     detach_stages: bool | None = option(None, "Keep the gradient of each level in its own stage: an ablation.")
@@ -85,7 +86,7 @@ class ViewOptions:
 class TrainingOptions:
     """Fields of `LadderTrainingArguments` that transformers' TrainingArguments does not have."""
 
-    optimizer: str = option("lars", "lars, or sgd / adamw (torch's own), with the same parameter groups.")
+    optimizer: str = option("lars", "sgd and adamw are torch's own; all have the same groups.", choices=OPTIMIZERS)
     base_learning_rate: float | None = option(
         None, "Learning rate for 256 images; learning_rate becomes base * global batch / 256."
     )

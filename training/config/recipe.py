@@ -19,8 +19,17 @@ OWN_GROUPS: Mapping[str, type] = {
     "run": RunOptions,
 }
 LEVEL_FIELDS = ("level_names", "level_losses", "level_weights")
-# Other names of fields: alias -> field.
-ALIASES = {"from": "from_model", "output_dir": "output"}
+# Other names of fields, in recipes and on the command line: alias -> field.
+ALIASES: Mapping[str, str] = {
+    "from": "from_model",
+    "output_dir": "output",
+    "data": "dataset",
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "workers": "dataloader_num_workers",
+}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import BadImageError, UserError
+from ..loading.progress import progress
 from .backbone import StageFeatures
-from .progress import progress
 from .splits import is_streaming, undecoded
 
 MAX_BAD_FRACTION = 0.01

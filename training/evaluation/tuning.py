@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import TrainingStopped
+from ..loading.progress import progress
 from ..models.devices import choose_device
 from .backbone import StageFeatures
-from .progress import progress
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 Key = tuple[int, int]

@@ -15,6 +15,7 @@ from ..data.iterable import length_of
 from ..files import write_json
 from ..loading.bad_images import is_bad_image, one_line
 from ..loading.encoded import encoded_bytes
+from ..loading.progress import progress
 from .speed import compare_with_step, measure_input, measure_step
 
 REPORT_FILE = "inspect.json"
@@ -125,7 +126,9 @@ def inspect_one(
     bad: list[dict] = []
     looked_at = unreadable = 0
     every = 1  # of the good ones, each `every`-th is kept to be shown
-    for key, row in _sample(without_decoding(dataset, column, *([label] if label else [])), limit):
+    sample = _sample(without_decoding(dataset, column, *([label] if label else [])), limit)
+    total = length_of(dataset) if not limit else min(limit, length_of(dataset) or limit)
+    for key, row in progress(sample, "decoding", total=total):
         looked_at += 1
         image = row[column]
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from ..data.iterable import length_of
 from ..errors import TrainingStopped, UserError
 from ..loading.loader import ViewLoader
+from ..loading.progress import progress
 
 
 def measure_input(
@@ -48,10 +49,12 @@ def measure_input(
         iterator = iter(loader)
         for _ in range(max(1, 2 * num_workers)):  # workers start, and prefetch two batches each
             next(iterator)
-        images, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            images += len(next(iterator)["pixel_values"])
-        elapsed = time.perf_counter() - start
+        images, elapsed, start = 0, 0.0, time.perf_counter()
+        with progress(None, "speed of reading", total=round(seconds)) as bar:
+            while elapsed < seconds:
+                images += len(next(iterator)["pixel_values"])
+                elapsed = time.perf_counter() - start
+                bar.update(int(elapsed) - bar.n)
     except (UserError, TrainingStopped):
         return None
     finally:
@@ -93,7 +96,9 @@ def measure_step(
     finish = DeviceViews(transform) if transform.device_mode else None
     model.train()
     times: list[float] = []
-    while len(times) <= steps and (len(times) < 2 or sum(times) < seconds):
+    for _ in progress(range(steps + 1), "speed of the model"):
+        if len(times) >= 2 and sum(times) >= seconds:
+            break
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             loss = model(**(batch if finish is None else finish(batch))).loss

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ...errors import UserError
+from ...loading.progress import progress
 from .. import splits as splits_module
 from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import SemiSupervisedOptions
-from ..progress import progress
 from ..report import EvaluationResult
 from ..task_run import Outcome, Request, TaskRun, run_task
 from ..tuning import TunedBackbone, fine_tune, parameter_groups, shared_statistics, training_loader

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...loading.progress import progress
 from ...models.all_stages import with_all_stages
 from ..options import LinearOptions
-from ..progress import progress
 from ..report import EvaluationResult
 from ..task_run import Outcome, Request, TaskRun, run_task
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from ...data.content import content
 from ...data.iterable import length_of
 from ...errors import BadImageError, UserError
+from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ..backbone import StageFeatures
 from ..features import bad_image_notes
 from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import LinearOptions
-from ..progress import progress
 from ..splits import is_streaming, undecoded
 from ..task_run import Outcome, TaskRun
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine

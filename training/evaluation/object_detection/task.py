@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.progress import progress
 from .. import splits as splits_module
 from ..backbone import load_image_settings
 from ..classes import list_of_names
 from ..options import DetectionOptions
-from ..progress import progress
 from ..report import EvaluationResult
 from ..task_run import Outcome, Request, TaskRun, run_task, training_protocol
 from ..tuning import tune_on_images

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 
 from ...errors import UserError
 from ...files import bytes_or_path
+from ...loading.progress import progress
 from ..backbone import ImageSettings
 from ..image_transforms import read_image, resize, size_with_shorter_side, to_tensor
 from ..options import SegmentationOptions
-from ..progress import progress
 from ..splits import check_column, columns_of, is_streaming, undecoded
 
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.progress import progress
 from .. import splits as splits_module
 from ..backbone import ImageSettings, load_image_settings
 from ..classes import list_of_names
 from ..image_transforms import resize, size_with_shorter_side, to_tensor
 from ..options import SegmentationOptions
-from ..progress import progress
 from ..report import EvaluationResult
 from ..task_run import Outcome, Request, TaskRun, run_task, training_protocol
 from ..tuning import tune_on_images
