@@ -1,24 +1,45 @@
 """Write files atomically."""
 
+import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+# What file systems answer that lack an operation, as many network and FUSE file systems do.
+_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that readers see either the old or the complete new content.
 
-    The content is written to a temporary file in the same folder, flushed to disk, and renamed.
+    The content is written to a temporary file in the same folder, flushed to disk, and renamed. Where the file system
+    cannot flush or has no permissions, this is skipped.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".partial-{path.name[:100]}.", dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+            with _where_offered():
+                os.fsync(file.fileno())
+        with _where_offered():
+            temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def _where_offered() -> Iterator[None]:
+    """Go on where the file system lacks the operation."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise

@@ -4,8 +4,23 @@ The command line prints a `UserError` or `TrainingStopped` as one line and exits
 """
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
+
+_REMEDIES = {
+    errno.ENOSPC: "free space (or inodes: many small files) there",
+    errno.EDQUOT: "free space there, or ask for a larger quota",
+    errno.EROFS: "the file system is read-only: mount it writable, or choose another folder",
+    errno.EACCES: "allow this user to write there, or choose another folder",
+    errno.EPERM: "allow this user to write there, or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EXDEV: "it lies on another file system: choose a folder that lies on one",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "raise the limit of open files (`ulimit -n`)",
+}
 
 
 class UserError(ValueError):
@@ -54,6 +69,31 @@ class LevelCollapsed(TrainingStopped):
 
 class BadImageError(ValueError):
     """An image that cannot be read. The message is the reason, in one line."""
+
+
+def system_error(error: BaseException) -> str | None:
+    """Say in words what the operating system refused: the file, the reason and what to do.
+
+    Args:
+        error: Any exception. torch and safetensors have their own for a file that could not be written.
+
+    Returns:
+        One line, or None if the operating system is not the cause.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    text = " ".join(str(error).split())
+    if found := re.search(r"\(os error (\d+)\)", text):  # safetensors
+        number = int(found.group(1))
+    elif "PytorchStreamWriter" in text:  # torch: the number is lost, and a full disk is the usual cause
+        number = errno.ENOSPC
+    elif not isinstance(error, OSError):
+        return None
+    if number is None:
+        return text or type(error).__name__
+    name = getattr(error, "filename", None)
+    where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+    remedy = _REMEDIES.get(number)
+    return f"{where}{os.strerror(number)}" + (f"; {remedy}" if remedy else "")
 
 
 def near_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:

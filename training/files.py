@@ -1,7 +1,10 @@
 """Files that are either complete or absent (written beside their target, synced, renamed), and what is a path."""
 
 import contextlib
+import errno
+import functools
 import json
+import logging
 import math
 import os
 import shutil
@@ -9,6 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+PARTIAL_PREFIX = ".partial-"
+"""Start of the names of files and folders that are being written. What a kill leaves of them is deleted later."""
+
+# What file systems answer that lack an operation, as many network and FUSE file systems do.
+_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+
+logger = logging.getLogger(__name__)
 
 
 def looks_like_path(reference: str) -> bool:
@@ -23,12 +34,55 @@ def looks_like_path(reference: str) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Force a file's bytes, or a folder's entries, to the disk; where the file system cannot, say so once."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():  # a folder that may be written to but not listed, and any folder on Windows
+            return
+        raise
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+        _warn_once("the file system of %s has no fsync: after a power cut the newest files may be missing", path.anchor)
     finally:
         os.close(descriptor)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set a file's permissions; where the file system has none, say so once."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+        _warn_once("the file system of %s does not set permissions: files keep those that it gives them", path.anchor)
+
+
+@functools.cache
+def _warn_once(message: str, place: str) -> None:
+    logger.warning(message, place or ".")
+
+
+def replace(source: Path, target: Path) -> None:
+    """Move a file to another name in one step, also from another file system."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        write_bytes(target, source.read_bytes())
+        source.unlink()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link (not what it points to) or a folder; it need not exist."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -40,15 +94,17 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{PARTIAL_PREFIX}{path.name[:100]}.", dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        fsync(Path(temporary))
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        fsync(temporary)
+        set_mode(temporary, 0o644)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -95,14 +151,16 @@ def folder_written_at_once(target: Path | str) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    # Inside a folder that exists, the next run in this folder finds and deletes what a kill leaves.
+    inside, name = (target, "files") if target.is_dir() else (target.parent, target.name[:100])
+    temporary = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{name}.", dir=inside))
     try:
         yield temporary
         for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
             fsync(file)
             destination = target / file.relative_to(temporary)
             destination.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(destination)
+            replace(file, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

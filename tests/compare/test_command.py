@@ -410,11 +410,11 @@ def test_mistakes_in_files_name_the_place(
 def test_a_second_comparison_in_the_same_folder_is_kept_out(
     recipe: str, tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture
 ) -> None:
-    from ladder_training.compare.command import _alone_in
+    from ladder_training.runs.lock import FolderLock
 
-    with _alone_in(tmp_path / "out"):
+    with FolderLock(tmp_path / "out", "`ladder compare`", tmp_path / "out" / "logs" / ".lock"):
         assert compare(recipe, tmp_path / "out", seeds="0") == 2
-    assert "another `ladder compare` is at work" in capsys.readouterr().err
+    assert f"another `ladder compare` is at work in {tmp_path / 'out'} (process" in capsys.readouterr().err
     assert calls == []
     assert compare(recipe, tmp_path / "out", seeds="0", methods="byol") == 0
 

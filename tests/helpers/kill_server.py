@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ import matplotlib.pyplot  # noqa: F401
 import ladder_model_cards  # noqa: F401
 from ladder_training.cli.entry import main
 from ladder_training.pretraining import run as pretrain
-from ladder_training.trainer import trainer
+from ladder_training.trainer import saving, trainer
 
 
 def announce(owner: Any, name: str, phase: str, pipe: int) -> None:
@@ -35,7 +36,8 @@ def announce(owner: Any, name: str, phase: str, pipe: int) -> None:
 
 
 def run(words: list[str], log: str, phases: str) -> int:
-    """Run a command in this process."""
+    """Run a command in this process, which leads a group of its own."""
+    os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -43,8 +45,8 @@ def run(words: list[str], log: str, phases: str) -> int:
     announce(trainer.LadderTrainer, "training_step", "step", pipe)
     announce(trainer.LadderTrainer, "look", "look", pipe)
     announce(trainer.LadderTrainer, "_save_checkpoint", "save", pipe)
-    announce(trainer, "publish_checkpoint", "publish", pipe)
-    announce(trainer, "rotate_checkpoints", "rotate", pipe)
+    announce(saving, "publish_checkpoint", "publish", pipe)
+    announce(saving, "rotate_checkpoints", "rotate", pipe)
     announce(pretrain, "publish", "finish", pipe)
     return main(words)
 
@@ -57,6 +59,8 @@ def serve() -> None:
             code = 1
             try:
                 code = run(**json.loads(line))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -33,7 +33,11 @@ def test_a_file_without_a_version_is_read_and_rewritten_without_a_loss(
     before, after = on_disk(OLD_RUNS / name), on_disk(tmp_path)
     assert "version" not in before
     assert {key: after[key] for key in before} == before
-    assert {key: after[key] for key in after.keys() - before.keys()} == {"version": VERSION, "stopped_by": stopped_by}
+    assert {key: after[key] for key in after.keys() - before.keys()} == {
+        "version": VERSION,
+        "stopped_by": stopped_by,
+        "resumed_with": [],
+    }
     assert RunRecord.read(tmp_path) == record
 
 

@@ -1,15 +1,17 @@
 """The `ladder` command: finds the command in the table, reads its options, runs it, and reports mistakes in one line.
 
-Exit codes: 0 done; 2 a mistake of the user; 3 a run that was stopped because it must not go on; 130 interrupted; 141
-the reader of the output closed the pipe.
+Exit codes: 0 done; 2 a mistake of the user, or a refusal of the operating system; 3 a run that was stopped because it
+must not go on; 130 interrupted by Ctrl-C, 143 by SIGTERM; 141 the reader of the output closed the pipe.
 """
 
+import contextlib
 import os
 import sys
 
 from ..config.fields import Fields, build, fields_of, unknown_name
 from ..config.recipe import OWN_GROUPS, inherited_fields, packaged_recipes
-from ..errors import TrainingStopped, UserError
+from ..errors import TrainingStopped, UserError, system_error
+from ..runs.interruption import Interrupted, ended_by_signals
 from . import help_text
 from .commands import COMMANDS, Command
 from .parser import OptionParser
@@ -28,19 +30,25 @@ def main(arguments: list[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(words)
+        with ended_by_signals():
+            code = _dispatch(words)
+            sys.stdout.flush()
+            return code
     except UserError as error:
         return _fail(f"ladder: error: {error}", 2)
     except TrainingStopped as error:
         return _fail(f"ladder: stopped: {error}", 3)
+    except Interrupted as error:
+        return _fail(_interrupted(words, f" by {error}"), error.code)
     except KeyboardInterrupt:
-        command = COMMANDS.get(words[0]) if words else None
-        hint = "; the same command goes on from the last checkpoint" if command and command.continues else ""
-        return _fail(f"ladder: interrupted{hint}", 130)
+        return _fail(_interrupted(words), 130)
     except BrokenPipeError:
         # The reader closed the pipe (`| head`): exit quietly.
-        sys.stderr.close()
+        _drop_output()
         return 141
+    except OSError as error:
+        _drop_output()
+        return _fail(f"ladder: error: {system_error(error)}", 2)
 
 
 def run_command(command: Command, words: list[str]) -> int:
@@ -104,8 +112,27 @@ def _say_start(command: Command) -> None:
 
 def _fail(message: str, code: int) -> int:
     """Print a message as one line, and return the exit code."""
-    print(" ".join(message.split()), file=sys.stderr)
+    with contextlib.suppress(OSError):  # the code says the same where nothing can be printed
+        print(" ".join(message.split()), file=sys.stderr)
     return code
+
+
+def _interrupted(words: list[str], how: str = "") -> str:
+    """The message of a command that a signal ended."""
+    command = COMMANDS.get(words[0]) if words else None
+    hint = "; the same command goes on from the last checkpoint" if command and command.continues else ""
+    return f"ladder: interrupted{how}{hint}"
+
+
+def _drop_output() -> None:
+    """Let Python write what is left of the output to nowhere: it would fail once more when the process ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _asks(words: list[str], flags: tuple[str, ...]) -> bool:

@@ -1,12 +1,11 @@
 """`ladder compare`: plan the work, do what is missing, write the table and the figures."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
 from ..files import write_text
+from ..runs.lock import FolderLock
+from ..runs.run_folder import LOCK
 from .evaluations import Evaluation, check_data, missing_labels
 from .options import CompareOptions
 from .plan import Plan, make_plan
@@ -33,7 +32,7 @@ def compare_command(options: CompareOptions) -> int:
     _leave_out_unlabelled(plan)
     everything = work_items(plan)
     items = [item for item in everything if missing_cells(plan, item)]
-    with _alone_in(plan.folder):
+    with _lock(plan.folder):
         if items:
             _check_datasets(plan)
             say_with_time(f"{len(items)} of {len(everything)} runs have cells to make in {plan.folder}")
@@ -93,27 +92,9 @@ def _check_datasets(plan: Plan) -> None:
         check_data(evaluation)
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep a second comparison out of the folder while this one works in it.
-
-    Raises:
-        UserError: another comparison works in the folder.
-    """
+def _lock(folder: Path) -> FolderLock:
+    """Keep a second comparison out of the folder. Cells, table and figures belong in git; weights and logs do not."""
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
-        # Cells, table and figures belong in git; weights and logs do not.
         write_text(folder / ".gitignore", f"{LOGS}/\nruns/\n")
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (folder / LOGS / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another `ladder compare` is at work in {folder}: wait, or choose another --output"
-            ) from error
-        yield
+    return FolderLock(folder, "`ladder compare`", folder / LOGS / LOCK)

@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 
 from ..errors import UserError
+from ..runs.interruption import ended_by_signals
 from .plan import Plan
 from .work import WorkItem, do_work
 
@@ -53,7 +54,7 @@ def _run_in_processes(plan: Plan, items: list[WorkItem], jobs: int, after: Calla
     """Do the work items in a pool of processes, which are ended at the first error."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(jobs, len(items)), mp_context=context, initializer=_start_worker, initargs=(plan,))
-    pending: set[Future] = {pool.submit(do_work, plan, item) for item in items}
+    pending: set[Future] = {pool.submit(_do_work_in_process, plan, item) for item in items}
     try:
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -65,11 +66,18 @@ def _run_in_processes(plan: Plan, items: list[WorkItem], jobs: int, after: Calla
             "a process of the comparison was ended from outside (out of memory?); the same command continues from here"
         ) from error
     except BaseException:
+        # Each child writes the checkpoint of its run before it ends.
         for process in multiprocessing.active_children():
             process.terminate()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _do_work_in_process(plan: Plan, item: WorkItem) -> None:
+    """Do one work item; SIGTERM lets it clean up. Between two items the signal ends the process at once."""
+    with ended_by_signals():
+        do_work(plan, item)
 
 
 def _start_worker(plan: Plan) -> None:

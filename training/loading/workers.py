@@ -5,6 +5,7 @@ that the next chunk comes from, and workers with more shards need not wait for t
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,14 @@ class _Endless(IterableDataset[Any]):
 
 
 def _prepare_worker(_: int) -> None:
-    """Use one thread per worker: the workers run in parallel already, and libraries' threads do not survive a fork."""
+    """Set up a worker process.
+
+    It uses one thread: the workers run in parallel already, and libraries' threads do not survive a fork. Ctrl-C and a
+    scheduler's SIGTERM reach every process of a job: the training process decides when the workers end.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
     import cv2
 
@@ -93,10 +101,15 @@ class Worker:
 
     def close(self) -> None:
         """Stop the process; the worker has no chunks afterwards."""
-        shutdown = getattr(self._items, "_shutdown_workers", None)
+        items = self._items
+        shutdown = getattr(items, "_shutdown_workers", None)
         self._items = iter(())
         if shutdown is not None:
+            processes = list(getattr(items, "_workers", []))
             shutdown()
+            for process in processes:
+                if process.is_alive():  # it hangs in a read; it ignores SIGTERM
+                    process.kill()
 
 
 def _as_is(item: Any) -> Any:

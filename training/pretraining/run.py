@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from ..config.recipe import ResolvedRecipe
 from ..errors import TrainingStopped, UserError
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
+from ..runs.checkpoints import list_checkpoints
+from ..runs.interruption import Interrupted
+from ..runs.lock import FolderLock
 from ..runs.record import FINISHED, RecipeRecord, RunRecord
 from ..runs.run_folder import (
     PRETRAINING,
@@ -31,7 +35,7 @@ from .build import Data, build_model, build_views, load_data, training_arguments
 if TYPE_CHECKING:
     from ..trainer.trainer import LadderTrainer
 
-BAD_IMAGES = "bad_images.jsonl"
+BAD_IMAGES, CARD = "bad_images.jsonl", "README.md"
 
 
 class RecordCallback(TrainerCallback):
@@ -75,48 +79,115 @@ def pretrain(recipe: ResolvedRecipe) -> int:
     Raises:
         UserError: the recipe, the data or the output folder cannot be used. Nothing is written in this case.
         TrainingStopped: training must not continue, for example because a level has collapsed. `run.json` records why.
+        Interrupted: a signal asked the process to end; the same command goes on from a checkpoint of the last step.
     """
-    folder = Path(recipe.run.output or f"runs/{recipe.name}").expanduser()
+    folder = _folder(recipe)
     values = recorded_values({**recipe.values, "output": str(folder)})
     check_output(folder, values)
-    with _nothing_left_behind(folder):
+    with _nothing_left_behind(folder), contextlib.ExitStack() as held:
         arguments = training_arguments(recipe, folder)  # with it, the processes know each other
         earlier = chosen_by_first(lambda: check_output(folder, values))
-        if earlier is not None and earlier.status == FINISHED:
+        if not _is_done(earlier, folder, recipe):
+            lock = FolderLock(folder, "`ladder pretrain`")
+            chosen_by_first(lambda: held.enter_context(lock) and None)
+            # Another process may have worked here until now.
+            earlier = chosen_by_first(lambda: check_output(folder, values))
+        if _is_done(earlier, folder, recipe):
             if arguments.process_index == 0:
-                again = f"evaluate it with `ladder evaluate knn --model {folder}`"
-                print(f"{folder} is finished: {earlier.steps} steps; {again}")
+                _tell_finished(earlier, folder, recipe)
             return 0
         data, trainer = all_or_none(lambda: _build(recipe, folder, arguments))
         checkpoint = agreed_checkpoint(folder, arguments.process_index)
-    # Without a checkpoint the run starts again, and so does its record.
-    record = None if checkpoint is None else earlier
-    if record is None:
-        record = _new_record(recipe, values, data, trainer)
-    record.start(command_line())
-    keeper = RecordCallback(folder, record, arguments.global_batch_size)
-    trainer.add_callback(keeper)
-    if trainer.is_world_process_zero():
-        record.write(folder)
+        # Without a checkpoint the run starts again, and so does its record.
+        record = None if checkpoint is None else earlier
+        if record is None:
+            record = _new_record(recipe, values, data, trainer)
+        else:
+            _compare_versions(record, trainer.is_world_process_zero())
+        record.start(command_line())
+        keeper = RecordCallback(folder, record, arguments.global_batch_size)
+        trainer.add_callback(keeper)
+        if trainer.is_world_process_zero():
+            record.write(folder)
+        with trainer.stop_request:
+            _train_and_publish(trainer, folder, keeper, checkpoint)
+            if trainer.is_world_process_zero():
+                _write_card(trainer, folder, recipe)
+        if trainer.is_world_process_zero():
+            if arguments.push_to_hub:
+                _push(trainer, folder)
+            print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
+        trainer.accelerator.wait_for_everyone()
+    return 0
+
+
+def _folder(recipe: ResolvedRecipe) -> Path:
+    """Return the run's folder.
+
+    Raises:
+        UserError: `~` stands for a user that does not exist.
+    """
+    try:
+        return Path(recipe.run.output or f"runs/{recipe.name}").expanduser()
+    except RuntimeError as error:
+        raise UserError(f"output {recipe.run.output}: {error}") from error
+
+
+def _train_and_publish(trainer: "LadderTrainer", folder: Path, keeper: RecordCallback, checkpoint: Path | None) -> None:
+    """Train to the last step, and write the run's own files. `run.json` records how it ended."""
+    record = keeper.record
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        state = trainer.state
+        if state.global_step < state.max_steps:
+            raise UserError(
+                f"training ended at step {state.global_step} of {state.max_steps}: the run is not finished, and "
+                "nothing is published; the same command goes on from the last checkpoint"
+            )
+        trainer.end_if_asked()
+        if trainer.is_world_process_zero():
+            publish(trainer.pretraining_model, trainer.transform, state, folder)
+        trainer.end_if_asked()
     except TrainingStopped as error:
         if trainer.is_world_process_zero():
             trainer.state.save_to_json(str(folder / TRAINER_STATE))
         record.stop(error)
         keeper.update(trainer.state)
         raise
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        publish(trainer.pretraining_model, trainer.transform, trainer.state, folder)
-        record.status, record.finished = FINISHED, now()
-        keeper.update(trainer.state)
-        _write_card(trainer, folder, recipe)
-        if arguments.push_to_hub:
-            _push(trainer, folder)
-        print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
-    trainer.accelerator.wait_for_everyone()
-    return 0
+    except (Interrupted, UserError, OSError, KeyboardInterrupt) as error:
+        record.interrupt(" ".join(str(error).split()) or type(error).__name__)
+        with contextlib.suppress(OSError):  # the first error says more
+            keeper.update(trainer.state)
+        raise
+    record.status, record.finished = FINISHED, now()
+    keeper.update(trainer.state)
+
+
+def _is_done(earlier: RunRecord | None, folder: Path, recipe: ResolvedRecipe) -> bool:
+    """Tell whether the run is finished and nothing of it needs the trainer: a card with images does."""
+    if earlier is None or earlier.status != FINISHED:
+        return False
+    return not recipe.run.card_images or (folder / CARD).is_file() or not list_checkpoints(folder)
+
+
+def _tell_finished(earlier: RunRecord | None, folder: Path, recipe: ResolvedRecipe) -> None:
+    """Say that the run is finished, and write its card if the run was killed before."""
+    if not (folder / CARD).is_file():
+        _write_card(None, folder, recipe)
+    steps = earlier.steps if earlier else 0
+    push = "; `ladder push` publishes it" if recipe.arguments.get("push_to_hub") else ""
+    print(f"{folder} is finished: {steps} steps; evaluate it with `ladder evaluate knn --model {folder}`{push}")
+
+
+def _compare_versions(record: RunRecord, say: bool) -> None:
+    """Record with which other versions a run goes on, and say it."""
+    differing = {name: version for name, version in versions().items() if record.versions.get(name, version) != version}
+    if not differing:
+        return
+    record.resumed_with.append({"step": record.steps, "versions": differing})
+    if say:
+        changes = ", ".join(f"{name} {record.versions[name]} -> {version}" for name, version in differing.items())
+        print(f"this run began with other versions ({changes}): it goes on, but not to the same bits", file=sys.stderr)
 
 
 def _cpu_seconds() -> float:
@@ -169,12 +240,12 @@ def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trai
     )
 
 
-def _write_card(trainer: "LadderTrainer", folder: Path, recipe: ResolvedRecipe) -> None:
+def _write_card(trainer: "LadderTrainer | None", folder: Path, recipe: ResolvedRecipe) -> None:
     """Write the card of a finished run. If that fails, say so: the run itself is finished."""
     from ladder_model_cards import CardError, feature_figures, write_card
 
     try:
-        if recipe.run.card_images and trainer.held_out is not None:
+        if recipe.run.card_images and trainer is not None and trainer.held_out is not None:
             held_out = trainer.held_out
             labels = None if held_out.labels is None else held_out.labels.tolist()
             feature_figures(folder, list(held_out.pixels), folder / "figures", labels=labels)

@@ -14,7 +14,7 @@ RUN_FILE = "run.json"
 VERSION = 1
 """Of the format. Files without a version are older than 1; the keys that both have mean the same."""
 
-RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+RUNNING, FINISHED, STOPPED, INTERRUPTED = "running", "finished", "stopped", "interrupted"
 
 
 class _Record:
@@ -103,8 +103,8 @@ class RunRecord(_Record):
 
     Attributes:
         version: Version of this format.
-        status: "running", "finished" or "stopped".
-        reason: Message of the exception that stopped the run, or None.
+        status: "running", "finished", "stopped" (it must not go on) or "interrupted" (the same command goes on).
+        reason: Why the run stopped or was interrupted, or None.
         stopped_by: Kind of that exception (`TrainingStopped.kind`), for example "collapse", or None.
         method: "ladder", "byol" or "simsiam".
         license: Licence of the weights.
@@ -118,7 +118,8 @@ class RunRecord(_Record):
         seconds: Seconds of training, over all starts.
         cpu_seconds: Processor time of that, in seconds: this process and its finished workers, over all cores.
         hardware: The devices that computed, in one line.
-        versions: Package name to version.
+        versions: Package name to version, at the first start.
+        resumed_with: For each start with other versions: "step", and "versions" with the packages that differ.
         git_commit: Commit of this package's source, or None.
         started: When the run began (ISO 8601, UTC).
         finished: When it ended (ISO 8601, UTC), or None.
@@ -144,6 +145,7 @@ class RunRecord(_Record):
     cpu_seconds: float | None = None
     hardware: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    resumed_with: list[dict[str, Any]] = field(default_factory=list)
     git_commit: str | None = None
     started: str | None = None
     finished: str | None = None
@@ -185,6 +187,14 @@ class RunRecord(_Record):
     def stop(self, error: TrainingStopped) -> None:
         """Record that this exception ended the run."""
         self.status, self.reason, self.stopped_by = STOPPED, str(error), error.kind
+
+    def interrupt(self, reason: str) -> None:
+        """Record that the run ended early, and that the same command goes on.
+
+        Args:
+            reason: Name of the signal, or the message of the error.
+        """
+        self.status, self.reason, self.stopped_by = INTERRUPTED, reason, None
 
     def start(self, command: str) -> None:
         """Record that the run starts or goes on."""

@@ -11,10 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, system_error
+from .checkpoints import is_leftover
 from .record import RunRecord
 
 PRETRAINING = "pretraining"
+LOCK = ".lock"
 
 # Fields that change where or how fast a run computes, but not what: they may differ when a run is resumed.
 FREE_FIELDS = frozenset(
@@ -23,7 +25,7 @@ FREE_FIELDS = frozenset(
     trackio_space_id trackio_bucket_id trackio_static_space_id save_total_limit save_steps save_strategy
     dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory
     dataloader_multiprocessing_context resume_from_checkpoint push_to_hub hub_token hub_model_id hub_strategy
-    hub_private_repo hub_always_push hub_revision ddp_timeout ddp_backend ddp_bucket_cap_mb
+    hub_private_repo hub_always_push hub_revision enable_jit_checkpoint ddp_timeout ddp_backend ddp_bucket_cap_mb
     local_rank skip_memory_metrics debug""".split()  # noqa: SIM905
 )
 SECRET_FIELDS = frozenset({"hub_token"})
@@ -54,11 +56,18 @@ def check_output(folder: Path | str, values: dict[str, Any]) -> RunRecord | None
         UserError: the folder is a file, is not empty but holds no run, or holds the run of another recipe.
     """
     folder = Path(folder)
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise UserError(f"output folder {folder} cannot be used: {system_error(error) or error}") from error
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output {folder} is a file; choose a folder with --output")
     run = RunRecord.read(folder)
     if run is None:
-        if folder.is_dir() and any(folder.iterdir()):
+        # A start that was killed before its first file was complete leaves only temporary files.
+        if folder.is_dir() and any(not is_leftover(path) and path.name != LOCK for path in folder.iterdir()):
             raise UserError(f"output folder {folder} is not empty and holds no run; choose another --output")
         return None
     saved = run.recipe.values

@@ -14,7 +14,7 @@ from transformers.utils.hub import PushInProgress
 from modeling_ladder import LadderSiameseForPreTraining
 
 from ..errors import UserError
-from ..runs.checkpoints import PARTIAL_PREFIX
+from ..files import PARTIAL_PREFIX
 from .background_pushes import BackgroundPushes, push_folder
 from .publishing import TrainingRun, write_published
 

@@ -3,12 +3,15 @@
 import json
 import time
 import uuid
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import PARTIAL_PREFIX
+from ..models.published import TRAINER_STATE
 from ..runs.agreement import all_or_none, chosen_by_first, process_count
-from ..runs.checkpoints import PARTIAL_PREFIX, list_checkpoints, newest_valid_checkpoint
+from ..runs.checkpoints import list_checkpoints, newest_valid_checkpoint
 
 _TRIES, _WAIT = 10, 0.5
 """A network file system may show a new file to other machines a few seconds later."""
@@ -35,6 +38,32 @@ def read_loader_state(checkpoint: Path, rank: int) -> dict[str, Any]:
     return state
 
 
+def missing_part(names: Set[str], processes: int) -> str | None:
+    """Name what a checkpoint lacks to resume from it.
+
+    A checkpoint that `save_only_model` wrote lacks everything but the model; it is complete in its way.
+
+    Args:
+        names: Its files.
+        processes: Number of processes that wrote it.
+    """
+    one = processes == 1
+    needed = {
+        TRAINER_STATE: [TRAINER_STATE],
+        "the model": ["model", "pytorch_model"],
+        "the optimizer's state": ["optimizer", "global_step"],
+        "the scheduler's state": ["scheduler"],
+    }
+    for rank in range(processes):
+        needed[loader_file(rank)] = [loader_file(rank)]
+        needed[f"the random state of process {rank}"] = ["rng_state" if one else f"rng_state_{rank}."]
+    missing = [what for what, starts in needed.items() if not any(name.startswith(tuple(starts)) for name in names)]
+    only_model = not any(name.startswith(("optimizer", "scheduler", "loader_state", "rng_state")) for name in names)
+    if only_model and TRAINER_STATE in names:
+        return None
+    return missing[0] if missing else None
+
+
 def agreed_checkpoint(run_dir: Path | str, rank: int) -> Path | None:
     """Let process 0 choose the newest complete checkpoint of a run; every process checks that it can resume from it.
 
@@ -54,7 +83,7 @@ def agreed_checkpoint(run_dir: Path | str, rank: int) -> Path | None:
         _check_shared(run_dir, rank)
 
     def newest() -> str | None:
-        checkpoint = newest_valid_checkpoint(run_dir)
+        checkpoint = newest_valid_checkpoint(run_dir, missing_part)
         return None if checkpoint is None else checkpoint.name
 
     name = chosen_by_first(newest)

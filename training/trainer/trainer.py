@@ -1,6 +1,5 @@
 """`LadderTrainer`: transformers' Trainer for pretraining with a momentum target on endless image streams."""
 
-import json
 import math
 import os
 import time
@@ -11,31 +10,29 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.trainer_callback import ExportableState, ProgressCallback
+from transformers.trainer_callback import ProgressCallback
 
 from modeling_ladder import LadderSiameseForPreTraining
 
 from ..config.arguments import LadderTrainingArguments
-from ..errors import NotFinite, UserError
+from ..errors import UserError
 from ..loading.loader import ViewLoader
-from ..models.published import TRAINER_STATE
 from ..models.stage_sizes import check_image_size
 from ..runs.agreement import StepAgreement, all_or_none, chosen_by_first
-from ..runs.checkpoints import partial_folder, publish_checkpoint, remove_folder, rotate_checkpoints
 from ..views.two_views import TwoViewTransform
 from .callbacks import ImagesProgressCallback, MonitorCallback, TargetUpdateCallback
 from .held_out import held_out_images, is_image_dataset
-from .hub_trainer import HubTrainer
 from .lars import Lars
-from .meters import LevelMeters, first_non_finite
+from .meters import LevelMeters
 from .monitor import MonitorMetrics, look
-from .resuming import agreed_checkpoint, loader_file, read_loader_state
+from .resuming import agreed_checkpoint, read_loader_state
+from .saving import SavingTrainer
 from .stops import BATCH_NORM_SETTLED, check_losses, check_spread
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
 
 
-class LadderTrainer(HubTrainer):
+class LadderTrainer(SavingTrainer):
     """Pretrains a `LadderSiameseForPreTraining`.
 
     It adds to transformers' Trainer:
@@ -45,7 +42,7 @@ class LadderTrainer(HubTrainer):
     - each level's loss in the logs, averaged over the logging window;
     - looks at held-out images;
     - an exception that names the level whose loss is not finite or that has collapsed;
-    - complete checkpoints that resume exactly;
+    - complete checkpoints that resume exactly, one of them when a signal asks the process to end (`SavingTrainer`);
     - pushes of the native backbone with this package's card (`HubTrainer`).
 
     Args:
@@ -99,16 +96,16 @@ class LadderTrainer(HubTrainer):
             train_dataset, self.held_out = held_out_images(
                 train_dataset, eval_dataset, transform, image_column, label_column, args.monitor_images
             )
-        self._train_loader: ViewLoader | None = None
         self._meters = LevelMeters()
         self._last_log = (time.monotonic(), 0)
-        asked = args.max_steps
+        asked = args.max_steps, args.enable_jit_checkpoint
         try:
-            # transformers refuses a stream without max_steps, but the length of a pass is not known yet.
-            args.max_steps = max(asked, 1)
+            # transformers refuses a stream without max_steps, but the length of a pass is not known yet. Its own
+            # checkpoint at SIGTERM lets a run look finished; ours is always on.
+            args.max_steps, args.enable_jit_checkpoint = max(args.max_steps, 1), False
             super().__init__(model=model, args=args, train_dataset=train_dataset, transform=transform, **kwargs)
         finally:
-            args.max_steps = asked
+            args.max_steps, args.enable_jit_checkpoint = asked
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImagesProgressCallback(args.global_batch_size))
         self._target_update = TargetUpdateCallback(self.accelerator, lambda: self.passes)
@@ -153,6 +150,7 @@ class LadderTrainer(HubTrainer):
         Raises:
             NotFinite: a loss or a weight is NaN or infinite.
             LevelCollapsed: a level has collapsed.
+            Interrupted: a signal asked the process to end; a checkpoint of the last step was written.
             UserError: `num_train_epochs` is given for a stream of unknown length, or there is no checkpoint to resume
                 from.
         """
@@ -173,8 +171,10 @@ class LadderTrainer(HubTrainer):
             args.max_steps = self._total_steps(loader)
             args.warmup_steps = self._warmup_steps(loader)
             args.ignore_data_skip = True  # the loader resumes at the position of the checkpoint
-            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            with self.stop_request:
+                return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
+            loader.close()
             args.max_steps, args.warmup_steps, args.ignore_data_skip = asked
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
@@ -315,48 +315,6 @@ class LadderTrainer(HubTrainer):
     def _check_spread(self, spread: dict[str, float]) -> None:
         if self.args.stop_on_collapse and self.state.global_step > 0:
             check_spread(spread, self.state.global_step, self.args.collapse_threshold)
-
-    # Checkpoints
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint under a temporary name, with checksums and the loader's position, then rename it."""
-        all_or_none(self._check_finite)
-        self.store_flos()
-        args, run_dir, step = self.args, Path(self._get_output_dir(trial=trial)), self.state.global_step
-        partial = partial_folder(run_dir, step)
-        if args.should_save and partial.exists():
-            remove_folder(partial)
-        self.accelerator.wait_for_everyone()
-        partial.mkdir(parents=True, exist_ok=True)
-        self.save_model(str(partial), _internal_call=True)
-        if not args.save_only_model:
-            self._save_optimizer_and_scheduler(str(partial))
-            self._save_scaler(str(partial))
-            self._save_rng_state(str(partial))
-            state = cast(ViewLoader, self._train_loader).state_dict()
-            (partial / loader_file(args.process_index)).write_text(json.dumps(state), encoding="utf-8")
-        if args.should_save:
-            self._export_callback_states()
-            self.state.save_to_json(str(partial / TRAINER_STATE))
-        self.accelerator.wait_for_everyone()
-        if args.should_save:
-            final = publish_checkpoint(partial, run_dir, step)
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(run_dir, args.save_total_limit, Path(best) if best else None)
-            if args.push_to_hub:
-                self._push_from_checkpoint(str(final))
-        self.accelerator.wait_for_everyone()
-
-    def _check_finite(self) -> None:
-        bad = first_non_finite(self.pretraining_model)
-        if bad is not None:
-            raise NotFinite(
-                f"{bad} is not finite at step {self.state.global_step}: nothing was saved, the last checkpoint is good"
-            )
-
-    def _export_callback_states(self) -> None:
-        for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
-            self.state.stateful_callbacks[type(callback).__name__] = callback.state()
 
 
 def _all_parameters_used(model: LadderSiameseForPreTraining) -> bool:

@@ -1,0 +1,116 @@
+"""One process works in a run's folder: others are told who, and a dead one does not keep them out."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ladder_training.errors import UserError
+from ladder_training.runs.lock import FolderLock
+from ladder_training.runs.run_folder import LOCK
+
+HOLD = """
+import os, sys, time
+from ladder_training.runs.lock import FolderLock
+with FolderLock(sys.argv[1], "`ladder pretrain`"):
+    if os.fork() == 0:
+        time.sleep(60)  # as a data worker that outlives its run
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_holds_the_lock_is_named_and_it_ends_with_the_block(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with FolderLock(folder, "`ladder pretrain`"):
+        facts = json.loads((folder / LOCK).read_text())
+        assert (facts["host"], facts["pid"]) == (socket.gethostname(), os.getpid())
+        with pytest.raises(UserError) as caught, FolderLock(folder, "`ladder compare`"):
+            pass
+        assert f"another `ladder pretrain` is at work in {folder} (process {os.getpid()} on " in str(caught.value)
+        assert facts["since"] in str(caught.value)
+        with pytest.raises(UserError), FolderLock(folder, "`ladder pretrain`"):  # the refusal did not end the lock
+            pass
+    assert not folder.exists()
+
+
+def test_the_lock_of_a_killed_process_is_free_although_its_fork_lives(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        assert int(process.stdout.readline()) == process.pid
+        with pytest.raises(UserError, match=f"process {process.pid} on "), FolderLock(tmp_path, "x"):
+            pass
+        process.kill()
+        process.wait()
+        assert (tmp_path / LOCK).exists()
+        with FolderLock(tmp_path, "`ladder pretrain`"):
+            assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    finally:
+        os.killpg(process.pid, 9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"pid": "x"}', '{"pid": true, "host": "HERE"}', "half {"])
+def test_without_locks_of_the_file_system_what_names_no_process_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    _without_locks(monkeypatch)
+    (tmp_path / LOCK).write_text(content.replace("HERE", socket.gethostname()))
+    if content == '{"pid": "x"}':  # no host: it may be another machine's
+        with pytest.raises(UserError, match=r"delete .*\.lock"), FolderLock(tmp_path, "x"):
+            pass
+        return
+    with FolderLock(tmp_path, "x"):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_without_locks_of_the_file_system_a_living_process_keeps_others_out_and_a_dead_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_locks(monkeypatch)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    living = {"host": socket.gethostname(), "pid": os.getppid(), "since": "then", "work": "`ladder pretrain`"}
+    (tmp_path / LOCK).write_text(json.dumps(living))
+    with pytest.raises(UserError, match=rf"process {os.getppid()} on .*, since then"), FolderLock(tmp_path, "x"):
+        pass
+    (tmp_path / LOCK).write_text(json.dumps({**living, "pid": dead.pid}))
+    with FolderLock(tmp_path, "x"):
+        pass
+    (tmp_path / LOCK).write_text(json.dumps({**living, "host": "another", "pid": dead.pid}))
+    with pytest.raises(UserError, match=r"on another.*if that process is gone, delete"), FolderLock(tmp_path, "x"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (Path("/proc/run"), tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match=r"output folder .* cannot be used") as caught, FolderLock(place, "x"):
+            pass
+        assert "\n" not in str(caught.value)
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to(target)
+    with pytest.raises(UserError), FolderLock(tmp_path / "run", "x"):
+        time.sleep(0)
+    assert target.read_text() == "kept"
