@@ -5,6 +5,7 @@ from .errors import CardError, PushError
 from .feature_figures import feature_figures
 from .publish_plan import PlannedFile, PushPlan, plan_push
 from .push import PushResult, make_repository, push
+from .report.page import write_report
 from .verify import Verification, verify_checksums
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "push",
     "verify_checksums",
     "write_card",
+    "write_report",
 ]

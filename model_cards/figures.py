@@ -39,7 +39,7 @@ def training_figures(log: list[dict[str, Any]]) -> dict[str, bytes]:
     found = {}
     losses = curves(log, "loss")
     if len(losses) < 2:
-        losses = losses or {"total": total} if (total := _series(log, "loss")) else losses
+        losses = losses or {"total": total} if (total := series(log, "loss")) else losses
     if losses:
         found["loss.png"] = _lines([(losses, "loss of a level (2 − 2 cos, two directions)", None)])
     accuracy = {name: [(s, 100 * v) for s, v in points] for name, points in curves(log, "knn").items()}
@@ -64,7 +64,7 @@ def curves(log: list[dict[str, Any]], group: str) -> Curves:
         Name to its points (step, value), first stage first. Values that are not finite are left out.
     """
     names = {key for entry in log for key in entry if isinstance(key, str) and key.startswith(f"{group}/")}
-    found = {name.split("/", 1)[1]: _series(log, name) for name in sorted(names, key=_natural)}
+    found = {name.split("/", 1)[1]: series(log, name) for name in sorted(names, key=_natural)}
     # The curve of all stages together comes last.
     found["all"] = found.pop("all", [])
     return {name: points for name, points in found.items() if points}
@@ -134,7 +134,8 @@ def _lines(panels: Panels) -> bytes:
         return png()
 
 
-def _series(log: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+def series(log: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Collect the points (step, value) of one key of a log; values that are not finite are left out."""
     points: dict[float, float] = {}
     for entry in log:
         pair = numbers([entry.get("step"), entry.get(key)])

@@ -97,11 +97,12 @@ class RunFiles:
         return [name for name in names if re.fullmatch(r"(neighbours|pca)(-[\w.]+)?\.png", name)]
 
 
-def read_run_files(folder: str | Path) -> RunFiles:
+def read_run_files(folder: str | Path, *, unfinished: bool = False) -> RunFiles:
     """Read a run's folder.
 
     Args:
         folder: A run's folder, or any folder with a native backbone.
+        unfinished: Accept a run that has written no backbone yet.
 
     Raises:
         CardError: There is no such folder, it has no config.json, or a file is not valid JSON; the message names it.
@@ -109,8 +110,9 @@ def read_run_files(folder: str | Path) -> RunFiles:
     path = Path(folder)
     if not path.is_dir():
         raise CardError(f"{path} is no folder; give the folder of a run or of an exported backbone")
-    if not (path / "config.json").is_file():
-        raise CardError(f"{path} holds no config.json; give the folder of a finished run or of an exported backbone")
+    if not (path / "config.json").is_file() and not (unfinished and (path / "run.json").is_file()):
+        what = "a run" if unfinished else "a finished run"
+        raise CardError(f"{path} holds no config.json; give the folder of {what} or of an exported backbone")
     evaluations: dict[tuple[str, str, str], Evaluation] = {}
     for file in sorted((path / "evaluation").glob("*.json")) if (path / "evaluation").is_dir() else []:
         data = _read(file)
@@ -124,16 +126,29 @@ def read_run_files(folder: str | Path) -> RunFiles:
         evaluation.runs = list({json.dumps(run.get("seed")): run for run in evaluation.runs}.values())
     state = _dictionary(path / "trainer_state.json") or _dictionary(_last_checkpoint(path) / "trainer_state.json")
     log = state.get("log_history")
+    pretraining = _dictionary(path / PRETRAINING / "config.json")
+    if unfinished and not pretraining:
+        pretraining = _dictionary(_last_checkpoint(path) / "config.json")
+    backbone = pretraining.get("backbone_config")
     return RunFiles(
         path=path,
-        config=_dictionary(path / "config.json"),
+        config=_dictionary(path / "config.json") or (backbone if isinstance(backbone, dict) else {}),
         preprocessor=_dictionary(path / "preprocessor_config.json"),
-        pretraining_config=_dictionary(path / PRETRAINING / "config.json"),
+        pretraining_config=pretraining,
         run=_dictionary(path / "run.json"),
         log=[entry for entry in log if isinstance(entry, dict)] if isinstance(log, list) else [],
         evaluations=list(evaluations.values()),
         comparison=_dictionary(_comparison_file(path)),
     )
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """Read the comparison.json that lies in a folder itself; empty without one.
+
+    Raises:
+        CardError: It is not valid JSON.
+    """
+    return _dictionary(folder / "comparison.json")
 
 
 def count_weights(folder: Path) -> int | None:

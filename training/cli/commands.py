@@ -23,6 +23,7 @@ from .options import (
     InspectOptions,
     PretrainOptions,
     PushOptions,
+    ReportOptions,
 )
 
 
@@ -137,6 +138,17 @@ _ROWS = (
         description="Writes the model card of a run again; a section written by hand stays.",
         options=CardOptions,
         run="cli.publish:card_command",
+        positionals=("directory",),
+    ),
+    Command(
+        name="report",
+        arguments="DIR",
+        summary="a run or a comparison as one HTML page that needs no network",
+        usage="DIR [--output FILE]",
+        description="Writes a run, also one that is still going, or a comparison as one HTML file: state, curves, "
+        "results, figures, plan, versions and command.",
+        options=ReportOptions,
+        run="cli.publish:report_command",
         positionals=("directory",),
     ),
     Command(

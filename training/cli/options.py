@@ -62,6 +62,14 @@ class CardOptions:
 
 
 @dataclass(kw_only=True)
+class ReportOptions:
+    """Writing a run or a comparison as one page."""
+
+    directory: str = needed("Folder of a run, also of one that is still going, or of a comparison.")
+    output: str | None = option(None, "The HTML file; default: report.html in the folder.")
+
+
+@dataclass(kw_only=True)
 class PushOptions:
     """Publishing a run on the Hub."""
 

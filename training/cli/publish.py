@@ -1,7 +1,7 @@
-"""`ladder card` and `ladder push`: thin calls of ladder_model_cards, which reads the run's files."""
+"""`ladder card`, `ladder report` and `ladder push`: thin calls of ladder_model_cards, which reads the run's files."""
 
 from ..errors import UserError
-from .options import CardOptions, PushOptions
+from .options import CardOptions, PushOptions, ReportOptions
 
 
 def card_command(options: CardOptions) -> int:
@@ -23,6 +23,28 @@ def card_command(options: CardOptions) -> int:
     except CardError as error:
         raise UserError(str(error)) from error
     print(f"card written to {options.directory}/README.md")
+    return 0
+
+
+def report_command(options: ReportOptions) -> int:
+    """Write a run or a comparison as one HTML page.
+
+    Args:
+        options: From the command line.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: the folder holds neither, or a file of it cannot be read.
+    """
+    from ladder_model_cards import CardError, write_report
+
+    try:
+        path = write_report(options.directory, options.output)
+    except CardError as error:
+        raise UserError(str(error)) from error
+    print(f"report written to {path}; open it in a browser")
     return 0
 
 
