@@ -2,10 +2,19 @@
 
 The first layer is linear; above it lie layers of centred ReLUs, as batch norm leaves them, with random weights. A loss
 stands on the first layer (its own) or on the last; its gradient enters through a random predictor, as at the start of
-training. docs/theory.md derives the prediction, which holds for many inputs and wide layers.
+training. docs/theory.md derives the predictions, which hold for many inputs and much wider layers.
+
+    python benchmarks/study/gradient_noise.py docs/study/imagenette64
+
+holds them against what insight.py measured in real runs before their first step.
 """
 
+import argparse
+import json
 import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +23,10 @@ MEAN = 1 / math.sqrt(2 * math.pi)  # of a ReLU of a standard normal variable
 VARIANCE = 0.5 - MEAN**2
 FORWARD = 0.25 / VARIANCE  # what a layer leaves of the small correlation of two images
 BACK = 0.5  # what a layer leaves of the correlation of their gradients
+GAIN = 0.5 / VARIANCE  # of the square of a gradient on its way back through a layer
+# The same through a residual block: a shortcut and a branch with one more layer, of the same size, then a layer.
+BLOCK_FORWARD = FORWARD * (1 + FORWARD) / 2
+BLOCK_BACK = BACK * (1 + BACK * GAIN) / (1 + GAIN)
 
 
 def predicted_share(layers: int) -> float:
@@ -47,12 +60,72 @@ def measured_share(
     weights = [gaussian(inputs, width), *(gaussian(width, width) for _ in range(layers))]
     maps = [[view @ weights[0] for view in views]]
     for weight in weights[1:]:
-        maps.append([(view.relu() - MEAN) / VARIANCE**0.5 @ weight for view in maps[-1]])
+        maps.append([_centred(view) @ weight for view in maps[-1]])
     predictor = gaussian(width, width)
     own, error = maps[0][1] @ predictor, maps[-1][1] @ predictor
     for weight, (first, _) in zip(weights[:0:-1], maps[-2::-1], strict=True):
         error = (error @ weight.T) * (first > 0)
     return signal_to_noise(error, views[0]) / signal_to_noise(own, views[0])
+
+
+def signal_of_all_levels(norms: Sequence[float]) -> float:
+    """Signal-to-noise ratio of the sum of all levels' gradients in a block, in units of a level's in its own block.
+
+    The noise of the levels is taken as independent, their signal as pointing the same way.
+
+    Args:
+        norms: Of the gradient in that block of the level there, of the level one block further up, and so on.
+    """
+    signal = sum(norm * predicted_fall(blocks) ** 0.5 for blocks, norm in enumerate(norms))
+    return signal**2 / sum(norm**2 for norm in norms)
+
+
+def predicted_fall(blocks: int) -> float:
+    """Signal-to-noise ratio of the last loss's gradient in a block over that in the one `blocks` further up."""
+    return (BLOCK_BACK / BLOCK_FORWARD) ** blocks
+
+
+def measured_falls(
+    blocks: int = 4, correlation: float = 0.8, inputs: int = 128, width: int = 1536, images: int = 2000
+) -> list[float]:
+    """The same in each block of a random network over its last block, first block first.
+
+    Args:
+        blocks: Of the network: u <- (S g(u) + B g(A g(u))) / sqrt(2), g a centred ReLU.
+        correlation: Of two views of an image.
+        inputs: Size of an image.
+        width: Of each layer.
+        images: How many there are.
+    """
+    random = torch.Generator().manual_seed(0)
+
+    def gaussian(rows: int) -> Tensor:
+        return torch.randn(rows, width, generator=random) / rows**0.5
+
+    common, *spread = (torch.randn(images, inputs, generator=random) for _ in range(3))
+    views = [correlation**0.5 * common + (1 - correlation) ** 0.5 * part for part in spread]
+    stem, weights = gaussian(inputs), [(gaussian(width), gaussian(width), gaussian(width)) for _ in range(blocks)]
+    trace: list[tuple[Tensor, Tensor, Tensor]] = []  # of the first view: u, g(u), A g(u)
+    ends = []
+    for view in views:
+        state = view @ stem
+        for shortcut, first, second in weights:
+            active = _centred(state)
+            inner = active @ first
+            if not ends:
+                trace.append((state, active, inner))
+            state = (active @ shortcut + _centred(inner) @ second) / 2**0.5
+        ends.append(state)
+    error, found = ends[1] @ gaussian(width), []
+    for (shortcut, first, second), (state, active, inner) in zip(weights[::-1], trace[::-1], strict=True):
+        inside = (error @ second.T) * (inner > 0) / (2 * VARIANCE) ** 0.5
+        found.append(signal_to_noise(inside, active))
+        error = (error @ shortcut.T / 2**0.5 + inside @ first.T) * (state > 0) / VARIANCE**0.5
+    return [value / found[0] for value in found[::-1]]
+
+
+def _centred(values: Tensor) -> Tensor:
+    return (values.relu() - MEAN) / VARIANCE**0.5
 
 
 def signal_to_noise(errors: Tensor, inputs: Tensor) -> float:
@@ -62,3 +135,44 @@ def signal_to_noise(errors: Tensor, inputs: Tensor) -> float:
     alone = products.diagonal().mean().item()
     pairs = (products.sum().item() - count * alone) / (count * (count - 1))
     return pairs / (alone - pairs)
+
+
+def table(folder: Path) -> str:
+    """Predicted and measured signal at the start of real runs; BYOL's in the last stage is where both begin."""
+    measured = json.loads((folder / "insight.json").read_text(encoding="utf-8"))["methods"]
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    lines = [f"| signal at the start | {' | '.join(stages)} |", "|---" * (1 + len(stages)) + "|"]
+    unit = _mean([run["start"]["signal"]["stage4"] for run in measured["byol"].values()])
+    for method, runs in measured.items():
+        norms = [_norms(folder / "cells" / method / f"seed-{seed}" / "gradients.json") for seed in runs]
+        predicted, found = [], []
+        for stage in stages:
+            levels = [_mean([norm[stage][level] for norm in norms]) for level in norms[0][stage]]
+            own = stages.index(stage)
+            here = levels[own:] if len(levels) > 1 else [0.0] * (len(stages) - 1 - own) + levels
+            predicted.append(f"{unit * signal_of_all_levels(here):.3f}")
+            values = [run["start"]["signal"][stage] for run in runs.values()]
+            found.append(f"{_mean(values):.3f} ± {statistics.stdev(values):.3f}")
+        lines.append(f"| {method}, predicted | {' | '.join(predicted)} |")
+        lines.append(f"| {method}, measured | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values)
+
+
+def _norms(cell: Path) -> Mapping[str, Mapping[str, float]]:
+    """Norm of each level's weighted gradient in each stage at the start."""
+    return json.loads(cell.read_text(encoding="utf-8"))["start"]["norm"]
+
+
+def main() -> None:
+    """Print the table of a comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, help="Folder that `ladder compare` and insight.py wrote.")
+    print(table(parser.parse_args().comparison))
+
+
+if __name__ == "__main__":
+    main()

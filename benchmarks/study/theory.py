@@ -4,7 +4,7 @@
 
 Prints what is predicted and measured, writes docs/study/theory.json and docs/study/theory.png. docs/theory.md derives
 the predictions. Networks are trained by gradient descent on the loss itself (deep_linear.py).
-Cost: about two and a half minutes of one core.
+Cost: about three minutes of one core.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from deep_linear import (
     stability_edge,
     target_share,
 )
-from gradient_noise import measured_share, predicted_share
+from gradient_noise import measured_falls, measured_share, predicted_fall, predicted_share
 from torch import Tensor
 
 SIGNAL, NOISE = 1.0, 0.25
@@ -252,6 +252,16 @@ def noise(layers: int) -> Row:
     return Row(question, "last", layers + 1, "online", predicted_share(layers), measured_share(layers))
 
 
+def noise_in_blocks(blocks: int = 4) -> list[Row]:
+    """Signal to noise of the last loss's gradient in each residual block over that in the last one."""
+    found = measured_falls(blocks, inputs=16, width=4096, images=1500)
+    question = "signal to noise in block 1, 2, 3 of 4, share of block 4's"
+    return [
+        Row(question, "last", block + 1, "online", predicted_fall(blocks - 1 - block), found[block])
+        for block in range(blocks - 1)
+    ]
+
+
 def network_of(
     setting: Setting,
     layers: Tensor,
@@ -297,7 +307,7 @@ def all_rows(depths: tuple[int, ...] = (1, 2, 3, 4)) -> list[Row]:
     rows += [edge("last", 1, tau) for tau in (0.0, 0.9, 0.99, 1.0)] + [
         edge(kind, depth, tau) for depth, kind, tau in cases
     ]
-    rows += [noise(layers) for layers in (1, 2, 3)]
+    rows += [noise(layers) for layers in (1, 2, 3)] + noise_in_blocks()
     return rows + [gaussian(kind) for kind in KINDS] + [minibatches(kind) for kind in KINDS]
 
 

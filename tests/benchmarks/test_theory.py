@@ -118,3 +118,28 @@ def test_signal_to_noise_of_known_gradients(theory) -> None:
     errors = torch.tensor([3.0, -1.0]).repeat(50)[:, None]
     found = sys.modules["gradient_noise"].signal_to_noise(errors, torch.ones(100, 1))
     assert found == pytest.approx((1 - 4 / 99) / (4 + 4 / 99))
+
+
+def test_a_gradient_through_a_residual_block_loses_as_much_signal_as_predicted(theory) -> None:
+    noise = sys.modules["gradient_noise"]
+    below, last = noise.measured_falls(blocks=2, inputs=32, width=512, images=1000)
+    assert last == 1.0
+    assert below == pytest.approx(noise.predicted_fall(1), rel=0.12)
+
+
+def test_noise_of_several_levels_adds_in_squares_and_their_signal_in_line(theory) -> None:
+    noise = sys.modules["gradient_noise"]
+    share = noise.predicted_fall(1)
+    assert noise.signal_of_all_levels([2.0]) == pytest.approx(1.0)
+    assert noise.signal_of_all_levels([0.0, 3.0]) == pytest.approx(share)
+    assert noise.signal_of_all_levels([1.0, 1.0]) == pytest.approx((1 + share**0.5) ** 2 / 2)
+
+
+def test_real_runs_are_read_by_method_and_stage(theory) -> None:
+    """BYOL's predictions start from its measured last stage and fall by the same share at each stage below."""
+    lines = sys.modules["gradient_noise"].table(ROOT / "docs" / "study" / "imagenette64").splitlines()
+    rows = {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)}
+    assert rows["byol, measured"][3].startswith("0.046 ±")
+    assert [float(value) for value in rows["byol, predicted"]] == pytest.approx(
+        [0.0457 * 0.55266**blocks for blocks in (3, 2, 1, 0)], abs=6e-4
+    )
