@@ -1,8 +1,9 @@
 """Images that cannot be read: distinguished from programming errors, listed in a file, counted, and limited.
 
 An example whose image cannot be decoded is skipped: the batch takes the next readable example of the deterministic
-order. The order of the readable examples is therefore that of all examples without the unreadable ones. Positions are
-counted whether readable or not, so resuming does not need to know which ones were unreadable.
+order. The order of the readable examples is therefore that of all examples without the unreadable ones; of a stream
+that several workers read, the order of each worker's examples is. Positions are counted whether readable or not, so
+resuming does not need to know which ones were unreadable.
 """
 
 import errno

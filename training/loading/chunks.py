@@ -117,20 +117,49 @@ class ExampleMaker:
         Raises:
             Exception: Any error that is not an unreadable image's (see `is_bad_image`).
         """
-        good: list[dict[str, Tensor]] = []
-        offsets: list[int] = []
-        bad: list[tuple[int, BadImage]] = []
-        length = 0
-        for offset, raw in enumerate(examples):
-            length += 1
-            try:
-                good.append(self.make(raw))
-                offsets.append(offset)
-            except Exception as error:
-                if not is_bad_image(error):
-                    raise
-                bad.append((offset, BadImage(raw.source, raw.key, one_line(error))))
-        return Chunk(stack(good), offsets, length, bad, **fields)
+        building = ChunkBuilder(self)
+        for raw in examples:
+            building.add(raw)
+        return building.finish(**fields)
+
+
+class ChunkBuilder:
+    """A chunk that grows example by example.
+
+    Args:
+        maker: Decodes the examples.
+
+    Attributes:
+        length: Number of examples added, readable or not.
+    """
+
+    def __init__(self, maker: ExampleMaker) -> None:
+        self._maker = maker
+        self._good: list[dict[str, Tensor]] = []
+        self._offsets: list[int] = []
+        self._bad: list[tuple[int, BadImage]] = []
+        self.length = 0
+
+    def add(self, raw: RawExample) -> bool:
+        """Decode an example, and return whether it is readable.
+
+        Raises:
+            Exception: Any error that is not an unreadable image's (see `is_bad_image`).
+        """
+        offset, self.length = self.length, self.length + 1
+        try:
+            self._good.append(self._maker.make(raw))
+        except Exception as error:
+            if not is_bad_image(error):
+                raise
+            self._bad.append((offset, BadImage(raw.source, raw.key, one_line(error))))
+            return False
+        self._offsets.append(offset)
+        return True
+
+    def finish(self, **fields: Any) -> Chunk:
+        """The chunk; `fields` are further fields of it."""
+        return Chunk(stack(self._good), self._offsets, self.length, self._bad, **fields)
 
 
 def stack(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:

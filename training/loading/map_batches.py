@@ -11,7 +11,8 @@ from .bad_images import BadImageCount
 from .chunks import ChunkQueue, Consumed, ExampleMaker
 from .map_source import MapChunks, MapSource, MixedMapSource
 from .place import Place
-from .workers import Worker
+from .realignment import Realignment
+from .workers import PREFETCH, Worker
 
 
 @dataclass
@@ -97,19 +98,20 @@ class MapBatches:
         start = (self.at.pass_index, self.at.position)
         workers = []
         try:
+            realignment = Realignment(processes, PREFETCH if self._workers else 0)
             for index in range(processes):
-                worker = self._chunks.worker(*start, index, processes)
+                worker = self._chunks.worker(*start, index, processes, realignment)
                 workers.append(Worker(worker, index, process=self._workers > 0))
             # The workers make the chunks of these spans in turn: span number i comes from worker i modulo their number.
-            turns = enumerate(self._chunks.spans(*start))
+            turns = self._chunks.spans(*start, realignment)
             while True:
-                yield from self._one_pass(workers, turns)
+                yield from self._one_pass(workers, turns, realignment)
         finally:
             for started in workers:
                 started.close()
 
     def _one_pass(
-        self, workers: list[Worker], turns: Iterator[tuple[int, tuple[int, int, int]]]
+        self, workers: list[Worker], turns: Iterator[tuple[int, tuple[int, int, int]]], realignment: Realignment
     ) -> Iterator[dict[str, Tensor]]:
         queue = ChunkQueue()
         planned, owned = self._chunks.planned, self._chunks.owned
@@ -119,6 +121,7 @@ class MapBatches:
                 if read < planned:
                     turn, (_, first, end) = next(turns)
                     chunk = workers[turn % len(workers)].next()
+                    realignment.plan(turn, self.at.pass_index, len(chunk.bad))
                 else:
                     # Decode only as many as are missing: most of the positions after the planned ones are not used.
                     first, end = read, min(read + self._batch_size - len(queue), owned)

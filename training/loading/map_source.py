@@ -11,6 +11,7 @@ from ..data.order import PassOrders, rank_positions, view_seed
 from ..files import bytes_or_path
 from .chunks import PASS_THROUGH_KEY, Chunk, ExampleMaker, RawExample
 from .place import Place
+from .realignment import Realignment
 
 
 class MapSource:
@@ -156,13 +157,19 @@ class MapChunks:
         self.source, self.maker, self.place, self.size, self.planned = source, maker, place, size, planned
         self.owned = rank_positions(source.size, place.rank, place.world_size)
 
-    def spans(self, pass_index: int, position: int) -> Iterator[tuple[int, int, int]]:
-        """Endless (pass, first, end) of the chunks from a position on, counted among this process's positions."""
+    def spans(
+        self, pass_index: int, position: int, realignment: Realignment
+    ) -> Iterator[tuple[int, tuple[int, int, int]]]:
+        """Endless (turn, (pass, first, end)) of the chunks from a position on, counted among this process's positions.
+
+        All of a process's workers read the same `realignment`, and so divide the positions alike.
+        """
+        turn = 0
         while True:
             while position < self.planned:
-                end = min(position + self.size, self.planned)
-                yield pass_index, position, end
-                position = end
+                end = min(position + realignment.length(turn, pass_index, self.size), self.planned)
+                yield turn, (pass_index, position, end)
+                turn, position = turn + 1, end
             pass_index, position = pass_index + 1, 0
 
     def decode(self, pass_index: int, first: int, end: int) -> Chunk:
@@ -178,19 +185,21 @@ class MapChunks:
             pass_index=pass_index,
         )
 
-    def worker(self, pass_index: int, position: int, worker: int, workers: int) -> Callable[[], Iterator[Chunk]]:
+    def worker(
+        self, pass_index: int, position: int, worker: int, workers: int, realignment: Realignment
+    ) -> Callable[[], Iterator[Chunk]]:
         """A function that yields every `workers`-th chunk from a position on; call it in the worker's process."""
-        return _MapWorker(self, pass_index, position, worker, workers)
+        return _MapWorker(self, (pass_index, position, realignment), worker, workers)
 
 
 class _MapWorker:
-    def __init__(self, chunks: MapChunks, pass_index: int, position: int, worker: int, workers: int) -> None:
-        self.chunks, self.start, self.turn = chunks, (pass_index, position), (worker, workers)
+    def __init__(self, chunks: MapChunks, start: tuple[int, int, Realignment], worker: int, workers: int) -> None:
+        self.chunks, self.start, self.turn = chunks, start, (worker, workers)
 
     def __call__(self) -> Iterator[Chunk]:
         worker, workers = self.turn
-        for index, span in enumerate(self.chunks.spans(*self.start)):
-            if index % workers == worker:
+        for turn, span in self.chunks.spans(*self.start):
+            if turn % workers == worker:
                 yield self.chunks.decode(*span)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.order import generator
 from ..errors import UserError
 from .bad_images import BadImageCount
-from .chunks import Chunk, ChunkQueue, Consumed, ExampleMaker, RawExample
+from .chunks import Chunk, ChunkBuilder, ChunkQueue, Consumed, ExampleMaker, RawExample
 from .place import Place
 from .stream_reader import MixedReader, StreamReader
 from .stream_source import StreamSource
@@ -24,14 +24,22 @@ from .workers import Worker
 
 def start_of_pass(pass_index: int) -> dict[str, Any]:
     """A worker's position at the start of a pass (see `BlockWorker`)."""
-    return {"pass": pass_index, "consumed": 0, "block": 0, "skip": 0, "reader": None}
+    return {"pass": pass_index, "consumed": 0, "block": 0, "skip": 0, "reader": None, "in_chunk": [0, 0]}
+
+
+def _in_chunk(position: dict[str, Any], size: int) -> tuple[int, int]:
+    """Examples and readable examples consumed of the present chunk; earlier versions ended chunks by position alone."""
+    ended = position["consumed"] % size
+    positions, readable = position.get("in_chunk", (ended, ended))
+    return positions, readable
 
 
 class BlockWorker:
     """One worker of a stream; called in its process, it yields chunks without end.
 
     Its position is {"pass", "consumed": examples consumed in this pass, "block": number of the block, "skip": examples
-    consumed of the block, "reader": state of the stream at the start of the block, None at the start of the pass}.
+    consumed of the block, "reader": state of the stream at the start of the block, None at the start of the pass,
+    "in_chunk": examples and readable examples consumed of the present chunk}.
 
     Args:
         make_reader: `make_reader(worker, workers)` returns a `StreamReader` or `MixedReader`.
@@ -72,23 +80,19 @@ class BlockWorker:
             position = start_of_pass(position["pass"] + 1)
 
     def _one_pass(self, reader: StreamReader | MixedReader, position: dict[str, Any]) -> Iterator[Chunk]:
-        consumed = position["consumed"]
-        raw: list[RawExample] = []
+        positions, readable = _in_chunk(position, self.size)
+        chunk = ChunkBuilder(self.maker)
         marks: list[tuple[int, dict[str, Any], int]] = []
-
-        def finish(last: bool) -> Chunk:
-            return self.maker.chunk(raw, pass_index=position["pass"], last=last, marks=marks)
-
         for example, block, skip in self._blocks(reader, position):
             if not marks or marks[-1][1] is not block:
-                marks.append((len(raw), block, skip))
-            raw.append(example)
-            consumed += 1
-            # Chunks end at multiples of `size`: after resuming, workers still take turns at the same examples.
-            if consumed % self.size == 0:
-                yield finish(last=False)
-                raw, marks = [], []
-        yield finish(last=True)
+                marks.append((chunk.length, block, skip))
+            positions, readable = positions + 1, readable + chunk.add(example)
+            # A chunk has as many readable images as a batch, so that a batch is one chunk and need not be copied. A
+            # chunk of unreadable ones must end too, to be counted. What was consumed of a chunk before resuming counts.
+            if readable == self.size or positions == 2 * self.size:
+                yield chunk.finish(pass_index=position["pass"], last=False, marks=marks)
+                chunk, marks, positions, readable = ChunkBuilder(self.maker), [], 0, 0
+        yield chunk.finish(pass_index=position["pass"], last=True, marks=marks)
 
     def _blocks(
         self, reader: StreamReader | MixedReader, position: dict[str, Any]
@@ -240,10 +244,15 @@ class StreamBatches:
             if whole and chunk.last:
                 self._at[worker] = start_of_pass(chunk.pass_index + 1)
                 continue
+            positions, readable = (0, 0) if whole else _in_chunk(self._at[worker], self._batch_size)
+            if not whole:
+                bad = chunk.bad_before(end) - chunk.bad_before(first)
+                positions, readable = positions + end - first, readable + end - first - bad
             offset, block, skip = max((mark for mark in chunk.marks if mark[0] <= end), key=lambda mark: mark[0])
             self._at[worker] = {
                 "pass": chunk.pass_index,
                 "consumed": self._at[worker]["consumed"] + end - first,
                 **block,
                 "skip": skip + end - offset,
+                "in_chunk": [positions, readable],
             }

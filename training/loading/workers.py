@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import TrainingStopped, UserError
 
+PREFETCH = 2
+"""Chunks that a worker process makes in advance."""
+
 
 class _Endless(IterableDataset[Any]):
     """Calls `start()` in the worker. Errors that the user can mend are sent as items and raised by `Worker.next`."""
@@ -56,7 +59,7 @@ class Worker:
         prefetch: Chunks that the process makes in advance.
     """
 
-    def __init__(self, start: Callable[[], Iterator[Any]], index: int, process: bool, prefetch: int = 2) -> None:
+    def __init__(self, start: Callable[[], Iterator[Any]], index: int, process: bool, prefetch: int = PREFETCH) -> None:
         self.index = index
         self._process = process
         if process:
