@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from helpers.stream_data import NumberViews, encoded, numbered, write_parquet, write_tar
 from ladder_training.data.columns import find_image_column, find_label_column
 from ladder_training.data.held_out import split_monitoring
+from ladder_training.data.iterable import as_stream
 from ladder_training.data.mixing import MapMixture, mix_streams
 from ladder_training.data.sources import load_image_stream, split_names
 from ladder_training.errors import UserError
@@ -259,6 +260,15 @@ def test_monitoring_holds_out_a_fixed_part_that_training_never_sees(streaming):
     assert len(set(held_out["label"])) > 5
     assert len(split_monitoring(dataset, fraction=0.05, maximum=10)[1]) == 10
     assert split_monitoring(dataset, fraction=0.001)[1] is None
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_at_least_200_of_4000_images_or_more_are_held_out(streaming):
+    digits = datasets.concatenate_datasets([load_image_stream("digits")] * 3)
+    for count, held in ((3999, 40), (4000, 200)):
+        part = digits.select(range(count))
+        part = as_stream(part, 4) if streaming else part
+        assert len(split_monitoring(part)[1]) == held
 
 
 def test_monitoring_by_path_does_not_depend_on_the_order_of_the_rows():

@@ -38,13 +38,26 @@ def test_the_table_has_stages_their_mean_and_all():
     assert "fitted on 100 images (train)" in lines[0]
     assert "scored on 50 (test)" in lines[0]
     assert [line.split() for line in lines[1:6]] == [
-        ["accuracy"],
-        ["stage1", "0.2500"],
-        ["stage2", "0.7500"],
-        ["mean", "0.5000"],
-        ["all", "0.8750"],
+        ["accuracy", "images"],
+        ["stage1", "0.2500", "50"],
+        ["stage2", "0.7500", "50"],
+        ["mean", "0.5000", "50"],
+        ["all", "0.8750", "50"],
     ]
     assert lines[6] == "note: k is 9"
+
+
+def test_the_table_shows_the_untrained_network_beside_the_first_metric(tmp_path):
+    metrics = {name: {"accuracy": value, "recall": value} for name, value in (("stage1", 0.5), ("stage2", 0.75))}
+    untrained = {name: {"accuracy": value, "recall": value} for name, value in (("stage1", 0.25), ("stage2", 0.0))}
+    result = make_result(metrics=metrics, untrained=untrained)
+    assert [line.split() for line in result.table().splitlines()[1:5]] == [
+        ["accuracy", "untrained", "recall", "images"],
+        ["stage1", "0.5000", "0.2500", "0.5000", "50"],
+        ["stage2", "0.7500", "0.0000", "0.7500", "50"],
+        ["mean", "0.6250", "0.1250", "0.6250", "50"],
+    ]
+    assert json.loads(result.save(tmp_path).read_text())["untrained"] == untrained
 
 
 def test_the_file_is_strict_json_with_every_key(tmp_path):
@@ -196,7 +209,33 @@ def test_splits_prefer_test_and_take_what_is_asked_for():
     with pytest.raises(UserError, match=r"no split to score .*; its splits are train, validation"):
         resolve_splits(data, split="test")
     with pytest.raises(UserError, match="no split to fit on"):
-        resolve_splits(DatasetDict({"test": data["train"]}))
+        resolve_splits(DatasetDict({"test": data["train"], "validation": data["train"]}))
+
+
+def test_of_a_single_split_the_same_share_of_every_class_is_held_out(tmp_path):
+    data = labelled(60, 0)
+    splits = resolve_splits(data, seed=3)
+    assert (splits.fit_split, splits.score_split) == ("train", "held-out")
+    assert splits.notes == [
+        "train is the only split: 20 % of every class (12 images) held out by content (seed 3) and scored; "
+        "the rest fitted on"
+    ]
+    assert (len(splits.fit), len(splits.score)) == (48, 12)
+    whole, held = ([part["label"].count(number) for number in range(2)] for part in (data, splits.score))
+    assert held == [round(0.2 * count) for count in whole]
+    assert resolve_splits(data.shuffle(seed=1), seed=3).score["label"].count(0) == held[0]
+    pixels = {image.tobytes() for image in resolve_splits(data.shuffle(seed=1), seed=3).score["image"]}
+    assert pixels == {image.tobytes() for image in splits.score["image"]}
+    assert pixels != {image.tobytes() for image in resolve_splits(data, seed=4).score["image"]}
+    with pytest.raises(UserError, match="has one split, train, and 4 images are too few"):
+        resolve_splits(labelled(4, 0))
+
+
+def test_a_single_stream_is_split_without_overlap():
+    stream = labelled(60, 0).to_iterable_dataset(num_shards=3)
+    splits = resolve_splits(stream)
+    fit, score = ([row["image"]["bytes"] for row in part] for part in (splits.fit, splits.score))
+    assert len(fit) + len(score) == 60 and 4 <= len(score) <= 20 and not set(fit) & set(score)
 
 
 def test_a_local_folder_of_parquet_files_works_by_name(resnet, tmp_path):

@@ -1,13 +1,19 @@
 """`ladder evaluate`: calls the function of a task and prints its table."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import evaluation
 from ..config.fields import fields_of, read_words
+from ..errors import TrainingStopped
 from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
 from ..models.reference import model_folder, with_revision
 from ..models.verification import verified
 from .options import EvaluateOptions
+
+if TYPE_CHECKING:
+    from ..evaluation import EvaluationResult
 
 
 def evaluate_command(options: EvaluateOptions) -> int:
@@ -29,21 +35,53 @@ def evaluate_command(options: EvaluateOptions) -> int:
 
     # torch is imported only once the settings are known to be right.
     from ..evaluation.backbone import default_output
+    from ..runs.agreement import chosen_by_first
 
     folder = with_revision(model_folder(options.model), options.revision)
     if options.verify:
         folder = verified(folder)
     output = options.output or default_output(options.model)
-    result = getattr(evaluation, options.task)(
-        folder,
-        options.dataset,
-        test_dataset=options.test_dataset,
-        output=Path(output) if output else None,
-        device=options.device,
-        seed=options.seed,
-        **settings,
-    )
+
+    def evaluate(model: str, target: Path | None) -> "EvaluationResult":
+        return getattr(evaluation, options.task)(
+            model,
+            options.dataset,
+            test_dataset=options.test_dataset,
+            output=target,
+            device=options.device,
+            seed=options.seed,
+            **settings,
+        )
+
+    result = evaluate(folder, Path(output) if output else None)
+    if options.untrained:
+        _compare_with_untrained(result, evaluate, folder, options.seed)
+    chosen_by_first(lambda: _say(result, options, output))
+    return 0
+
+
+def _compare_with_untrained(
+    result: "EvaluationResult", evaluate: "Callable[[str, None], EvaluationResult]", model: str, seed: int
+) -> None:
+    """Add the untrained network's metrics to the result, and write its file again."""
+    from ..evaluation.untrained import untrained_copy
+
+    with untrained_copy(model, seed) as untrained:
+        try:
+            result.untrained = evaluate(untrained, None).metrics
+        except TrainingStopped as error:
+            result.notes.append(f"the untrained network could not be trained: {error}")
+    path = result.path
+    if path is not None:
+        result.save(path.parent.parent)
+
+
+def _say(result: "EvaluationResult", options: EvaluateOptions, output: str | Path | None) -> None:
+    """Print the table and the next command. Only the first process does."""
     print(result.table())
     if output is None:
         print("no file was written: give --output DIR for a JSON file")
-    return 0
+    elif (Path(output) / "run.json").is_file():
+        print(f"next: ladder card {output}  (writes these results into its README.md)")
+    else:
+        print(f"next: ladder export {options.model} --format timm --output DIR  (for other libraries)")

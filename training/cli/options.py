@@ -40,6 +40,7 @@ class EvaluateOptions:
     output: str | None = option(None, "Folder that gets evaluation/TASK-DATASET.json; default: the run's folder.")
     seed: int = option(0, "Seed of everything random in the task.")
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
+    untrained: bool = option(True, "Measure the same architecture with random weights too; takes as long again.")
 
 
 @dataclass(kw_only=True)

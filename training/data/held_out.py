@@ -17,10 +17,12 @@ from .order import stable_hash
 _WINDOW = 10
 _LARGEST_WINDOW = 20_000
 _WINDOW_SHARDS = 8
+LEAST, LEAST_FROM = 200, 4000
+"""Fewest images held out of a set of `LEAST_FROM` images or more, so that kNN accuracy is not mostly chance."""
 
 
 def split_monitoring(
-    dataset: Any, fraction: float = 0.01, maximum: int = 2000, image_column: str | None = None
+    dataset: Any, fraction: float = 0.01, maximum: int = 2000, image_column: str | None = None, *, minimum: int = LEAST
 ) -> tuple[Any, Any]:
     """Hold out a part of the images for monitoring, chosen by hash.
 
@@ -34,6 +36,7 @@ def split_monitoring(
         fraction: Share of the images to hold out, 0 to 1.
         maximum: Largest number of images to hold out.
         image_column: Column of the images; None detects it.
+        minimum: Fewest images to hold out of 4,000 or more; of fewer images, `fraction` alone decides.
 
     Returns:
         (training data, held-out images). The held-out images are a `datasets.Dataset` with the image column and, if
@@ -44,17 +47,22 @@ def split_monitoring(
         UserError: There is no image column.
     """
     if isinstance(dataset, Mixture):
-        return _split_mixture(dataset, fraction, maximum, image_column)
+        return _split_mixture(dataset, fraction, maximum, image_column, minimum)
     column = check_image_column(dataset, image_column)
     if not hasattr(dataset, "__len__"):
-        return _split_stream(dataset, fraction, maximum, column)
-    count = min(maximum, round(fraction * len(dataset)))
+        return _split_stream(dataset, fraction, maximum, column, minimum)
+    count = _count(len(dataset), fraction, minimum, maximum)
     if count < 2:
         return dataset, None
     hashes = np.array([stable_hash("held out", key) for key in image_names(dataset, column)])
     held_out = np.sort(np.argsort(hashes, kind="stable")[:count])
     rest = np.setdiff1d(np.arange(len(dataset)), held_out, assume_unique=True)
     return dataset.select(rest), dataset.select(held_out)
+
+
+def _count(images: int, fraction: float, minimum: int, maximum: int) -> int:
+    """How many of so many images are held out."""
+    return min(maximum, max(minimum if images >= LEAST_FROM else 0, round(fraction * images)))
 
 
 def image_names(dataset: Any, column: str) -> list[str]:
@@ -84,13 +92,13 @@ class _NotHeldOut:
         return content_key(image) not in self.keys
 
 
-def _split_stream(dataset: Any, fraction: float, maximum: int, column: str) -> tuple[Any, Any]:
+def _split_stream(dataset: Any, fraction: float, maximum: int, column: str, minimum: int) -> tuple[Any, Any]:
     import datasets
 
     label = find_label_column(dataset)
     undecoded = without_decoding(dataset, column, *([label] if label else []))
     size = length_of(dataset)
-    wanted = maximum if size is None else min(maximum, round(fraction * size))
+    wanted = maximum if size is None else _count(size, fraction, minimum, maximum)
     window = min(_LARGEST_WINDOW, wanted * _WINDOW)
     shards = min(_WINDOW_SHARDS, dataset.num_shards)
     chosen = np.linspace(0, dataset.num_shards - 1, shards).round().astype(int)
@@ -98,7 +106,7 @@ def _split_stream(dataset: Any, fraction: float, maximum: int, column: str) -> t
     for shard in chosen:
         part = undecoded.shard(num_shards=dataset.num_shards, index=int(shard))
         rows.extend(itertools.islice(part, -(-window // shards)))
-    count = min(maximum, round(fraction * (len(rows) if size is None else size)), len(rows))
+    count = min(_count(len(rows) if size is None else size, fraction, minimum, maximum), len(rows))
     if count < 2:
         return dataset, None
     by_key = {content_key(row[column]): row for row in rows}
@@ -112,11 +120,16 @@ def _split_stream(dataset: Any, fraction: float, maximum: int, column: str) -> t
     return rest, held_out.cast_column(column, datasets.Image())
 
 
-def _split_mixture(mixture: Mixture, fraction: float, maximum: int, image_column: str | None) -> tuple[Any, Any]:
+def _split_mixture(
+    mixture: Mixture, fraction: float, maximum: int, image_column: str | None, minimum: int
+) -> tuple[Any, Any]:
     import datasets
 
-    share = maximum // len(mixture.datasets)
-    split = [split_monitoring(part, fraction, share, own_column(part, image_column)) for part in mixture.datasets]
+    most, least = maximum // len(mixture.datasets), minimum // len(mixture.datasets)
+    split = [
+        split_monitoring(part, fraction, most, own_column(part, image_column), minimum=least)
+        for part in mixture.datasets
+    ]
     made = MapMixture if isinstance(mixture, MapMixture) else Mixture
     rest = made([part for part, _ in split], mixture.weights, mixture.seed)
     held_out = [part for _, part in split if part is not None]

@@ -35,6 +35,7 @@ class EvaluationResult:
         versions: Of the packages that were used.
         date: When the result was made.
         path: The file that it was written to, or None.
+        untrained: As `metrics`, of the same architecture with random weights; empty if it was not measured.
     """
 
     task: str
@@ -53,6 +54,7 @@ class EvaluationResult:
     versions: dict[str, str] = field(default_factory=versions)
     date: str = field(default_factory=now)
     path: Path | None = None
+    untrained: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON file. Values that are not defined (NaN) become null."""
@@ -60,6 +62,7 @@ class EvaluationResult:
             "task dataset split fit_split model metrics protocol seed count seconds notes classes per_class "
             "versions date"
         )
+        names += " untrained" if self.untrained else ""
         return {name: json_value(getattr(self, name), lambda number: round(number, 6)) for name in names.split()}
 
     def save(self, output: str | Path) -> Path:
@@ -70,22 +73,22 @@ class EvaluationResult:
 
     def mean(self) -> dict[str, float]:
         """Average each metric over the stages, without "all"; empty if there is only one stage."""
-        rows = [row for name, row in self.metrics.items() if name != ALL_STAGES]
-        if len(rows) < 2 or any(row.keys() != rows[0].keys() for row in rows):
-            return {}
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        return _mean_of_stages(self.metrics)
 
     def table(self) -> str:
-        """Format the metrics as a text table: one row per stage, their mean, and all stages together."""
-        rows = {name: row for name, row in self.metrics.items() if name != ALL_STAGES}
-        if self.task in ("knn", "linear") and self.mean():
-            rows["mean"] = self.mean()
-        if ALL_STAGES in self.metrics:
-            rows[ALL_STAGES] = self.metrics[ALL_STAGES]
+        """Format the metrics as a text table: one row per stage, their mean, and all stages together.
+
+        Beside the first metric stands that of the untrained network, and at the end the number of images scored.
+        """
+        rows, untrained = self._rows(self.metrics), self._rows(self.untrained)
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        cells = [["", *columns]]
-        cells += [[name, *(_shown(row.get(column)) for column in columns)] for name, row in rows.items()]
-        widths = [max(len(row[index]) for row in cells) for index in range(len(columns) + 1)]
+        cells = [["", *columns[:1], *(["untrained"] if untrained else []), *columns[1:], "images"]]
+        for name, row in rows.items():
+            shown = [_shown(row.get(column)) for column in columns]
+            if untrained:
+                shown.insert(1, _shown(untrained.get(name, {}).get(columns[0])))
+            cells.append([name, *shown, str(self.count["score"])])
+        widths = [max(len(row[index]) for row in cells) for index in range(len(cells[0]))]
         lines = [
             f"{self.task} on {self.dataset}: fitted on {self.count['fit']} images ({self.fit_split}), "
             f"scored on {self.count['score']} ({self.split}), seed {self.seed}, {self.seconds:.0f} s"
@@ -97,6 +100,23 @@ class EvaluationResult:
         if self.path is not None:
             lines.append(f"written to {self.path}")
         return "\n".join(lines)
+
+    def _rows(self, metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """The rows of the table: every stage, the mean of the stages for tasks that have one, all stages together."""
+        rows = {name: row for name, row in metrics.items() if name != ALL_STAGES}
+        if self.task in ("knn", "linear") and _mean_of_stages(metrics):
+            rows["mean"] = _mean_of_stages(metrics)
+        if ALL_STAGES in metrics:
+            rows[ALL_STAGES] = metrics[ALL_STAGES]
+        return rows
+
+
+def _mean_of_stages(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Average each metric over the stages, without "all"; empty if there are fewer than two stages."""
+    rows = [row for name, row in metrics.items() if name != ALL_STAGES]
+    if len(rows) < 2 or any(row.keys() != rows[0].keys() for row in rows):
+        return {}
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
 def result_path(output: str | Path, task: str, dataset: str) -> Path:

@@ -1,7 +1,7 @@
 """Which images a task fits on and which it scores, from a data set's name or from `datasets` objects."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,9 @@ from ..errors import UserError
 
 FIT_NAMES = ("train", "training")
 SCORE_NAMES = ("test", "validation", "valid", "val", "dev")
+HELD_OUT_FRACTION = 0.2
+"""Share of the images that is held out and scored if a data set has one split."""
+HELD_OUT = "held-out"
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Splits:
         fit_split: Name of its split.
         score: `datasets.Dataset` or `IterableDataset` to score.
         score_split: Name of its split.
+        notes: What was decided about them, for the report.
     """
 
     name: str
@@ -28,27 +32,41 @@ class Splits:
     fit_split: str
     score: Any
     score_split: str
+    notes: list[str] = field(default_factory=list)
 
 
 def resolve_splits(
-    dataset: Any, test_dataset: Any = None, *, split: str | None = None, streaming: bool = False
+    dataset: Any,
+    test_dataset: Any = None,
+    *,
+    split: str | None = None,
+    streaming: bool = False,
+    seed: int = 0,
+    image: str | None = None,
+    label: str | None = None,
 ) -> Splits:
     """Find the split to fit on and the split to score.
 
+    If there is one split only, a part of it is held out by the content of its images and scored; a note says so.
+
     Args:
-        dataset: Name or folder of a data set, `DatasetDict`, or `Dataset` (then `test_dataset` is needed).
+        dataset: Name or folder of a data set, `DatasetDict`, or `Dataset`.
         test_dataset: As `dataset`; scored instead of one of its splits.
         split: Name of the split to score; default: test, or validation if there is no test split.
         streaming: Read data sets that are given by name as streams.
+        seed: Decides which images of a single split are held out.
+        image: Column that holds the images; default: found by its type.
+        label: Column that holds the labels, the same share of each of which is held out; default: found by its type.
 
     Raises:
         UserError: a split is missing; the message names the ones that exist.
     """
     name = _dataset_name(dataset)
+    only = _only_split(dataset) if test_dataset is None and split is None else None
+    if only is not None:
+        return _with_a_part_held_out(dataset, name, only, streaming, seed, image, label)
     fit, fit_split = _take(dataset, name, FIT_NAMES, "fit on", streaming)
     if test_dataset is None:
-        if not _has_splits(dataset):
-            raise UserError("a single Dataset has no split to score: give test_dataset, or a DatasetDict")
         score, score_split = _take(dataset, name, (split,) if split else SCORE_NAMES, "score", streaming)
     else:
         wanted = (split,) if split else (*SCORE_NAMES, *FIT_NAMES)
@@ -125,8 +143,48 @@ def _dataset_name(dataset: Any) -> str:
     return name or "dataset"
 
 
-def _has_splits(dataset: Any) -> bool:
-    return isinstance(dataset, str | os.PathLike | dict)
+def _only_split(dataset: Any) -> str | None:
+    """Name of the split of a data set that has one split; None if it has several."""
+    if isinstance(dataset, str | os.PathLike):
+        from ..data.sources import split_names
+
+        names = list(split_names(str(dataset)))
+    elif isinstance(dataset, dict):
+        names = list(dataset)
+    else:
+        names = [str(getattr(dataset, "split", None) or FIT_NAMES[0])]
+    return names[0] if len(names) == 1 else None
+
+
+def _with_a_part_held_out(
+    dataset: Any, name: str, split: str, streaming: bool, seed: int, image: str | None, label: str | None
+) -> Splits:
+    """Fit on one part of the only split and score the other."""
+    from ..data.columns import find_label_column
+    from ..data.hold_out import hold_out
+
+    whole, _ = _take(dataset, name, (split,), "fit on", streaming)
+    label = label or find_label_column(whole)
+    if label is not None and (is_streaming(whole) or not _is_class(whole, label)):
+        label = None
+    try:
+        fit, score = hold_out(whole, HELD_OUT_FRACTION, seed, image, label)
+    except UserError as error:
+        raise UserError(
+            f"{name} has one split, {split}, and {error}; give another data set with test_dataset"
+        ) from error
+    share = f"{100 * HELD_OUT_FRACTION:.0f} %" + (" of every class" if label is not None else "")
+    count = f" ({len(score)} images)" if not is_streaming(score) else ""
+    note = f"{split} is the only split: {share}{count} held out by content (seed {seed}) and scored; the rest fitted on"
+    return Splits(name, fit, split, score, HELD_OUT, [note])
+
+
+def _is_class(dataset: Any, column: str) -> bool:
+    """Whether a column holds one class per image, and not, for example, a label map."""
+    from datasets import ClassLabel, Value
+
+    feature = (dataset.features or {}).get(column)
+    return isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "float" not in feature.dtype)
 
 
 def _take(dataset: Any, name: str, wanted: tuple[str, ...], purpose: str, streaming: bool) -> tuple[Any, str]:

@@ -135,8 +135,16 @@ def run_task(kind: type[Options], work: Callable[[TaskRun], Outcome], request: R
     check_output(request.output)
     options = read_options(kind, request.settings)
     streaming = getattr(options, "streaming", False)
-    splits = resolve_splits(request.dataset, request.test_dataset, split=options.split, streaming=streaming)
-    run = TaskRun(request.model, options, splits, request.seed, request.device)
+    splits = resolve_splits(
+        request.dataset,
+        request.test_dataset,
+        split=options.split,
+        streaming=streaming,
+        seed=request.seed,
+        image=options.image_column,
+        label=getattr(options, "label_column", None),
+    )
+    run = TaskRun(request.model, options, splits, request.seed, request.device, notes=list(splits.notes))
     outcome = work(run)
     result = EvaluationResult(
         task=outcome.task,

@@ -1,6 +1,7 @@
 """The held-out images of monitoring: an evaluation set, or a fixed small part of the training images."""
 
 import itertools
+import logging
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,15 @@ import torch
 
 from ..config.image_defaults import crop_fraction
 from ..data.columns import find_image_column, find_label_column
-from ..data.held_out import split_monitoring
+from ..data.held_out import LEAST, LEAST_FROM, split_monitoring
 from ..data.mixing import Mixture
 from ..errors import BadImageError
 from ..images.center import center_view
 from ..images.decode import decode_image
+from ..runs.agreement import chosen_by_first
 from .monitor import HeldOutImages
+
+logger = logging.getLogger(__name__)
 
 
 def is_image_dataset(dataset: Any) -> bool:
@@ -39,8 +43,8 @@ def held_out_images(
 
     Args:
         train_dataset: A `datasets` object with images.
-        eval_dataset: Data set with the held-out images. None holds out 1 % of the training images (at most 2,000),
-            chosen by hash.
+        eval_dataset: Data set with the held-out images. None holds out 1 % of the training images, but at least 200 of
+            4,000 or more and at most 2,000, chosen by hash.
         transform: The two-view transform, which has the size, mean and std.
         image_column: As given by the user, or None.
         label_column: As given by the user, or None.
@@ -51,6 +55,7 @@ def held_out_images(
     """
     if eval_dataset is None:
         train_dataset, source = split_monitoring(train_dataset, image_column=image_column)
+        chosen_by_first(lambda: _say_if_few(source))
     else:
         source = eval_dataset
     if source is None:
@@ -58,6 +63,23 @@ def held_out_images(
     column = image_column if image_column in (source.column_names or []) else find_image_column(source)
     labels = label_column or find_label_column(source)
     return train_dataset, _decode(source, column, labels, transform, maximum)
+
+
+def _say_if_few(held_out: Any) -> None:
+    """Say it if so few images were held out that the numbers of monitoring are rough."""
+    count = 0 if held_out is None else len(held_out)
+    if count == 0:
+        logger.warning(
+            "monitoring: too few images to hold some out; give eval_dataset to see kNN accuracy and collapse"
+        )
+    elif count < LEAST:
+        logger.warning(
+            "monitoring holds out %d images only (1 %%; at least %d of %d images or more): its kNN accuracy is rough; "
+            "give eval_dataset for more",
+            count,
+            LEAST,
+            LEAST_FROM,
+        )
 
 
 def _decode(

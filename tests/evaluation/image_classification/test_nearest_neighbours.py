@@ -178,10 +178,10 @@ def only_in_test():
     ("make", "message"),
     [
         (lambda: {"dataset": without_labels(), "test_dataset": without_labels()}, "image"),
-        (lambda: {"dataset": coloured_squares(6, 0)}, "test_dataset"),
+        (lambda: {"dataset": coloured_squares(3, 0)}, "too few .* test_dataset"),
         (lambda: {"dataset": only_in_test(), "test_dataset": coloured_squares(6, 1)}, "only in split .*blue"),
         (lambda: {"dataset": coloured_squares(6, 0, 1), "test_dataset": coloured_squares(6, 0, 1)}, "one class"),
-        (lambda: {"dataset": {"train": coloured_squares(6, 0)}}, "no split to score.*its splits are train"),
+        (lambda: {"dataset": {"train": coloured_squares(3, 0)}}, "has one split, train"),
         (lambda: {"dataset": coloured_squares(6, 0), "neighbours": 3}, "unknown setting 'neighbours'"),
         (lambda: {"dataset": coloured_squares(6, 0), "temprature": 3}, "did you mean temperature"),
         (lambda: {"dataset": coloured_squares(6, 0), "k": "many"}, "k must be a whole number"),

@@ -294,7 +294,7 @@ def extra_category():
         (lambda: (shapes(2), without_objects()), "no column 'objects'"),
         (lambda: (only_empty_images(), shapes(2)), "no image with a box"),
         (extra_category, "category 7 exists only in split"),
-        (lambda: ({"train": shapes(2)}, None), "no split to score"),
+        (lambda: ({"train": shapes(2)}, None), "has one split, train, and 2 images are too few"),
         (lambda: (shapes(2).to_iterable_dataset(), shapes(2)), "do not stream"),
     ],
 )

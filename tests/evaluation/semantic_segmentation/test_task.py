@@ -294,7 +294,7 @@ def more_classes():
         (lambda: (discs(2), discs(2).remove_columns("label")), "'label' does not exist"),
         (lambda: (other_size(), discs(2)), "is 50 x 50 pixels, its label map 90 x 72"),
         (lambda: (discs(2), more_classes()), "class 9 is not one of the 3 classes that are fitted on"),
-        (lambda: ({"train": discs(2)}, None), "no split to score"),
+        (lambda: ({"train": discs(2)}, None), "has one split, train, and 2 images are too few"),
         (lambda: (discs(2).to_iterable_dataset(), discs(2)), "do not stream"),
     ],
 )

@@ -159,6 +159,10 @@ def prepared_rows(
         except BadImageError as error:
             return Prepared(key, name, label, reason=str(error))
 
+    import cv2
+
+    own_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # one image is one thread's work: OpenCV's own threads would only compete
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[Prepared]] = []
 
@@ -179,6 +183,7 @@ def prepared_rows(
                 yield waiting.pop(0).result()
         finally:
             pool.shutdown(cancel_futures=True)
+            cv2.setNumThreads(own_threads)
 
 
 def default_threads(processes: int) -> int:

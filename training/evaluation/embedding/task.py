@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ...models.stage_sizes import check_image_size
 from ...runs.agreement import all_or_none, chosen_by_first
 from ..backbone import StageFeatures, load_backbone, load_image_settings, model_name
 from ..features import check_finite, pooled_features
 from ..image_transforms import CenterTransform
-from ..progress import progress
 from ..tuning import make_accelerator
 from .options import EmbedOptions
 from .parts import Destination, is_finished, make_schema, merge, start, write_part

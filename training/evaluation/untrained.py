@@ -1,0 +1,38 @@
+"""The untrained network of a model's architecture, which every result is compared with."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modeling_ladder.conversion import stage_names
+
+from ..models.processor import processor_of
+from .backbone import load_backbone
+
+
+@contextlib.contextmanager
+def untrained_copy(model: str, seed: int) -> Iterator[str]:
+    """Write a network with the model's architecture, image settings and random weights to a temporary folder.
+
+    Args:
+        model: Folder or Hub name.
+        seed: Of the weights.
+
+    Yields:
+        The folder, which is deleted at the end.
+    """
+    backbone: Any = load_backbone(model).backbone
+    config = type(backbone.config).from_dict(backbone.config.to_dict())
+    config.out_features = stage_names(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = type(backbone)(config)
+    with tempfile.TemporaryDirectory(prefix="ladder-untrained-") as name:
+        folder = Path(name) / "untrained"
+        network.save_pretrained(folder)
+        processor_of(model).save_pretrained(folder)
+        yield str(folder)
