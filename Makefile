@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: install demo test test-slow lint types format dist clean distclean
+.PHONY: install demo test test-slow lint types format dist clean distclean types-links docs docs-serve
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -42,10 +42,19 @@ lint: $(INSTALLED_DEV) types
 
 # mypy finds a package by the name of its folder, and `training` is imported as `ladder_training`: give it links of that name.
 TYPED := modeling_ladder:modeling_ladder ladder_model_cards:model_cards ladder_training:training
-types: $(INSTALLED_DEV)
+types-links:
 	mkdir -p build/types
 	for pair in $(TYPED); do ln -sfn "../../$${pair#*:}" "build/types/$${pair%%:*}"; done
+
+types: $(INSTALLED_DEV) types-links
 	$(BIN)/mypy
+
+# The documentation as a site, in build/site; `make docs-serve` shows it while you write.
+docs: $(INSTALLED_DEV) types-links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(INSTALLED_DEV) types-links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 # The sdist first, then the wheel from it: what the sdist lacks, the wheel would lack too.
 dist: $(INSTALLED_DEV)

@@ -32,9 +32,11 @@ def mapped_packages() -> list[str]:
     return names
 
 
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 EXTRAS = {
     "onnx": ONNX,
+    "docs": DOCS,
     "dev": [
         "pytest",
         "pytest-xdist",
@@ -46,6 +48,7 @@ EXTRAS = {
         "build",
         "setuptools>=70",
         "timm",
+        *DOCS,
         *ONNX,
     ],
     "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", "timm"],

@@ -1,0 +1,54 @@
+"""Pages of the reference that are made from the code: every command's help, and every field of a recipe."""
+
+import contextlib
+import io
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from ladder_training.cli.commands import COMMANDS
+from ladder_training.cli.entry import main
+from ladder_training.config.fields import default_of, fields_of
+from ladder_training.config.recipe import OWN_GROUPS, packaged_recipes, read_recipe
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages to the site."""
+    for uri, content in (("reference/commands.md", commands_page()), ("reference/recipes.md", recipes_page())):
+        files.append(File.generated(config, uri, content=content))
+    return files
+
+
+def commands_page() -> str:
+    """The help of every command and every evaluation task, as the command line prints it."""
+    parts = ["# Commands", "Made from the parsers: this is what `ladder COMMAND --help` prints."]
+    for name, command in COMMANDS.items():
+        parts += [f"## ladder {name}", f"```text\n{_help([name])}\n```"]
+        parts += [f"### ladder {name} {task}\n\n```text\n{_help([name, task])}\n```" for task in command.tasks or ()]
+    return "\n\n".join(parts) + "\n"
+
+
+def recipes_page() -> str:
+    """Every field of a recipe that is our own, with its type, default and meaning; and the packaged recipes."""
+    parts = [
+        "# Recipes",
+        "A recipe is a flat YAML file. Every field below, and every field of transformers' `TrainingArguments`, can "
+        "stand in it or be given as an option (`--max_steps 40`).",
+    ]
+    for title, group in OWN_GROUPS.items():
+        rows = ["| field | default | meaning |", "|---|---|---|"]
+        for name, (_, item) in fields_of(group).items():
+            text = " ".join(str(item.metadata.get("help", "")).split()).replace("|", "\\|")
+            rows.append(f"| `{name}` | `{default_of(item)}` | {text} |")
+        parts += [f"## {title.capitalize()}", "\n".join(rows)]
+    parts.append("## Packaged recipes")
+    for name in packaged_recipes():
+        parts += [f"### {name}", f"```yaml\n{read_recipe(name).text.strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _help(words: list[str]) -> str:
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        main([*words, "--help"])
+    return output.getvalue().strip()
