@@ -42,13 +42,19 @@ def fsync(path: Path) -> None:
             return
         raise
     try:
+        fsync_open(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_open(descriptor: int, path: Path) -> None:
+    """As `fsync`, for a file that is open."""
+    try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _NOT_OFFERED:
             raise
         _warn_once("the file system of %s has no fsync: after a power cut the newest files may be missing", path.anchor)
-    finally:
-        os.close(descriptor)
 
 
 def set_mode(path: Path, mode: int) -> None:

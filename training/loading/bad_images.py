@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import BadImageError, TrainingStopped, UserError
+from ..files import fsync_open
 
 # Errors of the machine while it reads an intact file: they must end the run instead of dropping images.
 _MACHINE_ERRORS = {
@@ -121,7 +122,7 @@ class BadImageFile:
             file.seek(0, os.SEEK_END)
             file.write(lines.encode())
             file.flush()
-            os.fsync(file.fileno())
+            fsync_open(file.fileno(), path)
             self._read_until = file.tell()
 
     def __len__(self) -> int:

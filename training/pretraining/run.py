@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from ..config.recipe import ResolvedRecipe
-from ..errors import TrainingStopped, UserError
+from ..errors import TrainingStopped, UserError, system_error
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
 from ..runs.checkpoints import list_checkpoints
@@ -154,11 +154,14 @@ def _train_and_publish(trainer: "LadderTrainer", folder: Path, keeper: RecordCal
         record.stop(error)
         keeper.update(trainer.state)
         raise
-    except (Interrupted, UserError, OSError, KeyboardInterrupt) as error:
-        record.interrupt(" ".join(str(error).split()) or type(error).__name__)
+    except (Interrupted, KeyboardInterrupt, Exception) as error:
+        refused = None if isinstance(error, UserError) else system_error(error)
+        record.interrupt(refused or " ".join(str(error).split()) or type(error).__name__)
         with contextlib.suppress(OSError):  # the first error says more
             keeper.update(trainer.state)
-        raise
+        if refused is None:
+            raise
+        raise UserError(f"{refused}; the same command goes on from the last checkpoint in {folder}") from error
     record.status, record.finished = FINISHED, now()
     keeper.update(trainer.state)
 
