@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
@@ -17,6 +19,19 @@ def on_files(files: Files, config: Any) -> Files:
     for uri, content in (("reference/commands.md", commands_page()), ("reference/recipes.md", recipes_page())):
         files.append(File.generated(config, uri, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Turn links to files of the repository that are no page of the site (recipes, cells, scripts) into plain text."""
+    here = Path(page.file.abs_src_path).parent if page.file.abs_src_path else Path(config.docs_dir)
+    docs = Path(config.docs_dir).resolve()
+
+    def plain(match: re.Match[str]) -> str:
+        target = (here / match[2].partition("#")[0]).resolve()
+        outside = docs not in target.parents and target != docs
+        return match[1] if outside or target.is_dir() else match[0]
+
+    return re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?://|#|mailto:)([^)\s]+)\)", plain, markdown)
 
 
 def commands_page() -> str:
