@@ -1,6 +1,7 @@
 """`ladder inspect`: prints what a data set holds, and writes the report and a contact sheet of the views."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def inspect_command(options: InspectOptions) -> int:
         autocast=_mixed_precision(resolved.arguments),
     )
     print_report(result)
+    words = [*([options.recipe] if options.recipe else []), *(f"--dataset {shlex.quote(name)}" for name in names)]
+    print(f"next: ladder pretrain {' '.join(words)}")
     return 0
 
 

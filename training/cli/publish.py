@@ -23,6 +23,7 @@ def card_command(options: CardOptions) -> int:
     except CardError as error:
         raise UserError(str(error)) from error
     print(f"card written to {options.directory}/README.md")
+    print(f"next: ladder push {options.directory} USER/NAME --dry_run  (shows what would be published)")
     return 0
 
 

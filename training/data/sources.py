@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ..errors import UserError, did_you_mean, near_names
 from ..files import looks_like_path
 from . import digits
+from .annotations.folder import find_annotations, named_kind
 from .columns import check_image_column, without_decoding
 from .hub_access import hub_access
 from .image_folder import SPLIT_FOLDERS, has_images, load_image_folder, split_folders
@@ -210,12 +211,18 @@ def _locate(name: str) -> _Source | None:
         UserError: It is a path, and there is no data set that can be read.
     """
     path = Path(name).expanduser()
+    chosen = named_kind(name)
+    if chosen is not None and not path.exists():
+        return find_annotations(*chosen)
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return _Saved(path)
         packed = _packed_files(path)
         if packed:
             return _Packed(packed)
+        annotated = find_annotations(path)
+        if annotated is not None:
+            return annotated
         if has_images(path):
             return _Folder(path)
         raise UserError(f"{name}: this folder has no images, Parquet files or WebDataset shards")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -117,6 +118,7 @@ def pretrain(recipe: ResolvedRecipe) -> int:
             if arguments.push_to_hub:
                 _push(trainer, folder)
             print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
+        print(f"next: ladder evaluate knn --model {folder} --dataset {_evaluated(recipe)}")
         trainer.accelerator.wait_for_everyone()
     return 0
 
@@ -191,6 +193,12 @@ def _compare_versions(record: RunRecord, say: bool) -> None:
     if say:
         changes = ", ".join(f"{name} {record.versions[name]} -> {version}" for name, version in differing.items())
         print(f"this run began with other versions ({changes}): it goes on, but not to the same bits", file=sys.stderr)
+
+
+def _evaluated(recipe: ResolvedRecipe) -> str:
+    """The run's data set if there is one, as a word of a command."""
+    names = recipe.data.dataset
+    return shlex.quote(names) if isinstance(names, str) else "LABELLED_DATASET"
 
 
 def _cpu_seconds() -> float:
