@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..data.iterable import length_of
 from ..errors import BadImageError, UserError
 from ..loading.progress import progress
+from ..models.feature_rows import BLOCK_VALUES
 from .backbone import StageFeatures
+from .feature_buffer import FeatureBuffer
 from .splits import is_streaming, undecoded
 
 MAX_BAD_FRACTION = 0.01
@@ -71,7 +74,7 @@ def extract_features(
         num_workers=num_workers,
         collate_fn=_collate,
     )
-    pooled: dict[str, list[Tensor]] = {name: [] for name in backbone.stages}
+    pooled = FeatureBuffer(length_of(source))
     labels: list[Any] = []
     bad: list[str] = []
     for pixels, batch_labels, batch_bad in progress(loader, f"features of {split}"):
@@ -79,10 +82,9 @@ def extract_features(
         if pixels is None:
             continue
         labels += batch_labels
-        for name, values in pooled_features(backbone, pixels, device).items():
-            pooled[name].append(values)
+        pooled.add(pooled_features(backbone, pixels, device))
     check_readable(len(labels), bad, split)
-    features = {name: torch.cat(parts) for name, parts in pooled.items()}
+    features = pooled.take()
     check_finite(features)
     return FeatureSet(features, labels, bad)
 
@@ -102,7 +104,8 @@ def pooled_features(backbone: StageFeatures, pixels: Tensor, device: torch.devic
 def check_finite(features: dict[str, Tensor]) -> None:
     """Raise a UserError if a feature is NaN or infinite."""
     for name, values in features.items():
-        if not torch.isfinite(values).all():
+        blocks = values.split(max(1, BLOCK_VALUES // values.shape[1]))  # a mask of all would be a quarter of their size
+        if not all(torch.isfinite(block).all() for block in blocks):
             raise UserError(f"features of {name} are not finite: the model is broken (did its training diverge?)")
 
 

@@ -4,10 +4,10 @@
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from .feature_rows import BLOCK_VALUES, FeatureRows
 
 BLOCK = 2**24
 """Most similarities held at once: 2^24 floats are 64 MB."""
@@ -55,27 +55,31 @@ def leave_one_out_accuracy(features: Tensor, labels: Tensor, k: int = 20, temper
 
 @torch.no_grad()
 def knn_votes(
-    train_features: Tensor,
+    train_features: Tensor | FeatureRows,
     train_labels: Tensor,
-    test_features: Tensor | None,
+    test_features: Tensor | FeatureRows | None,
     *,
     k: int = 20,
     temperature: float = 0.1,
     num_classes: int | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Sum the votes of the k nearest training features for each class, exactly, in bounded memory.
 
+    Features are read in blocks, which alone are moved to the device and normalised.
+
     Args:
-        train_features: float (n, channels).
+        train_features: float (n, channels), or `FeatureRows` that are normalised.
         train_labels: int64 (n,).
         test_features: float (m, channels). None classifies each training feature by all the others (m is n then).
         k: Number of neighbours that vote; at most as many as there are.
         temperature: As in `knn_accuracy`. The weights are exp((s - s_max) / temperature): they rank the classes as
             exp(s / temperature) does, and cannot overflow.
         num_classes: Default: the largest label plus 1.
+        device: Where neighbours are searched; default: where the training features are.
 
     Returns:
-        float32 (m, num_classes).
+        float32 (m, num_classes), on the device.
 
     Raises:
         UserError: the shapes do not fit, there is no neighbour, or k or temperature is not positive.
@@ -89,41 +93,55 @@ def knn_votes(
     if k < 1:
         raise UserError("leave-one-out kNN needs at least two features")
     num_classes = num_classes or int(train_labels.max()) + 1
-    train = F.normalize(train_features.float(), dim=1)
-    labels = train_labels.to(train.device)
-    scored = train if test_features is None else test_features
-    votes = train.new_zeros(len(scored), num_classes)
-    for first in range(0, len(scored), SCORED_BLOCK):
-        test = F.normalize(scored[first : first + SCORED_BLOCK].float(), dim=1).to(train.device)
-        similarity, index = _nearest(test, train, k, first if leave_one_out else None)
-        weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes[first : first + len(test)].scatter_add_(1, labels[index], weights)
+    train = _as_rows(train_features)
+    test = train if test_features is None else _as_rows(test_features)
+    device = train.parts[0].device if device is None else device
+    similarity, index = _nearest(test, train, k, device, leave_one_out)
+    labels = train_labels.to(device)
+    votes = torch.zeros(len(test), num_classes, device=device)
+    for first in range(0, len(test), SCORED_BLOCK):
+        part = slice(first, first + SCORED_BLOCK)
+        weights = ((similarity[part] - similarity[part, :1]) / temperature).exp()
+        votes[part].scatter_add_(1, labels[index[part]], weights)
     return votes
 
 
-def _nearest(test: Tensor, train: Tensor, k: int, own: int | None = None) -> tuple[Tensor, Tensor]:
-    """Find the k largest cosines, largest first, and their indices, each (m, k), reading `train` block by block.
+def _as_rows(features: Tensor | FeatureRows) -> FeatureRows:
+    return FeatureRows([features], normalise=True) if isinstance(features, Tensor) else features
+
+
+def _nearest(
+    test: FeatureRows, train: FeatureRows, k: int, device: torch.device | str, leave_one_out: bool
+) -> tuple[Tensor, Tensor]:
+    """Find the k largest cosines, largest first, and their indices, each (m, k), reading `train` once, in blocks.
 
     Args:
-        test: Normalised features (m, channels).
-        train: Normalised features (n, channels).
-        k: At most n, or n - 1 with `own`.
-        own: Row of `train` that `test[0]` is; `test[i]` is then row `own + i`, and is not its own neighbour.
+        test: Normalised features of m images.
+        train: Normalised features of n images.
+        k: At most n, or n - 1 with `leave_one_out`.
+        device: Where blocks are compared.
+        leave_one_out: Whether `test` is `train`, and no row is its own neighbour.
     """
-    step = max(k + 1, BLOCK // len(test))
-    best_similarity = test.new_empty(len(test), 0)
-    best_index = torch.empty(len(test), 0, dtype=torch.long, device=test.device)
+    step = max(k + 1, min(BLOCK // min(SCORED_BLOCK, max(1, len(test))), BLOCK_VALUES // train.width))
+    best: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(train), step):
-        similarity = test @ train[first : first + step].T
-        if own is not None and -len(test) < own - first < similarity.shape[1]:
-            # Entry (i, j) compares row own + i with row first + j: the diagonal where the two are equal.
-            similarity.diagonal(own - first).fill_(-torch.inf)
-        similarity, index = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        similarity = torch.cat([best_similarity, similarity], dim=1)
-        index = torch.cat([best_index, index + first], dim=1)
-        best_similarity, order = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        best_index = index.gather(1, order)
-    return best_similarity, best_index
+        block = train.block(slice(first, first + step), device)
+        for number, own in enumerate(range(0, len(test), SCORED_BLOCK)):
+            similarity = test.block(slice(own, own + SCORED_BLOCK), device) @ block.T
+            if leave_one_out and -len(similarity) < own - first < similarity.shape[1]:
+                # Entry (i, j) compares row own + i with row first + j: the diagonal where the two are equal.
+                similarity.diagonal(own - first).fill_(-torch.inf)
+            similarity, index = similarity.topk(min(k, similarity.shape[1]), dim=1)
+            index = index + first
+            if first:
+                similarity = torch.cat([best[number][0], similarity], dim=1)
+                index = torch.cat([best[number][1], index], dim=1)
+                similarity, order = similarity.topk(min(k, similarity.shape[1]), dim=1)
+                index = index.gather(1, order)
+                best[number] = (similarity, index)
+            else:
+                best.append((similarity, index))
+    return torch.cat([part[0] for part in best]), torch.cat([part[1] for part in best])
 
 
 def _accuracy(votes: Tensor, labels: Tensor) -> float:

@@ -24,7 +24,7 @@ from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import LinearOptions
 from ..splits import is_streaming, undecoded
 from ..task_run import Outcome, TaskRun
-from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
+from .linear_heads import ParallelHeads, best_rates, make_optimizer, set_cosine
 from .task import TOP_FIVE_FROM, ClassificationTask, classification_protocol, open_classification
 
 SHARDS_PER_READER = 8
@@ -141,17 +141,17 @@ def _score(task: ClassificationTask, heads: ParallelHeads, rows: "_Rows", classe
     loader = DataLoader(rows, batch_size=options.batch_size, num_workers=options.num_workers, collate_fn=_collate)
     for pixels, labels in progress(loader, rows.name):
         labels = labels.to(device)
-        totals["unreadable"] += (labels < 0).sum()
-        readable = labels >= 0
-        labels = labels[readable]
-        totals["seen"] += labels.bincount(minlength=classes)
-        for name, scores in heads(_features(task.backbone, pixels.to(device)[readable])).items():
-            diverged = torch.isnan(accuracy_per_rate(scores, labels))
+        readable = labels >= 0  # an unreadable image counts as no image; choosing the others would wait for the device
+        counted = readable.float()
+        labels = labels.clamp(min=0)
+        totals["unreadable"] += (~readable).sum()
+        totals["seen"].index_add_(0, labels, counted)
+        for name, scores in heads(_features(task.backbone, pixels.to(device))).items():
+            diverged = ~torch.isfinite(scores).all(dim=2).all(dim=0)
             rank = (scores > scores.gather(2, labels[:, None, None].expand(-1, shape[0], 1))).sum(dim=2)
             for kind, least in (("right", 1), ("top5", 5)):
-                for column, label in enumerate((rank < least).T):
-                    totals[f"{kind}/{name}"][column] += labels[label].bincount(minlength=classes)
-            totals[f"right/{name}"][diverged] = torch.nan
+                totals[f"{kind}/{name}"].index_add_(1, labels, (rank < least).T * counted)
+            totals[f"right/{name}"].masked_fill_(diverged[:, None], torch.nan)
     return {name: accelerator.reduce(values, "sum").cpu() for name, values in totals.items()}
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...models.all_stages import with_all_stages
+from ...models.feature_rows import feature_sets
 from ...models.neighbour_votes import knn_votes
 from ..options import KnnOptions
 from ..report import EvaluationResult
@@ -46,15 +46,16 @@ def _knn(run: TaskRun) -> Outcome:
     k = min(options.k, len(data.fit_labels))
     if k < options.k:
         run.notes.append(f"k = {options.k} is more than the {k} training images there are: k is {k}")
-    fit = with_all_stages(data.fit.features, normalise=True)
-    score = with_all_stages(data.score.features, normalise=True)
+    fit = feature_sets(data.fit.features, normalise=True)
+    score = feature_sets(data.score.features, normalise=True)
     classes = data.task.index.names
     metrics = {}
     for name in fit:
         votes = knn_votes(
-            fit[name].to(device),
-            data.fit_labels.to(device),
-            score[name].to(device),
+            fit[name],
+            data.fit_labels,
+            score[name],
+            device=device,
             k=k,
             temperature=options.temperature,
             num_classes=len(classes),

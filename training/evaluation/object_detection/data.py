@@ -26,7 +26,8 @@ class Objects:
         labels: int64 (n,) class numbers from 0.
         area: float32 (n,) in square pixels; as stored, else that of the box.
         iscrowd: bool (n,).
-        segmentation: Per object polygons ([[x, y, x, y, ...], ...]) or a run-length code; None without masks.
+        segmentation: Per object polygons ([[x, y, x, y, ...], ...]) or a run-length code, with arrays for lists of
+            numbers; None without masks.
     """
 
     boxes: np.ndarray
@@ -88,7 +89,8 @@ class ObjectReader:
         kept = np.atleast_1d((boxes[:, 2:] > SMALLEST_SIDE).all(axis=1) & np.isfinite(boxes).all(axis=1))
         segmentation = _field(objects, "segmentation") if self.has_masks else None
         if segmentation is not None:
-            segmentation = [entry for entry, keep in zip(segmentation, kept.tolist(), strict=True) if keep]
+            pairs = zip(segmentation, kept.tolist(), strict=True)
+            segmentation = [as_arrays(entry) for entry, keep in pairs if keep]
         return Objects(boxes[kept], labels[kept], area[kept], crowd[kept], segmentation)
 
     def read_all(self, side: str) -> list[Objects]:
@@ -183,14 +185,26 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     return mask.decode(encode_mask(segmentation, height, width)).reshape(height, width)
 
 
+def as_arrays(segmentation: Any) -> Any:
+    """Polygons or a run-length code with arrays for lists of numbers: a list of floats takes four times the memory."""
+    if isinstance(segmentation, dict):
+        counts = segmentation.get("counts")
+        return {**segmentation, "counts": np.asarray(counts, np.int64)} if isinstance(counts, list) else segmentation
+    if not segmentation:
+        return []
+    polygons = segmentation if isinstance(segmentation[0], list | np.ndarray) else [segmentation]
+    return [np.asarray(polygon, np.float64) for polygon in polygons]
+
+
 def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     """Convert polygons or an uncompressed run-length code to a compressed one; a compressed one stays as it is."""
     from faster_coco_eval import mask
 
     if isinstance(segmentation, dict):
-        code = dict(segmentation)
-        return mask.frPyObjects(code, height, width) if isinstance(code.get("counts"), list) else code
-    if not segmentation:
+        if isinstance(segmentation.get("counts"), list | np.ndarray):
+            return mask.frPyObjects({**segmentation, "counts": list(map(int, segmentation["counts"]))}, height, width)
+        return dict(segmentation)
+    if not len(segmentation):
         return mask.encode(np.zeros((height, width), np.uint8, order="F"))
     polygons = segmentation if isinstance(segmentation[0], list | np.ndarray) else [segmentation]
     return mask.merge(mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width))
