@@ -96,6 +96,38 @@ def system_error(error: BaseException) -> str | None:
     return f"{where}{os.strerror(number)}" + (f"; {remedy}" if remedy else "")
 
 
+# Errors of the machine while it reads an intact file: they must end the run instead of dropping images.
+_MACHINE_ERRORS = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ECONNRESET,
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    }
+)
+_NETWORK_PACKAGES = frozenset({"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib", "urllib3"})
+
+
+def is_machine_error(error: BaseException) -> bool:
+    """Whether an error is the fault of the machine or the network, not of the file that was read.
+
+    Args:
+        error: Raised while a file was read: no memory, no file handles, a failing disk, a lost connection ...
+    """
+    if isinstance(error, (ConnectionError, TimeoutError, MemoryError)):
+        return True
+    if any(kind.__module__.split(".")[0] in _NETWORK_PACKAGES for kind in type(error).__mro__):
+        return True
+    return isinstance(error, OSError) and error.errno in _MACHINE_ERRORS
+
+
 def near_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
     """The known names that are most similar to an unknown one.
 

@@ -21,6 +21,9 @@ _NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, err
 
 logger = logging.getLogger(__name__)
 
+UNTRUSTED = "untrusted path:"
+"""Mark before a path in a data set that leads outside of the data set; such a path is never opened."""
+
 
 def looks_like_path(reference: str) -> bool:
     """Tell whether the name of a model or data set can only be a path on this machine, not a name on the Hub.

@@ -82,6 +82,16 @@ def find_label_column(dataset: Any) -> str | None:
     return None
 
 
+def empty_label_columns(dataset: Any) -> list[str]:
+    """Columns with a usual name of a label column whose type says that they hold nothing."""
+    features = getattr(dataset, "features", None) or {}
+    return [
+        name
+        for name, feature in features.items()
+        if name.lower() in _LABEL_NAMES and getattr(feature, "dtype", None) == "null"
+    ]
+
+
 def without_decoding(dataset: Any, *columns: str) -> Any:
     """Some columns of a data set, with images as {bytes, path}.
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import itertools
+import os
 from typing import Any
 
 import numpy as np
 
 from .columns import check_image_column, find_label_column, own_column, without_decoding
 from .content import content_key
-from .iterable import declare_length, length_of
+from .iterable import declare_length, length_of, readable_examples
 from .mixing import MapMixture, Mixture
 from .order import stable_hash
 
@@ -78,7 +79,9 @@ def image_names(dataset: Any, column: str) -> list[str]:
         paths = pyarrow.compute.struct_field(images, "path")
         paths = (paths if rows is None else paths.take(rows)).to_pylist()
         if None not in paths and len(set(paths)) == len(paths):
-            return [str(path) for path in paths]
+            # Without the folder that all share: the same data set may lie elsewhere, or be spelt otherwise.
+            shared = os.path.commonprefix([min(paths), max(paths)]).rpartition("/")[0]
+            return [str(path)[len(shared) :] for path in paths]
     return [f"row {row}" for row in (range(len(dataset)) if rows is None else rows.to_pylist())]
 
 
@@ -95,6 +98,8 @@ class _NotHeldOut:
 def _split_stream(dataset: Any, fraction: float, maximum: int, column: str, minimum: int) -> tuple[Any, Any]:
     import datasets
 
+    from .origin import origin_of
+
     label = find_label_column(dataset)
     undecoded = without_decoding(dataset, column, *([label] if label else []))
     size = length_of(dataset)
@@ -105,13 +110,17 @@ def _split_stream(dataset: Any, fraction: float, maximum: int, column: str, mini
     rows: list[dict[str, Any]] = []
     for shard in chosen:
         part = undecoded.shard(num_shards=dataset.num_shards, index=int(shard))
-        rows.extend(itertools.islice(part, -(-window // shards)))
+        rows.extend(itertools.islice(readable_examples(part, [], confine=False), -(-window // shards)))
     count = min(_count(len(rows) if size is None else size, fraction, minimum, maximum), len(rows))
     if count < 2:
         return dataset, None
     by_key = {content_key(row[column]): row for row in rows}
     keys = sorted(by_key, key=lambda key: hashlib.blake2b(key, person=b"held out").digest())[:count]
-    held_out = datasets.Dataset.from_list([by_key[key] for key in keys], features=undecoded.features)
+    chosen_rows = [by_key[key] for key in keys]
+    rule = origin_of(dataset).path_rule
+    if rule is not None:
+        chosen_rows = [rule.confine_row(row) for row in chosen_rows]
+    held_out = datasets.Dataset.from_list(chosen_rows, features=undecoded.features)
     rest = without_decoding(dataset, column).filter(_NotHeldOut(set(keys)), input_columns=[column])
     rest = rest.cast_column(column, datasets.Image(decode=False))
     rest.info.dataset_name = dataset.info.dataset_name

@@ -1,6 +1,13 @@
-"""Map-style data sets as streams, and the length of both."""
+"""Map-style data sets as streams, the length of both, and streams with damaged shards."""
 
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..errors import is_machine_error
+
+_READERS = "/datasets/packaged_modules/"
+_QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*\"""")
 
 
 def length_of(dataset: Any) -> int | None:
@@ -41,3 +48,91 @@ def declare_length(stream: Any, length: int) -> None:
 
     split = str(stream.split or "train")
     stream.info.splits = datasets.SplitDict({split: datasets.SplitInfo(name=split, num_examples=length)})
+
+
+class DamagedShard(NamedTuple):
+    """A shard that cannot be read to its end.
+
+    Attributes:
+        file: The shard; "" if it is not known.
+        place: Where in it, for example the name of a file in an archive.
+        reason: What is wrong, in one line, without content of the shard.
+    """
+
+    file: str
+    place: str
+    reason: str
+
+
+def damaged_shard(error: BaseException) -> DamagedShard | None:
+    """What is wrong with a shard, from an error that was raised while it was read.
+
+    Args:
+        error: Raised by the iterator of a `datasets.IterableDataset`, or by `datasets.load_dataset`.
+
+    Returns:
+        None if the shard is not the cause: the machine or the network failed, or code that is not part of reading.
+    """
+    frames = []
+    cause: BaseException | None = error
+    while cause is not None:
+        error = cause
+        traceback = cause.__traceback__
+        while traceback is not None:
+            if _READERS in traceback.tb_frame.f_code.co_filename.replace("\\", "/"):
+                frames.append(traceback.tb_frame)
+            traceback = traceback.tb_next
+        cause = cause.__cause__
+    if not frames or is_machine_error(error):
+        return None
+    known: dict[str, Any] = {}
+    for frame in frames:
+        known |= {name: frame.f_locals[name] for name in ("file", "tar_path", "filename") if name in frame.f_locals}
+    file = str(known.get("tar_path") or known.get("file") or "")
+    place = str(known["filename"]) if "filename" in known else ""
+    return DamagedShard(file, place, _without_content(error))
+
+
+def _without_content(error: BaseException) -> str:
+    """An error's message in one line; what it quotes is replaced, for it may be content of the file."""
+    name = type(error).__name__
+    if name == "CastError":
+        return "its columns are not those of the first shard"
+    text = _QUOTED.sub("...", " ".join(str(error).split()))
+    return f"{name}: {text}"[:200] if text else name
+
+
+def readable_examples(stream: Any, damaged: list[DamagedShard], confine: bool = True) -> Iterator[Any]:
+    """The examples of a stream without the rest of shards that are damaged.
+
+    Args:
+        stream: A `datasets.IterableDataset`. A worker of a torch `DataLoader` gets its share of the shards.
+        damaged: Gets the damaged shards.
+        confine: Mark paths in the examples that lead outside of the data set (see `origin.PathRule`).
+    """
+    import datasets
+    from torch.utils.data import get_worker_info
+
+    from .origin import origin_of
+
+    rule = origin_of(stream).path_rule if confine else None
+
+    worker = get_worker_info()
+    if worker is not None:
+        # `datasets` divides the shards of every group among the workers, and warns if a worker gets none.
+        datasets.utils.logging.set_verbosity_error()
+    groups = -(-stream.num_shards // (1 if worker is None else worker.num_workers))
+    for group in range(groups):
+        examples = iter(stream.shard(num_shards=groups, index=group))
+        while True:
+            try:
+                example = next(examples)
+            except StopIteration:
+                break
+            except Exception as error:
+                found = damaged_shard(error)
+                if found is None:
+                    raise
+                damaged.append(found)
+                break
+            yield example if rule is None else rule.confine_row(example)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BadImageError
-from ..files import bytes_or_path
+from ..files import UNTRUSTED, bytes_or_path
 from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
 from .orientation import orient, turns_sides
 from .pixel_modes import ValueRange, array_to_rgb, pil_to_rgb, wide_to_rgb
@@ -182,12 +182,20 @@ def decode_image(
     return np.ascontiguousarray(orient(opened.stored_pixels(reduction), opened.orientation))
 
 
+def check_trusted(path: str | Path) -> None:
+    """Raise a BadImageError if a path in a data set leads outside of it, which its mark says."""
+    if str(path).startswith(UNTRUSTED):
+        raise BadImageError("names a file or address outside of the data set; --trust_paths true follows it")
+
+
 def read_image_file(path: Path) -> bytes:
     """Read the bytes of a file.
 
     Raises:
-        BadImageError: the file is missing, cannot be read, or is not a regular file (reading a pipe would hang).
+        BadImageError: the file is missing, cannot be read, is not a regular file (reading a pipe would hang), or is
+            outside of its data set.
     """
+    check_trusted(path)
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -6,7 +6,6 @@ that several workers read, the order of each worker's examples is. Positions are
 resuming does not need to know which ones were unreadable.
 """
 
-import errno
 import json
 import math
 import os
@@ -14,23 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import BadImageError, TrainingStopped, UserError
+from ..errors import BadImageError, TrainingStopped, UserError, is_machine_error
 from ..files import fsync_open
-
-# Errors of the machine while it reads an intact file: they must end the run instead of dropping images.
-_MACHINE_ERRORS = {
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ENOSPC,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ECONNRESET,
-    errno.ECONNREFUSED,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-}
 
 # After few images, one unreadable image is a large share. Shares are therefore taken of at least this many images, or
 # of the whole data set, and a share must exceed the limit by this many standard deviations, so that a cluster of
@@ -63,10 +47,10 @@ def is_bad_image(error: BaseException) -> bool:
     """
     from PIL import Image
 
-    if isinstance(error, (ConnectionError, TimeoutError)):
+    if is_machine_error(error):
         return False
     if isinstance(error, OSError):  # PIL.UnidentifiedImageError and "image file is truncated" are OSErrors, errno None
-        return error.errno not in _MACHINE_ERRORS
+        return True
     # PIL raises SyntaxError for a broken PNG chunk. So does a broken import, but that error has a file name.
     broken_png = isinstance(error, SyntaxError) and error.filename is None
     return broken_png or isinstance(error, (BadImageError, EOFError, Image.DecompressionBombError))
@@ -189,11 +173,20 @@ class BadImageCount:
         self.seen += seen
         self.bad += bad
         if bad and self.bad > self._allowed():
-            listed = f"they are listed in {self.file.path}" if self.file.path else f"for example {self._name_some()}"
+            listed = f"they are listed in {self.file.path}" if self.file.path else f"for example {self._name_some(3)}"
             raise TrainingStopped(
                 f"{self.bad} of the {self.seen} images read so far cannot be read, more than the "
-                f"{self.maximum:.3g} that max_bad_fraction allows: {listed}"
+                f"{self.maximum:.3g} that max_bad_fraction allows: {listed}{self.examples() if self.file.path else ''}"
             )
+
+    @property
+    def named(self) -> bool:
+        """Whether an unreadable image has been met."""
+        return bool(self._examples)
+
+    def examples(self) -> str:
+        """The end of a message: the first unreadable image and its reason; "" if there is none."""
+        return "; for example " + self._name_some(1) if self._examples else ""
 
     def _allowed(self) -> float:
         expected = self.maximum * max(self.seen, self._sample)
@@ -203,5 +196,5 @@ class BadImageCount:
             allowed = min(allowed, self.maximum * math.ceil(self.seen / self._pass_size) * self._pass_size + 1e-9)
         return allowed
 
-    def _name_some(self) -> str:
-        return "; ".join(f"{image.source} {image.key}: {image.reason}" for image in self._examples)
+    def _name_some(self, most: int) -> str:
+        return "; ".join(f"{image.source} {image.key}: {image.reason}" for image in self._examples[:most])

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..data.iterable import DamagedShard
+from ..errors import BadImageError, UserError
 from ..files import bytes_or_path
+from ..images.decode import check_trusted
 from .bad_images import BadImage, is_bad_image, one_line
 
 PASS_THROUGH_KEY = "pixel_values"
@@ -88,9 +90,12 @@ class ExampleMaker:
 
         Raises:
             UserError: There is no transform, and the example is not a dict of tensors with `pixel_values`.
+            BadImageError: It is not an example, but the end of a shard that is damaged.
             Exception: Whatever the transform raises.
         """
         made: dict[str, Any]
+        if isinstance(raw.image, DamagedShard):
+            raise BadImageError(f"the rest of this shard cannot be read: {raw.image.reason}")
         if isinstance(raw.image, dict) and PASS_THROUGH_KEY in raw.image:
             made = raw.image
         elif self.transform is None:
@@ -275,9 +280,13 @@ def fetch_remote(image: Any) -> Any:
 
     Returns:
         Its encoded bytes, if it has an address; otherwise `image` unchanged.
+
+    Raises:
+        BadImageError: The address is outside of its data set.
     """
     address = bytes_or_path(image)
     if isinstance(address, str) and "://" in address:
+        check_trusted(address)
         from datasets.utils.file_utils import xopen
 
         with xopen(address, "rb") as file:

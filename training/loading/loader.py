@@ -94,6 +94,8 @@ class ViewLoader:
         if is_stream(dataset):
             stream = StreamSource(dataset, image_column, ready, place)
             self.count = BadImageCount(max_bad_fraction, bad_images_file, stream.size, world_size == 1)
+            self.count.record(stream.damaged)
+            self.count.count(len(stream.damaged), len(stream.damaged))
             self._batches = StreamBatches(
                 stream,
                 maker,

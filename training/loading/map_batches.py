@@ -142,7 +142,7 @@ class MapBatches:
         if self.at.batches == 0 and not self.at.position:
             raise TrainingStopped(
                 f"{self._chunks.source.name}: of {owned} images in a pass of this process fewer than one batch of "
-                f"{self._batch_size} can be read"
+                f"{self._batch_size} can be read{self._count.examples()}"
             )
         self._consume(queue.drain())
         self.at = MapPosition(self.at.pass_index + 1)

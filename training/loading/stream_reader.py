@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from ..data.order import uniform, view_seed
 from ..errors import UserError
+from .bad_images import BadImage
 from .chunks import RawExample
 from .place import Place
 from .shards import Assignment, deal_shards, shard_order
@@ -36,11 +37,13 @@ class Part(Protocol):
         name: For messages.
         size: Number of examples; None if unknown.
         shards: Number of shards.
+        damaged: Files that could not be opened, and are in no shard.
     """
 
     name: str
     size: int | None
     shards: int
+    damaged: list[BadImage]
 
     def open(self, shard: int, state: dict[str, Any] | None) -> ShardReader:
         """A reader of one shard, from its start or from the state of an earlier reader."""

@@ -10,11 +10,13 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from ..data.columns import KEY, URL, check_image_column, own_column, without_decoding
-from ..data.iterable import length_of
+from ..data.iterable import DamagedShard, damaged_shard, length_of
 from ..data.mixing import Mixture
 from ..data.order import stable_hash
+from ..data.origin import origin_of
 from ..errors import UserError
 from ..files import bytes_or_path
+from .bad_images import BadImage
 from .chunks import PASS_THROUGH_KEY
 from .place import Place
 from .stream_reader import MixedReader, Part, ShardReader, StreamReader
@@ -38,6 +40,7 @@ class StreamSource:
         name: Names of the streams, for messages.
         size: Number of examples in a pass of all processes; None if unknown.
         shards: Number of shards of each stream.
+        damaged: Files of the streams that could not be opened, and are in no shard.
     """
 
     def __init__(self, dataset: Any, image_column: str | None, ready: bool, place: Place) -> None:
@@ -56,6 +59,7 @@ class StreamSource:
         sizes = [part.size for part in self._parts if part.size is not None]
         self.size = sum(sizes) if len(sizes) == len(self._parts) else None
         self.shards = [part.shards for part in self._parts]
+        self.damaged = [bad for part in self._parts for bad in part.damaged]
 
     def reader(self, worker: int, workers: int) -> StreamReader | MixedReader:
         """What worker number `worker` of `workers` in this process reads."""
@@ -82,6 +86,7 @@ class StreamPart:
         size: Number of examples; None if unknown.
         column: Column of the images; None if the examples are used as they are.
         shards: Number of shards.
+        damaged: Files that could not be opened, and are in no shard.
 
     Raises:
         UserError: There is no image column, or a `.shuffle()` that cannot be removed.
@@ -92,6 +97,8 @@ class StreamPart:
         self.name = str(dataset.info.dataset_name or dataset.info.builder_name or "stream")
         self.size = length_of(dataset)
         self.column: str | None = None
+        origin = origin_of(dataset)
+        self._rule, self.damaged = origin.path_rule, [BadImage(self.name, file, why) for file, why in origin.damaged]
         if not ready:
             self.column = check_image_column(dataset, image_column)
             keys = [key for key in (KEY, URL) if key in (dataset.column_names or [])]
@@ -119,7 +126,11 @@ class StreamPart:
 
     def describe(self, example: Any, shard: int, index: int) -> tuple[Any, str, str]:
         """(undecoded image, source, key) of an example."""
+        if isinstance(example, DamagedShard):
+            return example, example.file or self.name, example.place or f"shard {shard} after {index} examples"
         image = example if self.column is None else example[self.column]
+        if self._rule is not None and self.column is not None:
+            image = self._rule.confine(image)
         source = key = None
         if isinstance(example, dict):
             source, key = example.get(URL), example.get(KEY)
@@ -137,6 +148,7 @@ class TorchPart:
     def __init__(self, dataset: Any) -> None:
         self.name = type(dataset).__name__
         self.size: int | None = None
+        self.damaged: list[BadImage] = []
         self._dataset = dataset
 
     def open(self, shard: int, state: dict[str, Any] | None) -> ShardReader:
@@ -169,17 +181,34 @@ class _CountingReader:
 
 
 class _DatasetsReader(_CountingReader):
+    """Reads a shard of a `datasets` stream. If it is damaged, its last example is a `DamagedShard`."""
+
     def __init__(self, dataset: Any, state: dict[str, Any] | None) -> None:
         self._dataset = dataset
+        self._broken = bool(state and state.get("broken"))
         count = state["count"] if state else 0
-        if state and count:
+        if state and count and not self._broken:
             dataset.load_state_dict(copy.deepcopy(state["stream"]))
-        super().__init__(iter(dataset), count)
+        super().__init__(iter(()) if self._broken else iter(dataset), count)
+
+    def read(self) -> Any:
+        """The next example; None at the end."""
+        try:
+            return super().read()
+        except Exception as error:
+            damaged = damaged_shard(error)
+            if damaged is None:
+                raise
+            self._broken, self._examples = True, iter(())
+            self.count += 1
+            return damaged
 
     def state(self) -> dict[str, Any]:
         """The reader's position, as values that JSON can hold."""
         if self.count == 0:
             return {"count": 0}
+        if self._broken:
+            return {"count": self.count, "broken": True}
         return {"count": self.count, "stream": json.loads(json.dumps(self._dataset.state_dict(), default=int))}
 
 

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..image_folder import EXTENSIONS, SPLIT_FOLDERS
+from ..folder_tree import EXTENSIONS
+from ..split_names import SPLIT_WORDS
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _BREAK = re.compile(r"[-._ 0-9]+")
@@ -14,7 +15,7 @@ _BREAK = re.compile(r"[-._ 0-9]+")
 def split_in(name: str) -> str | None:
     """The split that a word of a file's or folder's name names, for example of "instances_val2017.json"."""
     words = set(_BREAK.split(name.lower()))
-    return next((split for split, known in SPLIT_FOLDERS.items() if words & set(known)), None)
+    return next((split for split, known in SPLIT_WORDS.items() if words & set(known)), None)
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -1,0 +1,151 @@
+"""Where a data set came from, which goes with its `info`: the folder that paths in it may lead to, and damaged shards.
+
+A row of a Parquet file may name any file of this machine, or any address. Such a path is followed only below the data
+set's own folder or repository; all other paths are marked, and reading them is an unreadable image.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..files import UNTRUSTED
+
+
+@dataclass(frozen=True)
+class PathRule:
+    """Which paths and addresses in a data set are followed.
+
+    Attributes:
+        folders: Absolute folders; relative paths are relative to the first one.
+        addresses: Beginnings of addresses (`hf://datasets/user/name@`), also inside of `zip://...::`.
+    """
+
+    folders: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    def follow(self, path: str) -> str:
+        """The path or address to read; one that is not to be followed gets the mark `UNTRUSTED`."""
+        if path.startswith(UNTRUSTED):
+            return path
+        if "://" in path:
+            target = path.rpartition("::")[2]
+            return path if target.startswith(self.addresses or ("\0",)) else UNTRUSTED + path
+        for folder in self.folders:
+            # What is checked is what is opened: `..` is resolved without following links.
+            whole = os.path.normpath(Path(folder, path))
+            if Path(whole).is_relative_to(folder) and whole != folder:
+                return whole
+        return UNTRUSTED + path
+
+    def confine(self, image: Any) -> Any:
+        """An undecoded image whose path is one that may be read; images with bytes and other objects are unchanged."""
+        if isinstance(image, str):
+            return self.follow(image)
+        if isinstance(image, Mapping) and image.get("bytes") is None and image.get("path"):
+            return {**image, "path": self.follow(image["path"])}
+        return image
+
+    def confine_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """An example whose undecoded images, {"bytes", "path"}, are confined."""
+        return {
+            name: self.confine(value) if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys() else value
+            for name, value in row.items()
+        }
+
+
+@dataclass
+class SourceInfo(datasets.DatasetInfo):
+    """The `info` of a data set, which objects made from it keep.
+
+    Attributes:
+        path_rule: Which paths in its rows are followed; None follows all.
+        damaged: (file, reason) of shards that cannot be opened and are left out.
+    """
+
+    path_rule: PathRule | None = None
+    damaged: tuple[tuple[str, str], ...] = ()
+
+
+def folder_rule(folder: Path) -> PathRule:
+    """Paths below a folder are followed."""
+    return PathRule((os.path.normpath(folder.expanduser().absolute()),))
+
+
+def hub_rule(name: str, cache_dir: str | None) -> PathRule:
+    """Paths in the caches of the Hugging Face libraries are followed, and addresses in the data set's repository."""
+    from huggingface_hub import constants
+
+    caches = [Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}", Path(cache_dir or "")]
+    caches = [*caches[: 2 if cache_dir else 1], Path(datasets.config.HF_DATASETS_CACHE), _downloads()]
+    endpoint = constants.ENDPOINT.rstrip("/")
+    return PathRule(
+        tuple(os.path.normpath(cache.absolute()) for cache in caches),
+        (f"hf://datasets/{name}@", f"hf://datasets/{name}/", f"{endpoint}/datasets/{name}/"),
+    )
+
+
+def _downloads() -> Path:
+    return Path(datasets.config.DOWNLOADED_DATASETS_PATH)
+
+
+def origin_of(dataset: Any) -> SourceInfo:
+    """The `SourceInfo` of a data set; an empty one if it was not loaded by `load_image_stream`."""
+    info = getattr(dataset, "info", None)
+    return info if isinstance(info, SourceInfo) else SourceInfo()
+
+
+def set_origin(dataset: Any, path_rule: PathRule | None = None, damaged: tuple[tuple[str, str], ...] = ()) -> None:
+    """Write into a data set's `info` where it came from; what is known already stays."""
+    known = origin_of(dataset)
+    fields = {**vars(dataset.info), "path_rule": path_rule or known.path_rule, "damaged": damaged or known.damaged}
+    dataset._info = SourceInfo(**fields)
+
+
+def confined(dataset: Any, rule: PathRule) -> Any:
+    """A data set in which no path leads outside; in a stream the rule is kept, and applied where examples are read.
+
+    Args:
+        dataset: `datasets.Dataset` or `IterableDataset`, whose images are columns with an `Image` feature.
+        rule: Which paths are followed.
+    """
+    if isinstance(dataset, datasets.Dataset):
+        for name, feature in dataset.features.items():
+            if isinstance(feature, datasets.Image):
+                dataset = _confined_column(dataset, name, rule)
+    set_origin(dataset, path_rule=rule)
+    return dataset
+
+
+def _confined_column(dataset: Any, name: str, rule: PathRule) -> Any:
+    """Mark the paths of one column. Encoded images are not copied, and without changes the data set is the same."""
+    column = dataset.data.column(name)
+    chunks, changed = [], False
+    for chunk in column.chunks:
+        encoded, paths = pc.struct_field(chunk, "bytes"), pc.struct_field(chunk, "path")
+        used = pc.and_(encoded.is_null(), paths.is_valid())
+        if used.true_count:
+            given = paths.to_pylist()
+            wanted = [rule.follow(path) if use else path for path, use in zip(given, used.to_pylist(), strict=True)]
+            if wanted != given:
+                changed = True
+                arrays = [encoded, pa.array(wanted, paths.type)]
+                chunk = pa.StructArray.from_arrays(arrays, names=["bytes", "path"], mask=chunk.is_null())
+        chunks.append(chunk.cast(column.type))
+    if not changed:
+        return dataset
+    table = dataset.data.table
+    index = table.schema.get_field_index(name)
+    table = table.set_column(index, table.schema.field(index), pa.chunked_array(chunks, column.type))
+    return datasets.Dataset(
+        datasets.table.InMemoryTable(table),
+        info=dataset.info.copy(),
+        split=dataset.split,
+        indices_table=dataset._indices,
+        fingerprint=f"{dataset._fingerprint}-confined",
+    )
