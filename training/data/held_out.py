@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 from typing import Any
 
 import numpy as np
@@ -80,8 +79,10 @@ def image_names(dataset: Any, column: str) -> list[str]:
         paths = (paths if rows is None else paths.take(rows)).to_pylist()
         if None not in paths and len(set(paths)) == len(paths):
             # Without the folder that all share: the same data set may lie elsewhere, or be spelt otherwise.
-            shared = os.path.commonprefix([min(paths), max(paths)]).rpartition("/")[0]
-            return [str(path)[len(shared) :] for path in paths]
+            first, last = min(paths), max(paths)
+            same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+            shared = first[:same].rfind("/") + 1
+            return [str(path)[shared:] for path in paths]
     return [f"row {row}" for row in (range(len(dataset)) if rows is None else rows.to_pylist())]
 
 

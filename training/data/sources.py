@@ -1,13 +1,18 @@
 """Images as a `datasets` object: digits, image folders, Parquet files, WebDataset shards, data sets on the Hub."""
 
+import contextlib
+import logging
 import os
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean
 from . import digits
 from .columns import check_image_column, empty_label_columns, without_decoding
-from .hub_access import hub_access
 from .image_folder import ImageFolder
 from .iterable import as_stream, length_of, readable_examples
 from .left_out import Account, attach
@@ -114,7 +119,7 @@ def split_names(
 
     name, config = _hub_name(name, config)
     try:
-        with hub_access():
+        with _hub_access():
             return list(datasets.get_dataset_split_names(name, config, revision=revision))
     except Exception as error:
         raise _hub_error(name, error) from error
@@ -153,6 +158,39 @@ def _is_empty(dataset: Any) -> bool:
     return next(readable_examples(without_decoding(dataset), []), None) is None
 
 
+@contextlib.contextmanager
+def _hub_access() -> Iterator[None]:
+    """Request data sets from the Hub in this block.
+
+    If the Hub's host name cannot be resolved, huggingface_hub still retries for half a minute and logs two lines each
+    time. This context sets its offline mode in that case, so that `datasets` uses its cache at once.
+    """
+    import datasets.config
+    from huggingface_hub import constants
+
+    logger = logging.getLogger("huggingface_hub")
+    level, before = logger.level, (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.ERROR))
+    try:
+        if not before[0] and not _can_be_resolved(constants.ENDPOINT):
+            constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+        logger.setLevel(level)
+
+
+def _can_be_resolved(endpoint: str) -> bool:
+    """Whether the endpoint's host name can be resolved. With a proxy it need not be: the proxy resolves it."""
+    if urllib.request.getproxies() or os.environ.get("ALL_PROXY"):
+        return True
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(endpoint).hostname, None)
+    except OSError:
+        return False
+    return True
+
+
 def _load_hub(
     name: str, split: str, streaming: bool, revision: str | None, config: str | None, cache_dir: str | None
 ) -> Any:
@@ -160,7 +198,7 @@ def _load_hub(
 
     hub_name, config = _hub_name(name, config)
     try:
-        with hub_access():
+        with _hub_access():
             if streaming:
                 return stream_hub_dataset(hub_name, config, split, revision, cache_dir)
             return datasets.load_dataset(hub_name, config, split=split, revision=revision, cache_dir=cache_dir)
