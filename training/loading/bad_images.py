@@ -179,11 +179,6 @@ class BadImageCount:
                 f"{self.maximum:.3g} that max_bad_fraction allows: {listed}{self.examples() if self.file.path else ''}"
             )
 
-    @property
-    def named(self) -> bool:
-        """Whether an unreadable image has been met."""
-        return bool(self._examples)
-
     def examples(self) -> str:
         """The end of a message: the first unreadable image and its reason; "" if there is none."""
         return "; for example " + self._name_some(1) if self._examples else ""

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data.order import generator
-from ..errors import TrainingStopped, UserError
+from ..errors import UserError
 from .bad_images import BadImageCount
 from .chunks import Chunk, ChunkBuilder, ChunkQueue, Consumed, ExampleMaker, RawExample
 from .place import Place
@@ -227,14 +227,9 @@ class StreamBatches:
             self._batches += 1
             yield batch
         if self._batches == 0:
-            if self._count.named:
-                raise TrainingStopped(
-                    f"{self._name}: {len(queue)} images in a pass of the stream can be read, fewer than one batch of "
-                    f"{self._batch_size}{self._count.examples()}"
-                )
             raise UserError(
                 f"{self._name}: {len(queue)} images for this process in a pass of the stream, fewer than one batch of "
-                f"{self._batch_size}; use a smaller batch or fewer processes"
+                f"{self._batch_size}; use a smaller batch or fewer processes{self._count.examples()}"
             )
         self._consume(queue.drain())
         self._pass, self._batches, self._consumed, self._turn = self._pass + 1, 0, 0, 0
