@@ -21,12 +21,23 @@ from transformers.models.auto import CONFIG_MAPPING
 LOSS_KINDS = ("global", "local", "both")
 MATCHINGS = ("location", "feature")
 TARGETS = ("ema", "stop_gradient")
+MANY_STAGES = 8
 HEAD_SIZES = (
     "projection_hidden_size",
     "lower_projection_hidden_size",
     "local_projection_hidden_size",
     "projection_size",
 )
+
+
+def spread(stages: Sequence[str], count: int = 4) -> list[str]:
+    """Choose evenly spaced stages, the last one among them.
+
+    Args:
+        stages: Names, first to last.
+        count: How many, at most `len(stages)`.
+    """
+    return [stages[round(len(stages) * part / count) - 1] for part in range(1, count + 1)]
 
 
 class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
@@ -44,7 +55,8 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
             Config of any transformers backbone with feature maps; its stages are the levels. Default: ResNet-50.
         level_names (`list[str]`, *optional*):
-            Stages that get a loss, in the backbone's order. Default: all stages; the stem is not a stage.
+            Stages that get a loss, in the backbone's order. Default: all stages; the stem is not a stage. Of a
+            backbone with eight or more, such as the twelve blocks of a ViT, four that are evenly spaced: 3, 6, 9, 12.
         level_losses (`list[str]`, *optional*):
             `"global"`, `"local"` or `"both"`, one per level. Default: both at every level.
         level_weights (`list[float]`, *optional*):
@@ -194,7 +206,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
     def _fill_defaults(self) -> None:
         stages = self.stages
         if self.level_names is None:
-            self.level_names = list(stages)
+            self.level_names = list(stages) if len(stages) < MANY_STAGES else spread(stages)
         self._check_names("level_names")
         if self.level_losses is None:
             self.level_losses = ["both"] * len(self.level_names)

@@ -160,7 +160,7 @@ def test_options_of_every_kind(resolved: list) -> None:
     ("words", "message"),
     [
         (["pretran"], "did you mean pretrain?"),
-        (["pretrain"], "RECIPE.yaml (see `ladder pretrain --help`)"),
+        (["pretrain"], "give --dataset FOLDER"),
         (["pretrain", "no/such.yaml"], "there is no recipe"),
         (["pretrain", "digits", "--max-stps", "3"], "unknown option --max_stps; did you mean --max_steps?"),
         (["pretrain", "digits", "--levl-weights", "3"], "did you mean --level_weights?"),

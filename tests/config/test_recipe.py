@@ -196,8 +196,8 @@ def test_packaged_recipes_are_read_and_make_arguments_and_a_network(name: str, t
 
     from ladder_training.pretraining.build import build_model, training_arguments
 
-    # Mixed precision is a matter of the machine, which here may have none.
-    recipe = resolve(read_recipe(name), {"bf16": ["false"]})
+    # Mixed precision is a matter of the machine, which here may have none, and so is the Hub.
+    recipe = resolve(read_recipe(name), {"bf16": ["false"], "from_model": ["null"]})
     arguments = training_arguments(recipe, tmp_path)
     assert arguments.peak_learning_rate > 0
     assert arguments.max_grad_norm == 0

@@ -75,9 +75,9 @@ class Command:
 _ROWS = (
     Command(
         name="pretrain",
-        arguments="RECIPE.yaml [--dataset D] [--output DIR] [--any_field value]",
+        arguments="[RECIPE.yaml] [--dataset D] [--output DIR] [--any_field value]",
         summary="pretrain; the same command again goes on where the run stopped",
-        usage="RECIPE.yaml [--dataset D] [--output DIR] [--any_field value ...]",
+        usage="[RECIPE.yaml] [--dataset D] [--output DIR] [--any_field value ...]",
         description=help_text.PRETRAIN,
         options=PretrainOptions,
         run="cli.pretrain:pretrain_command",

@@ -7,6 +7,7 @@ must not go on; 130 interrupted by Ctrl-C, 143 by SIGTERM; 141 the reader of the
 import contextlib
 import os
 import sys
+from dataclasses import MISSING
 
 from ..config.fields import Fields, build, fields_of, unknown_name
 from ..config.recipe import OWN_GROUPS, inherited_fields, packaged_recipes
@@ -171,7 +172,9 @@ def _parser(command: Command, words: list[str], task: str | None) -> OptionParse
     own = {name: declared for name, declared in fields_of(command.options).items() if "help" in declared[1].metadata}
     for name in command.positionals:
         metadata = own[name][1].metadata
-        parser.add_argument(name, metavar=metadata.get("metavar") or name.upper(), help=metadata["help"])
+        optional = own[name][1].default is not MISSING
+        shown = metadata.get("metavar") or name.upper()
+        parser.add_argument(name, metavar=shown, help=metadata["help"], nargs="?" if optional else None)
     if command.recipe_fields:
         _add_recipe_fields(parser, words, own)
     options = {name: declared for name, declared in own.items() if name not in command.positionals}

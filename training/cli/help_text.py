@@ -17,8 +17,9 @@ options of `ladder pretrain`, all of them also fields of a recipe (`ladder COMMA
 """
 
 PRETRAIN = """Pretrains a backbone. Every field of the recipe can be given here too (--max_steps 40 or --max-steps 40)
-and wins over it. The same command again goes on from the newest whole checkpoint in the output folder. On many GPUs:
-accelerate launch -m ladder_training pretrain RECIPE.yaml ..."""
+and wins over it. Without a recipe, a plan is made from the images and the machine, printed, and written as recipe.yaml
+to the run's folder; whatever is given here wins over it. The same command again goes on from the newest whole
+checkpoint in the output folder. On many GPUs: accelerate launch -m ladder_training pretrain RECIPE.yaml ..."""
 
 # Fields of transformers' TrainingArguments, written out here so that --help does not import transformers.
 COMMON_INHERITED = {

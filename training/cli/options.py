@@ -16,7 +16,8 @@ class PretrainOptions:
         fields: Fields of the recipe that were typed: name -> the words after it.
     """
 
-    recipe: str = needed("YAML file, or the name of a packaged recipe.", metavar="RECIPE.yaml")
+    recipe: str | None = option(None, "YAML file, or the name of a packaged recipe; default: a plan is made.")
+    dry_run: bool = option(False, "Print the plan, or the recipe, and do not start.")
     fields: dict[str, list[str]] = field(default_factory=dict)
 
 

@@ -1,4 +1,6 @@
-"""`ladder pretrain`: resolves the recipe with what was typed, and pretrains."""
+"""`ladder pretrain`: resolves the recipe with what was typed, or plans a run without one, and pretrains."""
+
+import os
 
 from ..config.recipe import read_recipe, resolve
 from .options import PretrainOptions
@@ -17,7 +19,18 @@ def pretrain_command(options: PretrainOptions) -> int:
         UserError: the recipe, a value, the data or the output folder cannot be used.
         TrainingStopped: the run must not go on.
     """
-    recipe = resolve(read_recipe(options.recipe), options.fields)
+    if options.recipe is None:
+        from ..pretraining.planned import planned_run
+
+        planned = planned_run(options.fields)
+        if os.environ.get("RANK", "0") == "0":
+            print(planned.text, flush=True)
+        recipe = planned.recipe
+    else:
+        recipe = resolve(read_recipe(options.recipe), options.fields)
+    if options.dry_run:
+        print(f"\n{recipe.text}", end="")
+        return 0
 
     # torch is imported only once the recipe is known to be right.
     from ..pretraining.run import pretrain

@@ -6,6 +6,7 @@ Nothing heavy is imported here, because `ladder --help` lists these fields in un
 from dataclasses import dataclass
 from typing import Any
 
+from .backbones import BACKBONES
 from .fields import option
 from .image_defaults import DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 
@@ -39,6 +40,9 @@ class ModelOptions:
     """The network and its levels; a field left out takes the default of `LadderSiameseConfig`."""
 
     method: str = option("ladder", "byol and simsiam have one global level, on the last stage.", choices=METHODS)
+    backbone: str | None = option(
+        None, f"{', '.join(BACKBONES)}, timm/NAME, or USER/NAME for the config of a model; weights come with --from."
+    )
     backbone_config: dict[str, Any] | None = option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
     level_names: list[str] | None = option(None, "Stages that get a loss.")
     level_losses: list[str] | None = option(None, "global, local or both, one per level.")

@@ -29,6 +29,7 @@ ALIASES: Mapping[str, str] = {
     "steps": "max_steps",
     "batch_size": "per_device_train_batch_size",
     "workers": "dataloader_num_workers",
+    "model": "backbone",
 }
 
 
@@ -125,6 +126,9 @@ def resolve(recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> Resol
     """
     known = all_fields()
     values = check_values(recipe.values, known, f"{recipe.where}: ", aliases=ALIASES)
+    for one, other in (("backbone", "backbone_config"), ("backbone_config", "backbone")):
+        if one in (overrides or {}):
+            values.pop(other, None)  # the network that was typed replaces the recipe's
     for name, value in (overrides or {}).items():
         values[name] = (read_words if isinstance(value, list) else check_value)(value, known[name], name)
     if values.get("method") not in (None, "ladder"):

@@ -69,17 +69,25 @@ def measure_input(
 
 
 def measure_step(
-    model: Any, transform: Any, batch_size: int, *, autocast: Any = None, steps: int = 3, seconds: float = 10.0
+    model: Any,
+    transform: Any,
+    batch_size: int,
+    *,
+    autocast: Any = None,
+    steps: int = 3,
+    seconds: float = 10.0,
+    most_on_cpu: int = 2,
 ) -> tuple[float, int]:
     """Time the forward and backward pass on the model's device, with the part of the views that runs there.
 
     Args:
         model: The pretraining model.
         transform: Makes the views.
-        batch_size: Images per step; on a CPU at most two, because a step may take minutes there.
+        batch_size: Images per step.
         autocast: torch dtype of the mixed precision; None for none.
         steps: Number of steps to time, after one for warming up.
         seconds: Start no further step after this time.
+        most_on_cpu: Most images per step on a CPU, where a step may take minutes.
 
     Returns:
         Median seconds per step, and images per step.
@@ -89,7 +97,7 @@ def measure_step(
     from ..views.device import DeviceViews
 
     device = next(model.parameters()).device
-    images = min(batch_size, 2) if device.type == "cpu" else batch_size
+    images = min(batch_size, most_on_cpu) if device.type == "cpu" else batch_size
     noise = np.random.default_rng(0).integers(0, 256, (2 * transform.size, 2 * transform.size, 3), dtype=np.uint8)
     made = [transform(noise, seed=seed) for seed in range(images)]
     batch = {name: torch.stack([views[name] for views in made]).to(device) for name in made[0]}

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.backbones import named_backbone
 from ..config.options import ModelOptions
 from ..config.recipe import ResolvedRecipe
 from ..errors import UserError, did_you_mean, near_names
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..config.arguments import LadderTrainingArguments
     from ..views.two_views import TwoViewTransform
 
-_NOT_CONFIG = ("method", "backbone_config", "from_model", "verify")
+_NOT_CONFIG = ("method", "backbone", "backbone_config", "from_model", "verify")
 # Options of the views that have another name in the constructor.
 _VIEW_ARGUMENTS = {"image_size": "size", "image_mean": "mean", "image_std": "std", "device_views": "device_mode"}
 
@@ -84,14 +85,43 @@ def network_config(recipe: ResolvedRecipe) -> "LadderSiameseConfig":
 
     options = recipe.model
     try:
-        backbone = None
-        if options.backbone_config is not None:
-            backbone = {"model_type": "resnet", **options.backbone_config}
-            _check_backbone_fields(backbone)
+        backbone = backbone_values(options)
         make = LadderSiameseConfig if options.method == "ladder" else LadderSiameseConfig.byol
         return make(backbone_config=backbone, **_config_settings(options))
     except (ValueError, TypeError) as error:
         raise UserError(f"the network cannot be built: {error}") from error
+
+
+def backbone_values(options: ModelOptions) -> dict[str, Any] | None:
+    """Return the config of the backbone that `backbone` or `backbone_config` says; None if neither is given.
+
+    Raises:
+        UserError: both are given, or there is no such backbone.
+    """
+    if options.backbone is not None and options.backbone_config is not None:
+        raise UserError("backbone and backbone_config both name a network: give one")
+    if options.backbone_config is not None:
+        values = {"model_type": "resnet", **options.backbone_config}
+        _check_backbone_fields(values)
+        return values
+    if options.backbone is None:
+        return None
+    return named_backbone(options.backbone) or _config_of(options.backbone)
+
+
+def _config_of(reference: str) -> dict[str, Any]:
+    """Read the backbone's config of a model in a folder or on the Hub, without its weights."""
+    from modeling_ladder.conversion import is_ladder_config, read_config_dict
+
+    name, revision = split_revision(model_folder(reference))
+    try:
+        saved = read_config_dict(name, {"revision": revision})
+    except OSError as error:
+        raise UserError(f"--backbone {why_not_loaded(reference, error)}") from error
+    values = dict(saved["backbone_config"] if is_ladder_config(saved) else saved)
+    # What belongs to the saved weights, to a task or to another choice of stages is no part of the architecture.
+    other = {"dtype", "torch_dtype", "architectures", "out_features", "out_indices", "_name_or_path", "stage_names"}
+    return {name: value for name, value in values.items() if name not in other}
 
 
 def _check_backbone_fields(backbone: dict[str, Any]) -> None:
@@ -191,8 +221,9 @@ def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiames
     try:
         reference, where = _find_pretraining(str(options.from_model), options.verify)
         saved = read_config_dict(reference, where)
-        if options.backbone_config is not None:
-            _check_same_backbone(options, saved.get("backbone_config", saved) if is_ladder_config(saved) else saved)
+        wanted = backbone_values(options)
+        if wanted is not None:
+            _check_same_backbone(options, wanted, saved["backbone_config"] if is_ladder_config(saved) else saved)
         if is_ladder_config(saved):
             _check_same_heads(options, saved)
         if options.method != "ladder":
@@ -240,11 +271,12 @@ def _check_same_heads(options: ModelOptions, saved: dict[str, Any]) -> None:
             )
 
 
-def _check_same_backbone(options: ModelOptions, saved: dict[str, Any]) -> None:
+def _check_same_backbone(options: ModelOptions, wanted: dict[str, Any], saved: dict[str, Any]) -> None:
     """Check that the recipe's backbone is that of the model to start from."""
-    for name, value in (options.backbone_config or {}).items():
+    field = "backbone" if options.backbone is not None else "backbone_config"
+    for name, value in wanted.items():
         if name in saved and saved[name] != value:
             raise UserError(
-                f"--from {options.from_model} has {name} {saved[name]}, but the recipe's backbone_config has {value}; "
-                "use the recipe that it was trained with, or take the field out (--backbone_config null)"
+                f"--from {options.from_model} has {name} {saved[name]}, but the recipe's {field} has {value}; "
+                f"use the recipe that it was trained with, or take the field out (--{field} null)"
             )

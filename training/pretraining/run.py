@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from ..config.recipe import ResolvedRecipe
 from ..errors import TrainingStopped, UserError, system_error
+from ..files import write_text
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
 from ..runs.checkpoints import list_checkpoints
@@ -32,6 +33,7 @@ from ..runs.run_folder import (
 )
 from ..trainer.resuming import agreed_checkpoint
 from .build import Data, build_model, build_views, load_data, training_arguments
+from .planner import PLAN, RECIPE_FILE
 
 if TYPE_CHECKING:
     from ..trainer.trainer import LadderTrainer
@@ -110,6 +112,8 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         trainer.add_callback(keeper)
         if trainer.is_world_process_zero():
             record.write(folder)
+            if recipe.name == PLAN:
+                write_text(folder / RECIPE_FILE, recipe.text)
         with trainer.stop_request:
             _train_and_publish(trainer, folder, keeper, checkpoint)
             if trainer.is_world_process_zero():
