@@ -6,7 +6,7 @@ training. docs/theory.md derives the predictions, which hold for many inputs and
 
     python benchmarks/study/gradient_noise.py docs/study/imagenette64
 
-holds them against what insight.py measured in real runs before their first step.
+holds them against what insight.py and level_signals.py measured in real networks before their first step.
 """
 
 import argparse
@@ -25,6 +25,7 @@ FORWARD = 0.25 / VARIANCE  # what a layer leaves of the small correlation of two
 BACK = 0.5  # what a layer leaves of the correlation of their gradients
 GAIN = 0.5 / VARIANCE  # of the square of a gradient on its way back through a layer
 # The same through a residual block: a shortcut and a branch with one more layer, of the same size, then a layer.
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
 BLOCK_FORWARD = FORWARD * (1 + FORWARD) / 2
 BLOCK_BACK = BACK * (1 + BACK * GAIN) / (1 + GAIN)
 
@@ -68,16 +69,27 @@ def measured_share(
     return signal_to_noise(error, views[0]) / signal_to_noise(own, views[0])
 
 
-def signal_of_all_levels(norms: Sequence[float]) -> float:
-    """Signal-to-noise ratio of the sum of all levels' gradients in a block, in units of a level's in its own block.
-
-    The noise of the levels is taken as independent, their signal as pointing the same way.
+def predicted_ratio(level: int, stage: int, last: float, blocks: int = 4) -> float:
+    """Signal-to-noise ratio of a level's gradient in a stage, from that of the last level in the last stage.
 
     Args:
-        norms: Of the gradient in that block of the level there, of the level one block further up, and so on.
+        level: Block above which the loss stands, from 1.
+        stage: Block whose weights the gradient is of; at most `level`.
+        last: The ratio of the last level in the last stage.
+        blocks: Of the network.
     """
-    signal = sum(norm * predicted_fall(blocks) ** 0.5 for blocks, norm in enumerate(norms))
-    return signal**2 / sum(norm**2 for norm in norms)
+    return last * BLOCK_FORWARD ** (level + stage - 2 * blocks) * BLOCK_BACK ** (level - stage)
+
+
+def ratio_of_sum(norms: Sequence[float], ratios: Sequence[float]) -> float:
+    """Signal-to-noise ratio of a sum of gradients whose signals and noises are all orthogonal.
+
+    Args:
+        norms: Of the gradients, signal and noise together.
+        ratios: Of each.
+    """
+    pairs = list(zip(norms, ratios, strict=True))
+    return sum(n**2 * r / (1 + r) for n, r in pairs) / sum(n**2 / (1 + r) for n, r in pairs)
 
 
 def predicted_fall(blocks: int) -> float:
@@ -138,23 +150,27 @@ def signal_to_noise(errors: Tensor, inputs: Tensor) -> float:
 
 
 def table(folder: Path) -> str:
-    """Predicted and measured signal at the start of real runs; BYOL's in the last stage is where both begin."""
-    measured = json.loads((folder / "insight.json").read_text(encoding="utf-8"))["methods"]
-    stages = ["stage1", "stage2", "stage3", "stage4"]
-    lines = [f"| signal at the start | {' | '.join(stages)} |", "|---" * (1 + len(stages)) + "|"]
-    unit = _mean([run["start"]["signal"]["stage4"] for run in measured["byol"].values()])
-    for method, runs in measured.items():
-        norms = [_norms(folder / "cells" / method / f"seed-{seed}" / "gradients.json") for seed in runs]
-        predicted, found = [], []
-        for stage in stages:
-            levels = [_mean([norm[stage][level] for norm in norms]) for level in norms[0][stage]]
-            own = stages.index(stage)
-            here = levels[own:] if len(levels) > 1 else [0.0] * (len(stages) - 1 - own) + levels
-            predicted.append(f"{unit * signal_of_all_levels(here):.3f}")
-            values = [run["start"]["signal"][stage] for run in runs.values()]
-            found.append(f"{_mean(values):.3f} ± {statistics.stdev(values):.3f}")
-        lines.append(f"| {method}, predicted | {' | '.join(predicted)} |")
-        lines.append(f"| {method}, measured | {' | '.join(found)} |")
+    """Predicted and measured at the start of real runs; BYOL's last stage is the one number taken from them."""
+    runs = json.loads((folder / "insight.json").read_text(encoding="utf-8"))["methods"]
+    last = _mean([run["start"]["signal"][STAGES[-1]] for run in runs["byol"].values()])
+    lines = [f"| signal to noise at the start | {' | '.join(STAGES)} |", "|---" * (1 + len(STAGES)) + "|"]
+    signals = json.loads((folder / "signals.json").read_text(encoding="utf-8"))
+    for level, name in enumerate(STAGES, start=1):
+        pair = f"{name}.global {name}.global"
+        moments = [[run[stage][pair] for run in signals.values()] for stage in STAGES[:level]]
+        found = [sum(m[0] for m in of_stage) / sum(m[1] for m in of_stage) for of_stage in moments]
+        cells = [f"{predicted_ratio(level, stage, last):.3f} / {found[stage - 1]:.3f}" for stage in range(1, level + 1)]
+        lines.append(f"| loss of {name} | {' | '.join(cells + [''] * (len(STAGES) - level))} |")
+    for method, of_method in runs.items():
+        norms = [_norms(folder / "cells" / method / f"seed-{seed}" / "gradients.json") for seed in of_method]
+        cells = []
+        for stage, name in enumerate(STAGES, start=1):
+            levels = [level for level in norms[0][name] if STAGES.index(level.split(".")[0]) + 1 >= stage]
+            ratios = [predicted_ratio(STAGES.index(level.split(".")[0]) + 1, stage, last) for level in levels]
+            predicted = ratio_of_sum([_mean([norm[name][level] for norm in norms]) for level in levels], ratios)
+            values = [run["start"]["signal"][name] for run in of_method.values()]
+            cells.append(f"{predicted:.3f} / {_mean(values):.3f} ± {statistics.stdev(values):.3f}")
+        lines.append(f"| {method}, all losses | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
