@@ -176,11 +176,14 @@ def test_too_many_unreadable_images_stop_the_run_and_are_listed(
         (["--dataset", "nobody/nothing", "--streaming"], "nobody/nothing: "),
         (["--dataset", "./nowhere"], "./nowhere: no such data set"),
         (["--dataset", "digits", "--dataset", "digits", "--mix", "1"], "1 mixing weights for 2 data sets"),
-        (["--dataset", "digits", "--dataset", "digits", "--mix", "1", "-1"], "mixing weights must be numbers above 0"),
+        (["--dataset", "digits", "--dataset", "digits", "--mix", "1", "-1"], "mix must be greater than 0, got -1"),
         (["--dataset", "digits", "--image_column", "photo"], "no column 'photo' in the data set"),
         (["--dataset", "digits", "--split", "dev"], "no split 'dev'; its splits are: train, test"),
-        (["--dataset", "digits", "--max_bad_fraction", "2"], "max_bad_fraction is a share between 0 and 1"),
-        (["--dataset", "digits", "--shuffle_buffer", "0"], "shuffle_buffer must be at least 1, not 0"),
+        (
+            ["--dataset", "digits", "--max_bad_fraction", "2"],
+            "max_bad_fraction must be at least 0 and at most 1",
+        ),
+        (["--dataset", "digits", "--shuffle_buffer", "0"], "shuffle_buffer must be at least 1, got 0"),
         (["--dataset", "digits", "--per_device_train_batch_size", "5000"], "fewer than one optimizer step uses"),
     ],
 )

@@ -393,7 +393,7 @@ def test_mistakes_are_one_line_before_anything_is_run(
         ("evaluations", "- {task: knn, dataset: digits, kk: 3}", "entry 1: unknown setting 'kk'"),
         ("evaluations", "- {task: knn, dataset: digits}\n- {task: knn, dataset: digits, k: 5}", "give one of them a"),
         ("evaluations", "task: knn", "must hold a list"),
-        ("evaluations", "- {task: knn, dataset: digits, repeats: 0}", "entry 1: repeats must be a whole number from 1"),
+        ("evaluations", "- {task: knn, dataset: digits, repeats: 0}", "entry 1: repeats must be at least 1, got 0"),
     ],
 )
 def test_mistakes_in_files_name_the_place(

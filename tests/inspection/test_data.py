@@ -230,7 +230,7 @@ def test_a_data_set_of_unreadable_images_only(tmp_path: Path) -> None:
             "no column 'photo' in the data set; its columns are: image",
         ),
         (["--dataset", "digits", "--split", "validation"], "no split 'validation'; its splits are: train, test"),
-        (["--dataset", "digits", "--image_size", "1"], "size must be a whole number of at least 2"),
+        (["--dataset", "digits", "--image_size", "1"], "image_size must be at least 2 and at most 8192, got 1"),
         (["--dataset", "digits", "--recipe", "digit"], "did you mean digits?"),
         (["--dataset", "nobody/nothing"], "the Hub cannot be reached"),
     ],

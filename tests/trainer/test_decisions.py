@@ -88,7 +88,8 @@ def test_one_look_decides_whether_to_save(tmp_path, looks, best) -> None:
     looks(lambda rank: MonitorMetrics(knn={"all": float(next(numbers)) if rank == best else 0.5}))
 
     def work(rank: int) -> Any:
-        trainer = watched(tmp_path, metric_for_best_model="knn/all", greater_is_better=True, save_total_limit=None)
+        trainer = watched(tmp_path, save_total_limit=None)
+        trainer.args.metric_for_best_model, trainer.args.greater_is_better = "knn/all", True
         trainer.args.save_strategy = SaveStrategy.BEST
         trainer.train()
         return trainer.state.best_metric

@@ -34,7 +34,7 @@ COMMON_INHERITED = {
     "bf16": "Mixed precision; fp16 likewise.",
     "seed": "Seed of the weights, the views and the order of the images.",
     "save_steps": "Steps between checkpoints.",
-    "save_total_limit": "Checkpoints that are kept.",
+    "save_total_limit": "Checkpoints that are kept; 0: all; -1: two, or all with save_strategy epoch.",
     "logging_steps": "Steps between lines of the log.",
     "dataloader_num_workers": "Processes that decode and augment images. Also --workers.",
     "report_to": "tensorboard, wandb, trackio, ... or none.",

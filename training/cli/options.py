@@ -39,7 +39,7 @@ class EvaluateOptions:
     recipe: str | None = option(None, "YAML file with settings of the task, or the name of a packaged one.")
     test_dataset: str | None = option(None, "Data set to score, where it is not a split of --dataset.")
     output: str | None = option(None, "Folder that gets evaluation/TASK-DATASET.json; default: the run's folder.")
-    seed: int = option(0, "Seed of everything random in the task.")
+    seed: int = option(0, "Seed of everything random in the task.", minimum=0, maximum=2**32 - 1)
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
     untrained: bool = option(True, "Measure the same architecture with random weights too; takes as long again.")
 
@@ -53,7 +53,9 @@ class ExportOptions:
     output: str = needed("Folder for the files.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub model.")
     verify: bool = option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")
-    image_size: int | None = option(None, "Side of the images, for a model without preprocessor_config.json.")
+    image_size: int | None = option(
+        None, "Side of the images, for a model without preprocessor_config.json.", minimum=2, maximum=8192
+    )
 
 
 @dataclass(kw_only=True)
@@ -96,10 +98,10 @@ class InspectOptions:
     streaming: bool = option(False, "Read as a stream.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub data set.")
     image_column: str | None = option(None, "Column of the images; default: found by its type.")
-    image_size: int | None = option(None, "Side of the views in pixels.")
-    limit: int = option(1000, "Images to decode, spread over the data set; 0 for all.")
-    batch_size: int = option(32, "Images per batch, for the speed.")
-    num_workers: int = option(0, "Worker processes, for the speed.")
+    image_size: int | None = option(None, "Side of the views in pixels.", minimum=2, maximum=8192)
+    limit: int = option(1000, "Images to decode, spread over the data set; 0 for all.", minimum=0)
+    batch_size: int = option(32, "Images per batch, for the speed.", minimum=1)
+    num_workers: int = option(0, "Worker processes, for the speed.", minimum=0, maximum=256)
 
 
 @dataclass(kw_only=True)
@@ -107,4 +109,4 @@ class DemoOptions:
     """The tour of the package on handwritten digits."""
 
     directory: str = needed("Folder for the run.")
-    steps: int | None = option(None, "Optimizer steps; default: the recipe's.")
+    steps: int | None = option(None, "Optimizer steps; default: the recipe's.", minimum=1)

@@ -29,7 +29,9 @@ class ListedEvaluation:
     test_dataset: str | None = option(None, "Data set to score instead of a split of dataset.")
     recipe: str | None = option(None, "YAML file with settings of the task, or the name of a packaged one.")
     name: str | None = option(None, "Name of the row in the table; default: TASK-DATASET.")
-    repeats: int = option(1, "Times that the evaluation is done, each with other seeds; the table shows the mean.")
+    repeats: int = option(
+        1, "Times that the evaluation is done, each with other seeds; the table shows the mean.", minimum=1
+    )
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,4 @@ def _make(
 
 def _repeated(first: Evaluation, count: int) -> list[Evaluation]:
     """List an evaluation and its repeats. Each has its own cells; the table shows their mean."""
-    if count < 1:
-        raise UserError(f"repeats must be a whole number from 1, got {count!r}")
     return [replace(first, repeat=number) for number in range(count)]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ..config.recipe import ResolvedRecipe
-from ..errors import UserError
 from .options import CompareOptions
 
 BATCH_SIZES = (16, 64, 256)
@@ -78,9 +77,6 @@ def planned_stability(options: CompareOptions, recipe: ResolvedRecipe) -> Stabil
     arguments = training_arguments(recipe, Path(str(recipe.run.output)))
     rates = options.stability_learning_rates or [arguments.peak_learning_rate * factor for factor in FACTORS]
     batches = options.stability_batch_sizes or BATCH_SIZES
-    for name, values in (("learning_rates", rates), ("batch_sizes", batches), ("steps", [options.stability_steps])):
-        if any(value <= 0 for value in values):
-            raise UserError(f"stability_{name} must be greater than 0, got {min(values)}")
     # Warm up for the same share of the run as in the recipe.
     warmup = arguments.warmup_steps
     if warmup >= 1 and arguments.max_steps > 0:

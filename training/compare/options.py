@@ -19,7 +19,9 @@ class CompareOptions:
         "byol, ladder, simsiam, random (untrained), STAGE.KIND (one level only, e.g. stage4.global), or names of "
         "--variants; default: byol ladder.",
     )
-    seeds: list[int] | None = option(None, "Seeds, each for every method; default: 0 1 2.")
+    seeds: list[int] | None = option(
+        None, "Seeds, each for every method; default: 0 1 2.", minimum=0, maximum=2**32 - 1
+    )
     baseline: str | None = option(
         None, "Method that the others are compared with; default: byol, or the first where byol is not asked for."
     )
@@ -37,11 +39,15 @@ class CompareOptions:
     gradients: bool = option(True, "Measure the share of each level in the gradient of each stage.")
     stability: bool = option(False, "Also run short runs over learning rates and batch sizes, one seed.")
     stability_learning_rates: list[float | int] | None = option(
-        None, "Peak learning rates of the short runs; default: a quarter, one and four times the recipe's."
+        None, "Peak learning rates of the short runs; default: a quarter, one and four times the recipe's.", above=0
     )
-    stability_batch_sizes: list[int] | None = option(None, "Batch sizes of the short runs; default: 16 64 256.")
-    stability_steps: int = option(200, "Steps of each short run.")
-    jobs: int = option(1, "Runs at the same time, each in its own process with its share of the cores.")
+    stability_batch_sizes: list[int] | None = option(
+        None, "Batch sizes of the short runs; default: 16 64 256.", above=0
+    )
+    stability_steps: int = option(200, "Steps of each short run.", above=0)
+    jobs: int = option(
+        1, "Runs at the same time, each in its own process with its share of the cores.", minimum=1, maximum=256
+    )
     keep_weights: bool = option(False, "Keep checkpoint-N folders too, not only the final weights.")
     redo: bool = option(False, "Run cells anew that were made by other settings, instead of stopping there.")
     fields: dict[str, list[str]] = field(default_factory=dict)

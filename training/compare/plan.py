@@ -139,8 +139,6 @@ def make_plan(options: CompareOptions) -> Plan:
     )
     if not plan.seeds:
         raise UserError("seeds: give at least one")
-    if options.jobs < 1:
-        raise UserError(f"jobs must be at least 1, got {options.jobs}")
     from ..pretraining.build import build_views, network_config, training_arguments
 
     for method in plan.methods:

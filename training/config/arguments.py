@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from ..errors import UserError
-from .options import OPTIMIZERS, TrainingOptions
+from .fields import check_fields, default_of, fields_of, option
+from .inherited import RANGES, REFUSED, is_default
+from .options import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,16 @@ RATES: Mapping[str, Rates] = {
     "adamw": Rates(2e-3, 1e-6, 0.1),
 }
 
+OPTIMIZER_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "momentum": ("lars", "sgd"),
+    "lars_eta": ("lars",),
+    "adam_beta1": ("adamw",),
+    "adam_beta2": ("adamw",),
+    "adam_epsilon": ("adamw",),
+}
+"""Fields that belong to some optimizers only."""
+_UNSET = -1
+
 
 @dataclass
 class LadderTrainingArguments(TrainingOptions, TrainingArguments):
@@ -41,7 +54,8 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
 
     These defaults differ from transformers': the optimizer's own learning rate (`RATES`), a cosine schedule, weight
     decay 1e-6 (BYOL's), no gradient clipping (LARS scales each layer, and clipping would silently change the recipe),
-    NaN losses stay in the logs, and unused columns are kept.
+    NaN losses stay in the logs, and unused columns are kept. Two checkpoints are kept by default (`save_total_limit`),
+    with `save_strategy` "epoch" all. Fields that would have no effect on pretraining are refused (`inherited`).
 
     Raises:
         UserError: a value is wrong; the message names the field.
@@ -53,7 +67,9 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     lr_scheduler_type: str = "cosine"
     logging_nan_inf_filter: bool = False
     remove_unused_columns: bool = False
-    save_total_limit: int | None = 2
+    save_total_limit: int | None = option(
+        _UNSET, "Checkpoints that are kept; 0: all; -1: two, or all with save_strategy epoch.", minimum=_UNSET
+    )
     logging_steps: float = 50
 
     def __post_init__(self) -> None:
@@ -63,22 +79,16 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
                 "activation_checkpointing (gradient_checkpointing) repeats each forward, so batch norm would count "
                 "every view twice: leave it off; gradient_accumulation_steps or bf16 save memory"
             )
+        check_fields(self, fields_of(TrainingOptions))
+        for name, allowed in RANGES.items():
+            allowed.check(getattr(self, name), name)
+        self._refuse_what_has_no_effect()
         super().__post_init__()
-        if self.optimizer not in OPTIMIZERS:
-            raise UserError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        for name in (
-            "learning_rate",
-            "base_learning_rate",
-            "weight_decay",
-            "lars_eta",
-            "warmup_epochs",
-            "monitor_steps",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise UserError(f"{name} must be at least 0, got {value}")
         if self.learning_rate is None:
             self.learning_rate = RATES[self.optimizer].default
+        if self.save_total_limit == _UNSET:
+            # Who asks for a checkpoint at the end of each pass wants to keep them.
+            self.save_total_limit = None if self.save_strategy == SaveStrategy.EPOCH else 2
         self._check_rate()
         if self.per_device_train_batch_size < 2:
             raise UserError(
@@ -87,10 +97,16 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
             )
         if self.max_steps == 0:
             raise UserError("max_steps is 0: give at least 1, or -1 to train for num_train_epochs")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"momentum must be from 0 to below 1, got {self.momentum}")
-        if self.monitor_images < 2:
-            raise UserError(f"monitor_images must be at least 2, got {self.monitor_images}")
+
+    def _refuse_what_has_no_effect(self) -> None:
+        declared = fields_of(type(self))
+        for name, reason in REFUSED.items():
+            default = default_of(declared[name][1])
+            if not is_default(getattr(self, name), default):
+                raise UserError(f"{name} {reason}")
+        for name, optimizers in OPTIMIZER_FIELDS.items():
+            if self.optimizer not in optimizers and getattr(self, name) != default_of(declared[name][1]):
+                raise UserError(f"{name} has no effect on the optimizer {self.optimizer}: it is for {optimizers[0]}")
 
     @property
     def global_batch_size(self) -> int:

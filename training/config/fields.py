@@ -1,11 +1,14 @@
 """Fields of options dataclasses: how they are declared and listed, and how written values are checked against them."""
 
+import copy
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError, did_you_mean, near_names
+from .ranges import ANY, Range
 from .values import coerce, from_text
 
 Fields = Mapping[str, tuple[Any, Field[Any]]]
@@ -30,15 +33,31 @@ def unknown_name(
     return UserError(what + (f"; there are {', '.join(known)}" if list_known and not near else hint))
 
 
-def option(default: Any, help_text: str, choices: tuple[Any, ...] | None = None) -> Any:
+def option(
+    default: Any,
+    help_text: str,
+    choices: tuple[Any, ...] | None = None,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    length: int | None = None,
+) -> Any:
     """Declare a dataclass field with a help text.
 
     Args:
         default: The value if none is given. Each instance gets its own copy of a list or a dict.
         help_text: Shown by `--help`.
         choices: The values that are allowed; None allows every value of the field's type.
+        minimum: Smallest number allowed. For a list, this and the following hold for every number in it.
+        maximum: Largest number allowed.
+        above: The number must be greater.
+        below: The number must be smaller.
+        length: Numbers in a list.
     """
-    metadata = {"help": help_text, "choices": choices}
+    allowed = Range(minimum=minimum, maximum=maximum, above=above, below=below, length=length)
+    metadata = {"help": help_text, "choices": choices, "range": allowed}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -67,8 +86,15 @@ def fields_of(options_class: type) -> dict[str, tuple[Any, Field[Any]]]:
     return {item.name: (hints[item.name], item) for item in fields(options_class)}
 
 
+def in_range(item: Field[Any], allowed: Range) -> Field[Any]:
+    """Return a copy of a dataclass field that another library declared, with a range for its numbers."""
+    ranged = copy.copy(item)
+    ranged.metadata = MappingProxyType({**item.metadata, "range": allowed})
+    return ranged
+
+
 def check_value(value: Any, declared: tuple[Any, Field[Any]], name: str) -> Any:
-    """Convert a value to a field's type and check it against the field's choices.
+    """Convert a value to a field's type and check it against the field's choices and range.
 
     Args:
         value: From YAML, or a Python keyword.
@@ -76,14 +102,14 @@ def check_value(value: Any, declared: tuple[Any, Field[Any]], name: str) -> Any:
         name: The field's name, for messages.
 
     Raises:
-        UserError: the value does not fit the type (see `values.coerce`), or is not among the choices.
+        UserError: the value does not fit the type (see `values.coerce`), is not among the choices, or is out of range.
     """
     annotation, item = declared
-    return _chosen(coerce(value, annotation, name), item, name)
+    return _allowed(coerce(value, annotation, name), item, name)
 
 
 def read_words(words: list[str], declared: tuple[Any, Field[Any]], name: str) -> Any:
-    """Convert the words typed after an option of the command line, and check the value against the field's choices.
+    """Convert the words typed after an option of the command line, and check them against its choices and range.
 
     Args:
         words: At least one; several make a list.
@@ -91,18 +117,37 @@ def read_words(words: list[str], declared: tuple[Any, Field[Any]], name: str) ->
         name: The option's name, for messages.
 
     Raises:
-        UserError: the words do not fit the type (see `values.from_text`), or the value is not among the choices.
+        UserError: the words do not fit the type (see `values.from_text`), or the value is not among the choices or out
+            of range.
     """
     annotation, item = declared
-    return _chosen(from_text(words, annotation, name), item, name)
+    return _allowed(from_text(words, annotation, name), item, name)
 
 
-def _chosen(value: Any, item: Field[Any], name: str) -> Any:
-    """Return the value if it is None or among the field's choices, or if the field has none."""
+def check_fields(options: Any, names: Iterable[str] | None = None) -> None:
+    """Convert and check the values of an instance of an options dataclass in place; lists become tuples.
+
+    Args:
+        options: The instance.
+        names: Fields to check; default: all.
+
+    Raises:
+        UserError: a value does not fit its type, its choices or its range.
+    """
+    for name, declared in fields_of(type(options)).items():
+        if names is None or name in names:
+            value = check_value(getattr(options, name), declared, name)
+            # As a tuple, options stay as they are once checked, and compare equal whatever the user wrote.
+            setattr(options, name, tuple(value) if isinstance(value, list) else value)
+
+
+def _allowed(value: Any, item: Field[Any], name: str) -> Any:
+    """Return the value if it is None, or among the field's choices and in its range where there are such."""
     choices = item.metadata.get("choices")
     if choices and value is not None and value not in choices:
         names = [str(choice) for choice in choices]
         raise unknown_name(str(value), names, f"{name} must be one of {', '.join(names)}, got {value!r}")
+    item.metadata.get("range", ANY).check(value, name)
     return value
 
 

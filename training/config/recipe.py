@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .fields import check_value, check_values, fields_of, read_words, unknown_name
+from .fields import check_value, check_values, fields_of, in_range, read_words, unknown_name
+from .inherited import RANGES
 from .options import DataOptions, ModelOptions, RunOptions, TrainingOptions, ViewOptions
+from .ranges import ANY
 from .values import read_mapping
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
@@ -106,7 +108,11 @@ def inherited_fields() -> dict[str, tuple[Any, Field[Any]]]:
 
     own = own_fields()
     declared = fields_of(LadderTrainingArguments)
-    return {name: (kind, item) for name, (kind, item) in declared.items() if item.init and name not in own}
+    return {
+        name: (kind, in_range(item, RANGES.get(name, ANY)))
+        for name, (kind, item) in declared.items()
+        if item.init and name not in own
+    }
 
 
 def all_fields() -> dict[str, tuple[Any, Field[Any]]]:

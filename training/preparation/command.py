@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..config.fields import check_fields
 from ..data.columns import check_image_column
 from ..data.prepared import write_features
 from ..data.sources import load_image_stream, split_names
@@ -67,7 +68,7 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
     """
     from tqdm.auto import tqdm
 
-    _check(options)
+    check_fields(options, ("short_side", "quality", "workers", "shard_images"))
     output, root = Path(options.output).expanduser(), Path(options.dataset).expanduser()
     if root.exists() and output.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{output} lies in {root}, which is prepared: give --output another folder")
@@ -120,20 +121,6 @@ def print_counts(split: str, counts: dict[str, Any], write: Callable[[str], Any]
             write(f"              {shared:,} images are in {other} too")
     for column, reason in counts["left_out"].items():
         write(f"  left out    column {column}: {reason}")
-
-
-def _check(options: PrepareOptions) -> None:
-    for name, least, most in (
-        ("short_side", 1, 65500),
-        ("quality", 1, 100),
-        ("workers", 1, None),
-        ("shard_images", 1, None),
-    ):
-        value = getattr(options, name)
-        if value is not None and (value < least or (most is not None and value > most)):
-            raise UserError(
-                f"{name} must be at least {least}" + (f" and at most {most}" if most else "") + f", got {value}"
-            )
 
 
 def _splits(options: PrepareOptions) -> list[str]:

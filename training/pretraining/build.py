@@ -48,12 +48,18 @@ def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingA
     from ..config.arguments import LadderTrainingArguments
 
     values = {name: value for name, value in recipe.arguments.items() if value is not None}
+    if values.get("resume_from_checkpoint"):
+        raise UserError(
+            f"resume_from_checkpoint: a run goes on by itself from the newest checkpoint in its --output ({folder}); "
+            "to start another run from a checkpoint, give --from"
+        )
     try:
         return LadderTrainingArguments(output_dir=str(folder), **values)
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(f"the training arguments cannot be used: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"the training arguments cannot be used: {reason}") from error
 
 
 def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":

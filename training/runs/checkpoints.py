@@ -39,6 +39,11 @@ def partial_folder(run_dir: Path, step: int) -> Path:
     return run_dir / f"{PARTIAL_PREFIX}checkpoint-{step}"
 
 
+def checkpoint_folder(run_dir: Path, step: int) -> Path:
+    """Return the folder of the complete checkpoint of `step`."""
+    return run_dir / f"checkpoint-{step}"
+
+
 def publish_checkpoint(partial: Path, run_dir: Path, step: int, processes: int = 1) -> Path:
     """Turn a temporary folder into a checkpoint: write the checksums, fsync every file, rename the folder.
 
@@ -57,7 +62,7 @@ def publish_checkpoint(partial: Path, run_dir: Path, step: int, processes: int =
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in [*files, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
         fsync(path)
-    final, replaced = run_dir / f"checkpoint-{step}", run_dir / f"{REPLACED_PREFIX}checkpoint-{step}"
+    final, replaced = checkpoint_folder(run_dir, step), run_dir / f"{REPLACED_PREFIX}checkpoint-{step}"
     if not final.exists():
         partial.rename(final)
         fsync(run_dir)

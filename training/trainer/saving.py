@@ -9,13 +9,14 @@ from typing import Any, cast
 
 from torch import nn
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import SaveStrategy
 
 from ..errors import NotFinite, UserError, system_error
 from ..files import PARTIAL_PREFIX, remove
 from ..loading.loader import ViewLoader
 from ..models.published import TRAINER_STATE
 from ..runs.agreement import StepAgreement, all_or_none, chosen_by_first
-from ..runs.checkpoints import partial_folder, publish_checkpoint, rotate_checkpoints
+from ..runs.checkpoints import checkpoint_folder, partial_folder, publish_checkpoint, rotate_checkpoints
 from ..runs.interruption import Interrupted, StopRequest
 from .hub_trainer import HubTrainer
 from .meters import first_non_finite
@@ -71,11 +72,20 @@ class SavingTrainer(HubTrainer):
         self.store_flos()
         run_dir, step = Path(self._get_output_dir(trial=trial)), self.state.global_step
         partial = partial_folder(run_dir, step)
+        best = self.state.best_global_step
+        if best and (best == step or checkpoint_folder(run_dir, best).is_dir()):
+            self.state.best_model_checkpoint = str(checkpoint_folder(run_dir, best))
         with _removed_after_errors(partial):
             chosen_by_first(_told(partial, lambda: _new_folder(partial)))
             all_or_none(_told(partial, lambda: self._write_checkpoint(partial)))
             chosen_by_first(_told(partial, lambda: self._name_checkpoint(partial, run_dir, step)))
         self._resumable_step = None if self.args.save_only_model else step
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Look for a new best only where a checkpoint of this step is written, so that the best one can be loaded."""
+        if self.args.save_strategy != SaveStrategy.BEST and not self.control.should_save:
+            return False
+        return super()._determine_best_metric(metrics, trial)
 
     def _write_checkpoint(self, partial: Path) -> None:
         """Write this process's files."""

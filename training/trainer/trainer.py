@@ -20,7 +20,8 @@ from ..loading.loader import ViewLoader
 from ..models.stage_sizes import check_image_size
 from ..runs.agreement import StepAgreement, all_or_none, chosen_by_first
 from ..views.two_views import TwoViewTransform
-from .callbacks import ImagesProgressCallback, MonitorCallback, TargetUpdateCallback
+from .best import check_best_metric, wants_looks
+from .callbacks import ImagesProgressCallback, MonitorCallback, PassCallback, TargetUpdateCallback
 from .held_out import held_out_images, is_image_dataset
 from .lars import Lars
 from .meters import LevelMeters
@@ -92,10 +93,11 @@ class LadderTrainer(SavingTrainer):
         self.image_column, self.label_column = image_column, label_column
         self.loader_options = dict(loader_options or {})
         self.held_out = None
-        if images and args.monitor_steps != 0:
+        if images and (args.monitor_steps != 0 or wants_looks(args)):
             train_dataset, self.held_out = held_out_images(
                 train_dataset, eval_dataset, transform, image_column, label_column, args.monitor_images
             )
+        check_best_metric(args, model, self.held_out)
         self._meters = LevelMeters()
         self._last_log = (time.monotonic(), 0)
         asked = args.max_steps, args.enable_jit_checkpoint
@@ -103,13 +105,22 @@ class LadderTrainer(SavingTrainer):
             # transformers refuses a stream without max_steps, but the length of a pass is not known yet. Its own
             # checkpoint at SIGTERM lets a run look finished; ours is always on.
             args.max_steps, args.enable_jit_checkpoint = max(args.max_steps, 1), False
-            super().__init__(model=model, args=args, train_dataset=train_dataset, transform=transform, **kwargs)
+            super().__init__(
+                model=model,
+                args=args,
+                train_dataset=train_dataset,
+                eval_dataset=self.held_out,
+                transform=transform,
+                **kwargs,
+            )
         finally:
             args.max_steps, args.enable_jit_checkpoint = asked
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImagesProgressCallback(args.global_batch_size))
         self._target_update = TargetUpdateCallback(self.accelerator, lambda: self.passes)
         self.add_callback(self._target_update)
+        self._pass_ends = PassCallback()
+        self.add_callback(self._pass_ends)
         self.add_callback(MonitorCallback(None if self.held_out is None else self.look))
 
     @property
@@ -142,6 +153,7 @@ class LadderTrainer(SavingTrainer):
 
         Args:
             resume_from_checkpoint: Folder of a checkpoint, or True for the newest complete one in `output_dir`.
+                Default: as the training arguments say.
             **kwargs: As in transformers.
 
         Returns:
@@ -155,6 +167,8 @@ class LadderTrainer(SavingTrainer):
                 from.
         """
         args = self.args
+        if resume_from_checkpoint is None:
+            resume_from_checkpoint = args.resume_from_checkpoint
         if resume_from_checkpoint is True:
             resume_from_checkpoint = agreed_checkpoint(args.output_dir, args.process_index)
             if resume_from_checkpoint is None:
@@ -163,12 +177,15 @@ class LadderTrainer(SavingTrainer):
         loader = self.get_train_dataloader()
         if resume_from_checkpoint:
             checkpoint = Path(resume_from_checkpoint)
+            if not checkpoint.is_dir():
+                raise UserError(f"resume_from_checkpoint: there is no checkpoint {checkpoint}")
             resume_from_checkpoint = str(checkpoint)
             all_or_none(lambda: loader.load_state_dict(read_loader_state(checkpoint, args.process_index)))
         self._steps = StepAgreement()
         asked = (args.max_steps, args.warmup_steps, args.ignore_data_skip)
         try:
             args.max_steps = self._total_steps(loader)
+            self._pass_ends.steps_per_pass = self._common_steps_per_pass(loader)
             args.warmup_steps = self._warmup_steps(loader)
             args.ignore_data_skip = True  # the loader resumes at the position of the checkpoint
             with self.stop_request:
@@ -189,10 +206,16 @@ class LadderTrainer(SavingTrainer):
             return
         super()._run_epoch(*args, **kwargs)
 
-    def _steps_per_pass(self, loader: ViewLoader, what: str) -> float:
+    def _steps_per_pass(self, loader: ViewLoader, what: str, instead: str = "give max_steps") -> float:
         if loader.batches_per_pass is None:
-            raise UserError(f"{what} needs the number of images, but this stream does not declare it: give max_steps")
+            raise UserError(f"{what} needs the number of images, but this stream does not declare it: {instead}")
         return loader.batches_per_pass / self.args.gradient_accumulation_steps
+
+    def _common_steps_per_pass(self, loader: ViewLoader) -> float | None:
+        """Steps per pass, the same in all processes, if something is due at the ends of passes; else None."""
+        strategies = {name: getattr(self.args, name) for name in ("save_strategy", "eval_strategy", "logging_strategy")}
+        asked = [f"{name}: epoch" for name, strategy in strategies.items() if strategy == "epoch"]
+        return chosen_by_first(lambda: self._steps_per_pass(loader, asked[0], "give steps")) if asked else None
 
     def _total_steps(self, loader: ViewLoader) -> int:
         if self.args.max_steps > 0:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config.fields import needed, option
+from ...config.fields import check_fields, fields_of, needed, option
 from ...errors import UserError
 
 ENDINGS = (".parquet", ".npy")
@@ -21,33 +21,34 @@ class EmbedOptions:
     )
     split: tuple[str, ...] | None = option(None, "Splits; default: every split.")
     normalize: bool = option(False, "Scale every embedding to length 1; all: every stage counts the same.")
-    image_size: int | None = option(None, "Side of the images the network sees; default: the model's, else 224.")
+    image_size: int | None = option(
+        None, "Side of the images the network sees; default: the model's, else 224.", above=0, maximum=8192
+    )
     crop_fraction: float | None = option(
-        None, "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's."
+        None,
+        "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's.",
+        above=0,
+        maximum=1,
     )
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
     label_column: str | None = option(None, "Column that holds the labels; default: found by its type, none is fine.")
     streaming: bool = option(False, "Read the data while embedding instead of downloading it first.")
-    batch_size: int = option(64, "Images per batch and device.")
-    num_workers: int | None = option(None, "Threads that decode images; default: one per processor, at most 16.")
-    part_images: int = option(4096, "Images per part; after an interruption, whole parts are not computed again.")
+    batch_size: int = option(64, "Images per batch and device.", above=0)
+    num_workers: int | None = option(
+        None, "Threads that decode images; default: one per processor, at most 16.", minimum=0, maximum=256
+    )
+    part_images: int = option(
+        4096, "Images per part; after an interruption, whole parts are not computed again.", above=0
+    )
     mixed_precision: str = option("no", "Arithmetic of the network.", choices=("no", "fp16", "bf16"))
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub model.")
     verify: bool = option(False, "Compare the model's files with the Hub's checksums before anything is loaded.")
 
     def __post_init__(self) -> None:
-        for name in ("stages", "split"):
-            value = getattr(self, name)
-            setattr(self, name, None if value is None else tuple(value))
+        check_fields(self, [name for name in fields_of(EmbedOptions) if name not in ("model", "dataset", "output")])
         if self.ending not in ENDINGS:
             raise UserError(f"output {self.output}: the file must end in {' or '.join(ENDINGS)}")
-        for name in ("batch_size", "part_images", "image_size", "crop_fraction"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name} must be greater than 0; it is {value}")
-        if self.crop_fraction is not None and self.crop_fraction > 1:
-            raise UserError(f"crop_fraction must be at most 1; it is {self.crop_fraction}")
         if self.stages is not None and (len(set(self.stages)) < len(self.stages) or not self.stages):
             raise UserError(f"stages must be different names; they are {', '.join(self.stages) or 'none'}")
         if self.ending == ".npy" and self.stages is not None and len(self.stages) > 1:
