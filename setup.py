@@ -32,11 +32,13 @@ def mapped_packages() -> list[str]:
     return names
 
 
-DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
+EXPLORE = ["gradio>=5", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 EXTRAS = {
     "onnx": ONNX,
     "docs": DOCS,
+    "explore": [*EXPLORE, "umap-learn>=0.5"],
     "dev": [
         "pytest",
         "pytest-xdist",
@@ -48,7 +50,9 @@ EXTRAS = {
         "build",
         "setuptools>=70",
         "timm",
+        "playwright",
         *DOCS,
+        *EXPLORE,
         *ONNX,
     ],
     "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", "timm"],
@@ -71,7 +75,7 @@ setup(
     package_dir=PACKAGE_DIR,
     package_data={
         "modeling_ladder": ["py.typed"],
-        "ladder_training": ["py.typed", "recipes/*.yaml", "recipes/**/*.yaml"],
+        "ladder_training": ["py.typed", "recipes/*.yaml", "recipes/**/*.yaml", "exploration/map.html"],
         "ladder_model_cards": ["py.typed", "templates/*", "templates/**/*"],
     },
     data_files=[

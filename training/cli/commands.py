@@ -12,6 +12,7 @@ from typing import Any
 from ..compare.options import CompareOptions
 from ..evaluation.embedding.options import EmbedOptions
 from ..evaluation.options import TASK_OPTIONS
+from ..exploration.options import ExploreOptions
 from ..preparation.options import PrepareOptions
 from . import help_text
 from .options import (
@@ -139,6 +140,16 @@ _ROWS = (
         options=CardOptions,
         run="cli.publish:card_command",
         positionals=("directory",),
+    ),
+    Command(
+        name="explore",
+        arguments="--model M --dataset D",
+        summary="a page to look at the images as a backbone sees them",
+        usage="--model M --dataset D [--beside M2|untrained] [--space DIR]",
+        description="Opens a page: images like this one, near duplicates, outliers, a map, and what each stage "
+        "finds similar to a point. Two models side by side with --beside.",
+        options=ExploreOptions,
+        run="exploration.command:explore_command",
     ),
     Command(
         name="report",

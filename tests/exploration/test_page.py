@@ -1,0 +1,192 @@
+"""What the page of `ladder explore` shows, asked event by event, and once in a real browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ladder_training.cli.entry import main
+from ladder_training.exploration.options import ExploreOptions
+from ladder_training.exploration.page import Page, make_app
+from ladder_training.exploration.points import coloured, similar_places
+from ladder_training.exploration.viewer import open_viewers
+
+
+@pytest.fixture(scope="module")
+def page(explored: ExploreOptions) -> Page:
+    return Page(open_viewers(explored, Path(explored.output)))
+
+
+def titles(gallery: list) -> list[str]:
+    return [caption for _, caption in gallery]
+
+
+def test_similar_images_have_the_colour_of_the_query(page: Page) -> None:
+    ids = page.first.collection.ids
+    row = ids.index("red/00.png")
+    found = titles(page.similar(0, row, "stage1"))
+    assert len(found) == 12
+    assert all("· red" in caption for caption in found[:5])
+    assert ids[row] not in " ".join(found)
+
+
+def test_an_image_that_was_dropped_finds_itself(page: Page) -> None:
+    collection = page.first.collection
+    pixels = cv2.cvtColor(cv2.imread(collection.images.undecoded(5)["path"]), cv2.COLOR_BGR2RGB)
+    cosine, title = titles(page.similar(0, pixels, "stage2"))[0].split(" · ", 1)
+    assert float(cosine) == pytest.approx(1, abs=0.005)
+    assert title == collection.title(5)
+
+
+def test_the_copied_image_is_the_near_duplicate(page: Page) -> None:
+    found = titles(page.duplicates(0, "stage4", 0.99999))
+    assert {"grey/23.png", "grey/24.png"} <= {caption.split(" · ")[1] for caption in found[:2]}
+
+
+def test_outliers_and_both_models(page: Page) -> None:
+    assert len(page.outliers(0, "stage4")) == 24
+    assert [viewer.name for viewer in page.viewers][1] == "untrained"
+    first, second = (titles(page.similar(number, 0, "stage4")) for number in (0, 1))
+    assert first != second
+    assert page.first.embedding(page.picture(0), "stage4").shape == (20,)
+
+
+def test_a_point_is_most_similar_to_itself(page: Page) -> None:
+    viewer = page.first
+    square = viewer.square(page.picture(0))
+    maps = similar_places(viewer.backbone, viewer.settings, [square, square[:, ::-1]], 0.3, 0.7)
+    same, mirrored = maps["stage1"]
+    rows, columns = same.shape
+    place = (int(0.7 * rows), int(0.3 * columns))
+    assert same[place] == pytest.approx(1, abs=1e-5)
+    assert np.unravel_index(same.argmax(), same.shape) == place
+    assert mirrored.shape == same.shape
+    picture = coloured(square, same, 96)
+    assert picture.shape == (96, 96, 3)
+    gallery = page.places(0, 0, "stage1", 0.3, 0.7)
+    nearest, _ = page.first.like_row(0, "stage1", 1)[0]
+    assert titles(gallery)[:2] == ["stage1: the same image", f"stage1: {page.first.collection.title(nearest)}"]
+    assert len(gallery) == 4 * 4
+
+
+def test_addresses_of_the_map_and_the_images(page: Page) -> None:
+    from fastapi.testclient import TestClient
+
+    client = TestClient(make_app(page))
+    answer = client.get("/look/thumb/3")
+    assert cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR).shape[0] == 128
+    assert client.get("/look/title/3").text == page.first.collection.title(3)
+    assert client.get("/look/thumb/25").status_code == 404
+    text = client.get("/look/map/0/stage4/pca").text
+    data = json.loads(re.search(r"const data = (.*);", text)[1])
+    assert data["classes"] == ["blue", "green", "grey", "red"]
+    assert client.get("/look/map/9/stage4/pca").status_code == 404
+
+
+def test_a_space_carries_what_it_needs(explored: ExploreOptions, tmp_path: Path) -> None:
+    words = ["explore", "--model", explored.model, "--dataset", explored.dataset, "--space", str(tmp_path / "space")]
+    assert main(words) == 0
+    app = (tmp_path / "space" / "app.py").read_text()
+    assert "'--model', 'model', '--dataset', 'images'" in app
+    assert (tmp_path / "space" / "model" / "model.safetensors").is_file()
+    assert len(list((tmp_path / "space" / "images").rglob("*.png"))) == 25
+    assert "sdk: gradio" in (tmp_path / "space" / "README.md").read_text()
+    assert main(words) == 2
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(explored: ExploreOptions, capsys: pytest.CaptureFixture) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = [
+            "explore",
+            "--model",
+            explored.model,
+            "--dataset",
+            explored.dataset,
+            "--port",
+            str(taken.getsockname()[1]),
+        ]
+        assert main(words) == 2
+    assert "give another --port" in capsys.readouterr().err
+
+
+@pytest.fixture
+def served(explored: ExploreOptions) -> Iterator[str]:
+    """The address of the page in a process of its own."""
+    words = [
+        sys.executable,
+        "-m",
+        "ladder_training",
+        "explore",
+        "--model",
+        explored.model,
+        "--dataset",
+        explored.dataset,
+    ]
+    words += ["--beside", "untrained", "--output", explored.output, "--port", "0"]
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "0"}
+    )
+    try:
+        yield next(line.split()[1] for line in process.stdout if line.startswith("open "))
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser(served: str, width: int, tmp_path: Path) -> None:
+    """Needs Chromium (Debian's package) and playwright's Python client."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright to run browser tests")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = driver.chromium.launch(executable_path=chromium, args=flags)
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        errors: list[str] = []
+        tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(served, wait_until="domcontentloaded")
+        tab.wait_for_selector("#similar-0 img", timeout=60_000)
+        tab.wait_for_selector("#similar-1 img", timeout=60_000)
+        box = tab.locator("#seen img").first.bounding_box()
+        tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tab.wait_for_selector("#places-0 img", timeout=60_000)
+        picture = tmp_path / "dropped.png"
+        cv2.imwrite(str(picture), np.full((40, 40, 3), 200, np.uint8))
+        before = tab.locator("#similar-0").inner_text()
+        tab.set_input_files("#dropped input[type=file]", str(picture))
+        tab.wait_for_function(
+            "text => document.querySelector('#similar-0').innerText !== text", arg=before, timeout=60_000
+        )
+        tab.get_by_role("tab", name="Map").click()
+        frame = tab.frame_locator("iframe").first
+        frame.locator("body[data-ready='25']").wait_for(timeout=60_000)
+        canvas = frame.locator("canvas").bounding_box()
+        for step in range(400):
+            across, down = (
+                canvas["x"] + canvas["width"] * (step % 20 + 0.5) / 20,
+                canvas["y"] + canvas["height"] * (step // 20 + 0.5) / 20,
+            )
+            tab.mouse.move(across, down)
+            if frame.locator("#shown").is_visible():
+                break
+        assert "." in frame.locator("#shown span").inner_text(timeout=10_000)
+        wide = tab.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width + 1
+        assert errors == []
+        browser.close()

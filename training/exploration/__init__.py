@@ -1,0 +1,1 @@
+"""Looking at what a backbone has learned, image by image, in a browser."""

@@ -1,0 +1,65 @@
+"""The page of `ladder explore` as a Hugging Face Space: a folder that starts from a clone."""
+
+import shutil
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import folder_written_at_once, write_text
+from .options import ExploreOptions
+
+README = """---
+title: {title}
+emoji: 🪜
+sdk: gradio
+app_file: app.py
+pinned: false
+---
+
+What a backbone pretrained without labels sees. Written by `ladder explore --space`.
+"""
+APP = '''"""Starts the page: `python app.py`."""
+
+from ladder_training.cli.entry import main
+
+main({words!r})
+'''
+
+
+def write_space(options: ExploreOptions) -> Path:
+    """Write the Space: the page's start, the packages it needs, and the model and images that lie in folders.
+
+    Args:
+        options: `space` is the folder. Models and data sets on the Hub are named, those in folders are copied.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder is not empty.
+    """
+    target = Path(options.space or "space")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"--space {target} is not empty; give a new folder")
+    with folder_written_at_once(target) as folder:
+        model = _carried(options.model, folder / "model")
+        words = ["explore", "--model", model, "--dataset", _carried(options.dataset, folder / "images")]
+        if options.beside:
+            words += ["--beside", _carried(options.beside, folder / "beside")]
+        for name in ("image_column", "label_column"):
+            if getattr(options, name):
+                words += [f"--{name}", getattr(options, name)]
+        words += ["--host", "0.0.0.0", "--port", "7860", "--output", "embeddings"]
+        write_text(folder / "app.py", APP.format(words=words))
+        write_text(folder / "requirements.txt", "ladder-siamese[explore]\n")
+        write_text(folder / "README.md", README.format(title=f"Explore {Path(options.model).name}"))
+    return target
+
+
+def _carried(name: str, target: Path) -> str:
+    """Copy a folder into the Space and return its name there; anything else keeps its name."""
+    source = Path(name).expanduser()
+    if not source.is_dir():
+        return name
+    ignored = shutil.ignore_patterns("checkpoint-*", "pretraining", ".*", "optimizer.pt")
+    shutil.copytree(source, target, ignore=ignored)
+    return target.name
