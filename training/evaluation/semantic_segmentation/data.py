@@ -1,23 +1,23 @@
 """Reading and augmenting images with label maps, in the layout {image, label (mode L, class numbers, 255 ignored)}."""
 
-import io
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
-from ...errors import UserError
-from ...files import bytes_or_path
+from ...errors import BadImageError, UserError
+from ...images.decode import OpenedImage, open_image
 from ...loading.progress import progress
 from ..backbone import ImageSettings
 from ..image_transforms import read_image, resize, size_with_shorter_side, to_tensor
 from ..options import SegmentationOptions
 from ..splits import check_column, columns_of, is_streaming, undecoded
+from .label_maps import read_label_map, read_label_map_of
 
-INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+__all__ = ["LabelledImages", "TrainingCrops", "label_map_column", "read_label_map", "resize_labels"]
+
 LABEL_NAMES = ("label", "labels", "annotation", "mask", "segmentation_mask", "segmentation", "label_map", "target")
 
 
@@ -45,33 +45,6 @@ def label_map_column(dataset: Any, image_column: str, asked: str | None, split: 
     return found
 
 
-def read_label_map(value: Any, where: str) -> np.ndarray:
-    """Read a label map as class numbers, uint8 or wider (height, width); of a palette image, the indices.
-
-    Args:
-        value: {"bytes", "path"} as `datasets` stores it, an array, or a PIL image.
-        where: Names the image in messages.
-
-    Raises:
-        UserError: the file cannot be read, or is a colour image.
-    """
-    if isinstance(value, np.ndarray):
-        label_map = value
-    else:
-        try:
-            if isinstance(value, dict):
-                encoded = bytes_or_path(value)
-                value = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
-            if value.mode not in INDEX_MODES:
-                raise UserError(f"{where}: the label map is a picture of mode {value.mode}, not of class numbers")
-            label_map = np.asarray(value)
-        except (OSError, TypeError, AttributeError, SyntaxError) as error:
-            raise UserError(f"{where}: the label map cannot be read ({error})") from error
-    if label_map.ndim != 2:
-        raise UserError(f"{where}: the label map has shape {label_map.shape}, not (height, width)")
-    return label_map.astype(np.uint8) if label_map.dtype == bool else label_map
-
-
 class LabelledImages:
     """The images and label maps of a split, whose sizes are compared when they are read."""
 
@@ -87,17 +60,33 @@ class LabelledImages:
         """Read an image, uint8 (H, W, 3), and its label map, (H, W).
 
         Raises:
-            UserError: their sizes differ.
+            UserError: their sizes differ, or do not tell whether the map is turned as the image is.
         """
-        row = self.dataset[index]
-        image = read_image(row[self.image_column], self._name(index))
-        label_map = read_label_map(row[self.label_column], self._name(index))
-        if image.shape[:2] != label_map.shape:
-            raise UserError(
-                f"{self._name(index)}: the image is {image.shape[1]} x {image.shape[0]} pixels, its label map "
-                f"{label_map.shape[1]} x {label_map.shape[0]}"
-            )
+        row, name = self.dataset[index], self._name(index)
+        image = read_image(row[self.image_column], name)
+        orientation = self._open(row, name).orientation
+        label_map, _ = read_label_map_of(row[self.label_column], orientation, image.shape[:2], name)
         return image, label_map
+
+    def count_turned(self) -> int:
+        """Count the images that are shown turned by their EXIF orientation and whose label maps are turned alike.
+
+        Raises:
+            UserError: the sizes of an image and its label map differ, or do not tell whether the map is turned.
+        """
+        count = 0
+        for index in progress(range(len(self)), f"sizes of {self.split}"):
+            row, name = self.dataset[index], self._name(index)
+            opened = self._open(row, name)
+            shape = (opened.height, opened.width)
+            count += read_label_map_of(row[self.label_column], opened.orientation, shape, name)[1]
+        return count
+
+    def _open(self, row: dict[str, Any], name: str) -> OpenedImage:
+        try:
+            return open_image(row[self.image_column])
+        except BadImageError as error:
+            raise UserError(f"{name} cannot be read: {error}") from error
 
     def histogram(self, ignore_index: int, most: int | None = None) -> np.ndarray:
         """Count the pixels of each class in the split, int64 (largest class + 1,).

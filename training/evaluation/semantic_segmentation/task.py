@@ -71,6 +71,15 @@ def _segmentation(run: TaskRun) -> Outcome:
     present = score.histogram(options.ignore_index, num_classes)
     seen, present = (np.pad(counts, (0, num_classes - len(counts))) for counts in (seen, present))
     run.notes += _notes(seen, present, splits)
+    turned = fit.count_turned() + score.count_turned()
+    if turned:
+        run.notes.append(f"{turned} label maps were turned as the EXIF orientation turns their images")
+    if options.num_classes is None and (seen == 0).any():
+        numbers = [str(number) for number in np.flatnonzero(seen)]
+        run.notes.append(
+            f"only {len(numbers)} of the class numbers 0 to {num_classes - 1} occur in split {splits.fit_split}: "
+            f"{list_of_names(numbers)}"
+        )
     features, image_settings = run.load_backbone(), load_image_settings(run.model)
     accelerator = run.accelerate(options.mixed_precision)
 

@@ -1,0 +1,105 @@
+"""Label maps hold the class numbers that were drawn, at the pixels where the image shows them."""
+
+import io
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, Image
+from PIL import Image as PILImage
+
+from helpers.models import tiny_native_backbone
+from ladder_training.errors import UserError
+from ladder_training.evaluation import segmentation
+from ladder_training.evaluation.semantic_segmentation.data import LabelledImages, read_label_map
+from ladder_training.images.orientation import orient
+
+SMALL = {"device": "cpu", "steps": 2, "crop_size": 32, "head_channels": 8, "batch_size": 2, "head": "upernet"}
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", orientation: int | None = None) -> dict:
+    buffer = io.BytesIO()
+    picture = PILImage.fromarray(pixels)
+    exif = PILImage.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    picture.save(buffer, kind, exif=exif.tobytes() if orientation is not None else b"")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def drawn(height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
+    """A bright corner on dark noise, which is not the same after any turn, and its label map."""
+    image = np.random.default_rng(0).integers(0, 60, (height, width, 3), dtype=np.uint8)
+    label = np.zeros((height, width), np.uint8)
+    label[:12, :28] = 1
+    image[label == 1] = 230
+    return image, label
+
+
+def labelled(images: list[dict], labels: list[dict]) -> Dataset:
+    features = Features({"image": Image(), "label": Image()})
+    return Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def read(image: dict, label: dict) -> tuple[np.ndarray, np.ndarray]:
+    return LabelledImages(labelled([image], [label]), "image", "label", "train").read(0)
+
+
+def assert_fits(image: np.ndarray, label: np.ndarray) -> None:
+    assert image.shape[:2] == label.shape
+    assert np.array_equal(image.mean(axis=2) > 150, label == 1)
+
+
+def test_a_jpeg_is_no_label_map() -> None:
+    label = drawn()[1] * 100
+    assert np.unique(read_label_map(encoded(label), "")).tolist() == [0, 100]
+    for value in (encoded(label, "JPEG"), PILImage.open(io.BytesIO(encoded(label, "JPEG")["bytes"]))):
+        with pytest.raises(UserError, match=r"^image 3: the label map is a JPEG, whose compression changes") as caught:
+            read_label_map(value, "image 3")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_map_of_the_stored_pixels_is_turned_with_its_image(orientation: int) -> None:
+    image, label = drawn()
+    assert_fits(*read(encoded(image, orientation=orientation), encoded(label)))
+    # A map that was drawn on the image as shown stays as it is.
+    shown = np.ascontiguousarray(orient(label[..., None], orientation)[..., 0])
+    assert_fits(*read(encoded(image, orientation=orientation), encoded(shown)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("width", [40, 56])
+def test_a_map_with_the_same_orientation_is_turned_alike(orientation: int, width: int) -> None:
+    image, label = drawn(width=width)
+    assert_fits(*read(encoded(image, orientation=orientation), encoded(label, orientation=orientation)))
+
+
+@pytest.mark.parametrize(("orientation", "width"), [(2, 56), (3, 56), (4, 56), (6, 40), (3, 40)])
+def test_where_sizes_do_not_tell_the_turn_it_is_refused(orientation: int, width: int) -> None:
+    image, label = drawn(width=width)
+    with pytest.raises(UserError, match=rf"image 0 of split train: .*EXIF orientation \({orientation}\)"):
+        read(encoded(image, orientation=orientation), encoded(label))
+
+
+def test_other_sizes_are_refused() -> None:
+    image, label = drawn()
+    for orientation in (None, 6):
+        with pytest.raises(UserError, match=r"the image is \d+ x \d+ pixels, its label map 50 x 40"):
+            read(encoded(image, orientation=orientation), encoded(np.ascontiguousarray(label[:, :50])))
+
+
+def test_the_task_says_what_it_turned_and_refuses_before_it_trains() -> None:
+    image, label = drawn()
+    plain, turned = encoded(image), encoded(image, orientation=6)
+    gap = encoded(label * 5)
+    backbone = tiny_native_backbone(out_features=["stage1", "stage2", "stage3", "stage4"])
+    train = labelled([plain, turned], [gap, gap])
+    notes = segmentation(backbone, train, test_dataset=train, **SMALL).notes
+    assert "2 label maps were turned as the EXIF orientation turns their images" in notes
+    assert "only 2 of the class numbers 0 to 5 occur in split train: 0, 5" in notes
+    unclear = labelled([encoded(image, orientation=3)], [gap])
+    with pytest.raises(UserError, match=r"image 0 of split test: .*may be turned already or not"):
+        segmentation(backbone, train, test_dataset=unclear, **SMALL)
+    lossy = labelled([plain], [encoded(label, "JPEG")])
+    with pytest.raises(UserError, match="image 0 of split test: the label map is a JPEG"):
+        segmentation(backbone, train, test_dataset=lossy, **SMALL)
