@@ -15,7 +15,7 @@ FLOORS = (  # of `training/`, from the ground up; a room imports only rooms of l
     {"images", "config", "data", "runs"},
     {"views", "loading", "models"},
     {"trainer", "evaluation", "inspection", "export", "preparation"},
-    {"pretraining", "exploration"},
+    {"pretraining", "finetuning", "exploration"},
     {"compare"},
     {"cli"},
 )

@@ -13,6 +13,7 @@ from ..compare.options import CompareOptions
 from ..evaluation.embedding.options import EmbedOptions
 from ..evaluation.options import TASK_OPTIONS
 from ..exploration.options import ExploreOptions
+from ..finetuning.options import FINETUNE_OPTIONS
 from ..preparation.options import PrepareOptions
 from . import help_text
 from .options import (
@@ -21,6 +22,7 @@ from .options import (
     DemoOptions,
     EvaluateOptions,
     ExportOptions,
+    FinetuneOptions,
     InspectOptions,
     PretrainOptions,
     PushOptions,
@@ -97,6 +99,17 @@ _ROWS = (
         run="cli.evaluate:evaluate_command",
         title="what is evaluated",
         tasks=TASK_OPTIONS,
+    ),
+    Command(
+        name="finetune",
+        arguments=f"{'|'.join(FINETUNE_OPTIONS)} --model M --dataset D --output DIR",
+        summary="fine-tune on labelled data; a folder that transformers loads, and its scores",
+        usage="TASK --model M --dataset D --output DIR [--any_setting value ...]",
+        description="One task per call; `ladder finetune TASK --help` lists its settings.",
+        options=FinetuneOptions,
+        run="cli.finetune:finetune_command",
+        title="what is fine-tuned",
+        tasks=FINETUNE_OPTIONS,
     ),
     Command(
         name="embed",

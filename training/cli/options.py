@@ -45,6 +45,26 @@ class EvaluateOptions:
 
 
 @dataclass(kw_only=True)
+class FinetuneOptions:
+    """What every fine-tuning needs.
+
+    Attributes:
+        task: The task that was named.
+        fields: Settings of the task that were typed: name -> the words after it.
+    """
+
+    task: str
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    model: str = needed("Run folder, checkpoint, exported folder or Hub name; USER/NAME@REVISION too.")
+    revision: str | None = option(None, "Branch, tag or commit of a Hub model.")
+    dataset: str = needed("Labelled images: digits, Hub data set, folder, Parquet files; boxes or masks beside images.")
+    test_dataset: str | None = option(None, "Data set to score, where it is not a split of --dataset.")
+    output: str = needed("Folder for the fine-tuned model.")
+    seed: int = option(0, "Seed of everything random in the task.")
+    device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
+
+
+@dataclass(kw_only=True)
 class ExportOptions:
     """Writing the backbone for another library."""
 

@@ -72,6 +72,7 @@ class RandomCropTransform:
 
     settings: ImageSettings
     min_scale: float = 0.08
+    flip: bool = True
 
     def __call__(self, image: Any, seed: int | None = None) -> Tensor:
         """Convert anything that `decode_image` reads to float32 (3, size, size); the same seed gives the same crop."""
@@ -80,7 +81,7 @@ class RandomCropTransform:
         rows, columns = array.shape[:2]
         top, left, height, width = random_crop_box(rows, columns, self.min_scale, generator)
         array = resize(array[top : top + height, left : left + width], self.settings.size, self.settings.size)
-        if generator.random() < 0.5:
+        if generator.random() < 0.5 and self.flip:
             array = array[:, ::-1]
         return to_tensor(array, self.settings)
 

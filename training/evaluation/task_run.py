@@ -46,6 +46,7 @@ class TaskRun:
         asked_device: The device the user named, or None.
         accelerator: Of accelerate; None until the work calls `accelerate`.
         notes: What a reader of the result must know; the work adds to it.
+        trained: The network that the work has trained, if any.
     """
 
     model: Any
@@ -55,6 +56,7 @@ class TaskRun:
     asked_device: Any = None
     accelerator: Any = None
     notes: list[str] = field(default_factory=list)
+    trained: Any = None
 
     @property
     def device(self) -> torch.device:

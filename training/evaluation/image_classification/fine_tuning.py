@@ -119,7 +119,7 @@ class Classifier(nn.Module):
         return self.classifier(list(self.body(pixel_values).values())[-1].mean(dim=(2, 3)))
 
 
-class _Images(Dataset):
+class ChosenImages(Dataset):
     """Chosen images as (pixels, class number); one that cannot be read stops the evaluation."""
 
     def __init__(self, task: ClassificationTask, dataset: Any, indices: Tensor, labels: Tensor | None, transform: Any):
@@ -146,7 +146,7 @@ def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: floa
     options, accelerator = task.run.options, task.run.accelerator
     steps = _steps(options, len(indices), accelerator)
     transform = RandomCropTransform(task.settings, options.min_crop_scale)
-    images = _Images(task, task.run.splits.fit, indices, labels, transform)
+    images = ChosenImages(task, task.run.splits.fit, indices, labels, transform)
     loader = training_loader(images, options, steps, task.run.seed, accelerator, torch.utils.data.default_collate)
     classifier = Classifier(TunedBackbone(task.backbone, options.batch_norm), len(task.index.names))
     network = cast(Classifier, shared_statistics(classifier, options.batch_norm, accelerator))
@@ -177,7 +177,7 @@ def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: floa
 def _scores(network: Classifier, task: ClassificationTask, dataset: Any, indices: Tensor) -> Tensor:
     """Score the centre crops in eval mode: (images, classes) on the CPU. Every process scores all images."""
     network.eval()
-    images = _Images(task, dataset, indices, None, CenterTransform(task.settings))
+    images = ChosenImages(task, dataset, indices, None, CenterTransform(task.settings))
     loader = DataLoader(images, batch_size=task.run.options.batch_size, num_workers=task.run.options.num_workers)
     parts = [network(pixels.to(task.run.device)).float().cpu() for pixels, _ in progress(loader, "scoring")]
     return torch.cat(parts)

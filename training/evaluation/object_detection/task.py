@@ -51,10 +51,13 @@ def detection(
         UserError: an argument does not fit; nothing is written then.
         TrainingStopped: the loss is not finite.
     """
-    return run_task(DetectionOptions, _detection, Request(model, dataset, test_dataset, output, device, seed, settings))
+    return run_task(
+        DetectionOptions, fit_and_score, Request(model, dataset, test_dataset, output, device, seed, settings)
+    )
 
 
-def _detection(run: TaskRun) -> Outcome:
+def fit_and_score(run: TaskRun) -> Outcome:
+    """Train and score; the trained network is left in `run.trained`."""
     options, splits = run.options, run.splits
     reader = ObjectReader(splits.fit, splits.fit_split, splits.score, splits.score_split)
     image_column = splits_module.image_column(splits.fit, options.image_column)
@@ -79,6 +82,7 @@ def _detection(run: TaskRun) -> Outcome:
     scored = DetectionImages(splits.score, score_objects, image_column, masks=False, flip=False)
     detector.to(accelerator.device)
     metrics, per_class = _score(detector, scored, reader, options, accelerator, masks=masks)
+    run.trained = detector
     protocol = {
         "architecture": "Mask R-CNN" if masks else "Faster R-CNN",
         **training_protocol(run, features, image_settings, losses),

@@ -53,10 +53,11 @@ def segmentation(
         TrainingStopped: the loss is not finite.
     """
     request = Request(model, dataset, test_dataset, output, device, seed, settings)
-    return run_task(SegmentationOptions, _segmentation, request)
+    return run_task(SegmentationOptions, fit_and_score, request)
 
 
-def _segmentation(run: TaskRun) -> Outcome:
+def fit_and_score(run: TaskRun) -> Outcome:
+    """Train and score; the trained network is left in `run.trained`."""
     options, splits = run.options, run.splits
     image_column = splits_module.image_column(splits.fit, options.image_column)
     label_column = label_map_column(splits.fit, image_column, options.label_column, splits.fit_split)
@@ -87,6 +88,7 @@ def _segmentation(run: TaskRun) -> Outcome:
         network = SegmentationNetwork(features, num_classes, options)
         losses = train_network(network, TrainingCrops(fit, options, image_settings), options, run.seed, accelerator)
     scores = _score(network.to(accelerator.device), score, num_classes, options, image_settings, accelerator)
+    run.trained = network
     per_class = {"iou": scores.pop("per_class")}
     constant = np.zeros((num_classes, num_classes), np.int64)
     constant[:, seen.argmax()] = present

@@ -1,0 +1,126 @@
+"""Fine-tuned folders: other libraries load them and compute the scores that were reported."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModelForSemanticSegmentation
+
+from helpers.models import tiny_native_backbone
+from helpers.two_process_evaluation import coloured
+from ladder_training import load_image_stream
+from ladder_training.cli.entry import main
+from ladder_training.errors import UserError
+from ladder_training.evaluation.backbone import load_backbone
+from ladder_training.finetuning.detection import load_detector
+from ladder_training.finetuning.run import finetune
+from ladder_training.models.processor import image_processor
+
+DENSE = {"batch_size": 4, "steps": 6, "warmup_steps": 1, "head_channels": 16, "device": "cpu"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    tiny_native_backbone(seed=1, out_features=["stage1", "stage2", "stage3", "stage4"]).save_pretrained(folder)
+    image_processor(32).save_pretrained(folder)
+    return folder
+
+
+def test_transformers_loads_the_classifier_and_scores_as_reported(model, tmp_path):
+    train, test = coloured(48, 0), coloured(31, 1)
+    settings = {"min_steps": 60, "epochs": 1, "batch_size": 16, "learning_rates": (2e-3,), "crop_fraction": 1.0}
+    result = finetune(
+        "classification", str(model), train, tmp_path / "out", test_dataset=test, device="cpu", **settings
+    )
+    assert result.metrics["fine_tuned"]["accuracy"] > 0.9
+    classifier = AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    assert type(classifier).__name__ == "ResNetForImageClassification"
+    assert classifier.config.id2label == {0: "0", 1: "1", 2: "2"} and dict(processor.crop_size)["height"] == 32
+    with torch.no_grad():
+        scores = classifier(**processor(list(test["image"]), return_tensors="pt")).logits
+    accuracy = (scores.argmax(1) == torch.tensor(test["label"])).double().mean().item()
+    assert accuracy == pytest.approx(result.metrics["fine_tuned"]["accuracy"], abs=0.07)
+    record = json.loads((tmp_path / "out" / "finetuned.json").read_text())
+    assert record["task"] == "classification" and record["count"] == {"fit": 48, "score": 31}
+    assert [path.name for path in (tmp_path / "out" / "evaluation").iterdir()] == [
+        "finetune_classification-dataset.json"
+    ]
+    tuned, before = load_backbone(str(tmp_path / "out")).state_dict(), load_backbone(str(model)).state_dict()
+    assert all(not torch.equal(tuned[name], before[name]) for name in before if before[name].ndim > 1)
+
+
+@pytest.mark.parametrize("family", ["convnext", "swin", "dinov2"])
+def test_other_families_start_from_their_backbone(family, tmp_path):
+    from helpers.families import tiny_family
+
+    backbone = tiny_family(family)
+    backbone.save_pretrained(tmp_path / "model")
+    image_processor(32).save_pretrained(tmp_path / "model")
+    settings = {"min_steps": 2, "epochs": 1, "batch_size": 8, "learning_rates": (0.0001,)}
+    data = coloured(24, 0)
+    finetune("classification", str(tmp_path / "model"), data, tmp_path / "out", device="cpu", **settings)
+    classifier = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
+    state = classifier.state_dict()
+    given = {
+        name.removeprefix(f"{classifier.base_model_prefix}."): value for name, value in backbone.state_dict().items()
+    }
+    own = {name.removeprefix(f"{classifier.base_model_prefix}."): value for name, value in state.items()}
+    shared = [name for name in given if name in own and given[name].ndim > 1 and "mask_token" not in name]
+    assert len(shared) > 5
+    # two small steps: near the pretrained weights, not near new random ones
+    assert all((own[name] - given[name]).abs().max() < 0.01 for name in shared)
+
+
+def test_transformers_loads_the_segmentation_network(model, tmp_path):
+    train, test = coloured(16, 0), coloured(8, 1)
+    given = {**DENSE, "label_column": "label_map", "crop_size": 48, "dropout": 0.0}
+    result = finetune("segmentation", str(model), train, tmp_path / "out", test_dataset=test, **given)
+    network = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "out").eval()
+    assert type(network).__name__ == "UperNetForSemanticSegmentation" and network.config.num_labels == 4
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    inputs = processor([test[0]["image"]], return_tensors="pt")
+    assert inputs["pixel_values"].shape == (1, 3, 48, 48)
+    right = total = 0
+    with torch.no_grad():
+        for row in test:
+            found = network(**processor([row["image"]], return_tensors="pt")).logits.argmax(1)[0].numpy()
+            truth = np.asarray(row["label_map"])
+            right, total = right + (found == truth).sum(), total + truth.size
+    assert right / total == pytest.approx(result.metrics["upernet"]["pixel_accuracy"], abs=1e-3)
+
+
+def test_the_detector_is_loaded_again_and_its_backbone_by_transformers(model, tmp_path):
+    train, test = coloured(16, 0), coloured(4, 1)
+    given = {**DENSE, "short_sides": (48,), "long_side": 64, "pyramid_channels": 8, "proposals": 30}
+    finetune("detection", str(model), train, tmp_path / "out", test_dataset=test, **given)
+    detector, classes = load_detector(tmp_path / "out")
+    assert classes == ["0", "1", "2"]
+    with torch.no_grad():
+        found = detector([torch.rand(3, 48, 48)])[0]
+    assert set(found) == {"boxes", "labels", "scores"}
+    from transformers import AutoModel
+
+    backbone = AutoModel.from_pretrained(tmp_path / "out").state_dict()
+    inside = detector.backbone.body.features.backbone.state_dict()
+    assert all(torch.equal(inside[name], value) for name, value in backbone.items())
+
+
+def test_mistakes_are_one_line_and_leave_nothing(model, tmp_path, capsys):
+    words = ["finetune", "classification", "--model", str(model), "--dataset", "digits"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    for more, said in (
+        (["--output", str(tmp_path / "full")], "is not empty and holds no fine-tuned model"),
+        (["--output", str(tmp_path / "new"), "--warmup", "2"], "warmup must be from 0"),
+        ([], "option --output is needed"),
+    ):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["finetune", "segmentation", *words[2:], "--output", str(tmp_path / "new"), "--head", "fcn"]) == 2
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError, match="no task 'knn'"):
+        finetune("knn", str(model), load_image_stream("digits"), tmp_path / "new")

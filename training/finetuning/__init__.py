@@ -1,0 +1,1 @@
+"""Fine-tuning on labelled data, ending in a folder that other libraries load."""
