@@ -140,9 +140,10 @@ def _split_images(images: Sequence[str], account: Account) -> dict[str, list[Lis
         account.notes.append(f"no folder is named train: {', '.join(names)} are taken for folders of train")
     tops = {image: folders[image][0] if folders[image] else None for image in images}
     stems = {image: PurePath(image).stem for image in images}
-    for where, names in (("folders", tops), ("file names", stems)):
-        words = {image: splits_in_name(names[image] or "") for image in images}
-        found = _grouped(images, lambda image, words=words: words[image][0] if len(words[image]) == 1 else None)
+    for where, named in (("folders", tops), ("file names", stems)):
+        words = {image: splits_in_name(named[image] or "") for image in images}
+        only = {image: own[0] if len(own) == 1 else None for image, own in words.items()}
+        found = _grouped(images, only.get)
         if "train" in found and len(found) > 1 and sum(map(len, found.values())) == len(images):
             counts = ", ".join(f"{split} {len(chosen):,}" for split, chosen in found.items())
             account.notes.append(f"the names of the {where} name the splits: {counts} images")

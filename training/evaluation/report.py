@@ -93,9 +93,9 @@ class EvaluationResult:
             f"{self.task} on {self.dataset}: fitted on {self.count['fit']} images ({self.fit_split}), "
             f"scored on {self.count['score']} ({self.split}), seed {self.seed}, {self.seconds:.0f} s"
         ]
-        for row in cells:
-            first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append("  ".join([row[0].ljust(len(first)), *others]).rstrip())
+        for line in cells:
+            first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            lines.append("  ".join([line[0].ljust(len(first)), *others]).rstrip())
         lines += [f"note: {note}" for note in self.notes]
         if self.path is not None:
             lines.append(f"written to {self.path}")

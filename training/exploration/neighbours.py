@@ -1,6 +1,7 @@
 """Nearest neighbours, near duplicates and outliers among embeddings, by faiss."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +32,14 @@ class NeighbourIndex:
         self.vectors = np.ascontiguousarray(vectors, np.float32)
         faiss.normalize_L2(self.vectors)
         count, size = self.vectors.shape
-        if count <= EXACT:
-            self._index = faiss.IndexFlatIP(size)
-        else:
-            lists = int(math.sqrt(count))
-            self._index = faiss.IndexIVFFlat(faiss.IndexFlatIP(size), size, lists, faiss.METRIC_INNER_PRODUCT)
-            self._index.cp.max_points_per_centroid = 64
-            self._index.train(self.vectors)
-            self._index.nprobe = SEARCHED
-        self._index.add(self.vectors)
+        index: Any = faiss.IndexFlatIP(size)
+        if count > EXACT:
+            index = faiss.IndexIVFFlat(index, size, int(math.sqrt(count)), faiss.METRIC_INNER_PRODUCT)
+            index.cp.max_points_per_centroid = 64
+            index.train(self.vectors)
+            index.nprobe = SEARCHED
+        index.add(self.vectors)
+        self._index = index
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -25,6 +25,8 @@ class Interrupted(SystemExit):
         code: Exit code: 130 after SIGINT, else 143.
     """
 
+    code: int
+
     def __init__(self, number: int) -> None:
         super().__init__(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
         self.number = number

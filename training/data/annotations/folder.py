@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +90,19 @@ def _boxes(read: Callable[[], Boxes]) -> Callable[[str], tuple[Any, list[str]]]:
 
 
 def _coco(folder: Path) -> Readers:
-    return {split: _boxes(lambda path=path: read_coco(folder, path)) for split, path in coco_files(folder).items()}
+    return {split: _boxes(partial(read_coco, folder, path)) for split, path in coco_files(folder).items()}
 
 
 def _yolo(folder: Path) -> Readers:
-    return {split: _boxes(lambda pair=pair: read_yolo(folder, *pair)) for split, pair in yolo_folders(folder).items()}
+    return {split: _boxes(partial(read_yolo, folder, *pair)) for split, pair in yolo_folders(folder).items()}
 
 
 def _voc(folder: Path) -> Readers:
-    return {split: _boxes(lambda pairs=pairs: read_voc(pairs)) for split, pairs in voc_images(folder).items()}
+    return {split: _boxes(partial(read_voc, pairs)) for split, pairs in voc_images(folder).items()}
 
 
 def _masks(folder: Path) -> Readers:
-    return {split: lambda name, pairs=pairs: masks_dataset(pairs, name) for split, pairs in mask_pairs(folder).items()}
+    return {split: partial(masks_dataset, pairs) for split, pairs in mask_pairs(folder).items()}
 
 
 def _has_files(folder: Path) -> bool:

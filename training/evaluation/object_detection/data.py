@@ -58,8 +58,8 @@ class ObjectReader:
         fields = {side: _fields(dataset, self.splits[side]) for side, dataset in self.datasets.items()}
         self.category = {side: next(name for name in CATEGORY_NAMES if name in of) for side, of in fields.items()}
         self.has_masks = all("segmentation" in of for of in fields.values())
-        features = [fields[side][self.category[side]] for side in fields]
-        self.index = ClassIndex(*features, fit_split, score_split, what="category")
+        fit_feature, score_feature = (fields[side][self.category[side]] for side in ("fit", "score"))
+        self.index = ClassIndex(fit_feature, score_feature, fit_split, score_split, what="category")
         self.index.learn(
             value for row in fit.select_columns([OBJECTS]) for value in _field(row[OBJECTS], self.category["fit"])
         )
