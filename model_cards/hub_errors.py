@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from .text import hide_secrets
+from .secrets import hide_secrets
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 TRANSIENT = (408, 409, 412, 425, 429, 500, 502, 503, 504)

@@ -10,7 +10,7 @@ from .card import build_card, write_card
 from .errors import PushError
 from .remote_code import AUTO_MAP, remote_code_files
 from .run_files import FIGURES, PRETRAINING
-from .text import holds_secret
+from .secrets import holds_secret
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SHARDS = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")

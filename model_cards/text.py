@@ -4,10 +4,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from .secrets import hide_secrets
+
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,/%=;?")
-_SECRET = re.compile(
-    r"\b(hf_|api_org_)[A-Za-z0-9]{8,}|(?<=Bearer )\S{8,}|\bhf_oauth_\S{8,}|\bgh[pousr]_[A-Za-z0-9]{20,}"
-)
 SLUG = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
@@ -17,16 +16,6 @@ def one_line(value: object, limit: int = 200) -> str:
     text = "".join(char for char in kept if unicodedata.category(char)[0] != "C")
     text = hide_secrets(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def hide_secrets(text: str) -> str:
-    """Replace everything that looks like an access token with stars."""
-    return _SECRET.sub("***", text)
-
-
-def holds_secret(text: str) -> bool:
-    """Tell whether a text contains something that looks like an access token."""
-    return _SECRET.search(text) is not None
 
 
 def plain(value: object, limit: int = 200) -> str:

@@ -14,17 +14,22 @@ _REMEDIES = {
     errno.ENOSPC: "free space (or inodes: many small files) there",
     errno.EDQUOT: "free space there, or ask for a larger quota",
     errno.EROFS: "the file system is read-only: mount it writable, or choose another folder",
-    errno.EACCES: "allow this user to write there, or choose another folder",
-    errno.EPERM: "allow this user to write there, or choose another folder",
+    errno.EACCES: "allow this user to read and write there, or choose another folder",
+    errno.EPERM: "allow this user to read and write there, or choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EXDEV: "it lies on another file system: choose a folder that lies on one",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
     errno.ENFILE: "raise the limit of open files (`ulimit -n`)",
 }
+_TORCH_WRITE = re.compile(r"PytorchStreamWriter|inline_container\.cc.*unexpected pos|iostream error")
 
 
 class UserError(ValueError):
     """A mistake in what the user gave. The message says what was wrong, where, and what to do, in one line."""
+
+
+class WorkerDied(UserError, RuntimeError):
+    """A data worker was ended from outside, most often for want of memory."""
 
 
 class TrainingStopped(RuntimeError):
@@ -84,7 +89,7 @@ def system_error(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if found := re.search(r"\(os error (\d+)\)", text):  # safetensors
         number = int(found.group(1))
-    elif "PytorchStreamWriter" in text:  # torch: the number is lost, and a full disk is the usual cause
+    elif _TORCH_WRITE.search(text):  # the number is lost, and a full disk is the usual cause
         number = errno.ENOSPC
     elif not isinstance(error, OSError):
         return None
@@ -126,6 +131,30 @@ def is_machine_error(error: BaseException) -> bool:
     if any(kind.__module__.split(".")[0] in _NETWORK_PACKAGES for kind in type(error).__mro__):
         return True
     return isinstance(error, OSError) and error.errno in _MACHINE_ERRORS
+
+
+def worker_death(error: BaseException, who: str = "a data worker") -> WorkerDied | None:
+    """Turn torch's error of a worker that died into one that says what to do.
+
+    torch raises it wherever the training process is when the system reports the death, also in the middle of a step.
+
+    Args:
+        error: Any exception.
+        who: Which worker it was.
+
+    Returns:
+        The error, or None if no worker died.
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, RuntimeError) or "DataLoader worker (pid" not in text:
+        return None
+    if isinstance(error, WorkerDied):
+        return error
+    return WorkerDied(
+        f"{who} died ({text}). Most often the machine had no memory left (use fewer workers, a smaller batch or "
+        "shuffle buffer) or /dev/shm is too small; dataloader_num_workers 0 reads in the training process and shows "
+        "the cause"
+    )
 
 
 def near_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 from ..figures import curves, series
 from ..metadata import CONSTANT, METHOD_TITLES, TASK_TITLES, architecture, model_title
 from ..run_files import FIGURES, Evaluation, RunFiles, count_weights
-from ..text import duration, hide_paths, hide_secrets, quantity, shown_dataset
+from ..secrets import hide_secrets
+from ..text import duration, hide_paths, quantity, shown_dataset
 from ..values import dictionary, is_number, items, numbers
 from .charts import line_chart
 from .html import facts, paragraph, section, table, text

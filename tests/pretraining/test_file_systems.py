@@ -16,7 +16,7 @@ from ladder_training.cli.entry import main
 from ladder_training.runs.checkpoints import damage, list_checkpoints
 from ladder_training.trainer.resuming import missing_part
 
-STEPS = 4
+STEPS = 6  # more than one pass
 
 
 @pytest.fixture(scope="module")

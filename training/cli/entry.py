@@ -11,7 +11,7 @@ from dataclasses import MISSING
 
 from ..config.fields import Fields, build, fields_of, unknown_name
 from ..config.recipe import OWN_GROUPS, inherited_fields, packaged_recipes
-from ..errors import TrainingStopped, UserError, system_error
+from ..errors import TrainingStopped, UserError, system_error, worker_death
 from ..runs.interruption import Interrupted, ended_by_signals
 from . import help_text
 from .commands import COMMANDS, Command
@@ -39,6 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"ladder: error: {error}", 2)
     except TrainingStopped as error:
         return _fail(f"ladder: stopped: {error}", 3)
+    except RuntimeError as error:
+        died = worker_death(error)
+        if died is None:
+            raise
+        return _fail(f"ladder: error: {died}", 2)
     except Interrupted as error:
         return _fail(_interrupted(words, f" by {error}"), error.code)
     except KeyboardInterrupt:
@@ -112,9 +117,11 @@ def _say_start(command: Command) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    """Print a message as one line, and return the exit code."""
+    """Print a message as one line, without secrets, and return the exit code."""
+    from ladder_model_cards.secrets import hide_secrets
+
     with contextlib.suppress(OSError):  # the code says the same where nothing can be printed
-        print(" ".join(message.split()), file=sys.stderr)
+        print(hide_secrets(" ".join(message.split())), file=sys.stderr)
     return code
 
 

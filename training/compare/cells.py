@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ladder_model_cards.secrets import hide_in_values
+
 from ..errors import UserError
 from ..files import write_text
 from ..runs.run_folder import now, versions
@@ -64,6 +66,7 @@ class Cells:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} cannot be read as a cell ({error}); delete it to compute it again") from error
+        fingerprint = hide_in_values(fingerprint)
         differing = differing_field(saved, fingerprint, defaults or {})
         if differing is None:
             return cell
@@ -94,7 +97,7 @@ class Cells:
             "versions": versions(),
             "date": now(),
         }
-        write_compact(self.path(method, seed, name), cell_value(cell))
+        write_compact(self.path(method, seed, name), hide_in_values(cell_value(cell)))
 
 
 def write_compact(path: Path, value: Any) -> None:

@@ -67,8 +67,10 @@ class EvaluationResult:
 
     def save(self, output: str | Path) -> Path:
         """Write `output/evaluation/TASK-DATASET.json` in one step and return its path."""
-        self.path = result_path(output, self.task, self.dataset)
-        write_json(self.path, self.to_dict())
+        from ladder_model_cards.secrets import hide_in_values, hide_secrets
+
+        self.path = result_path(output, self.task, hide_secrets(self.dataset))
+        write_json(self.path, hide_in_values(self.to_dict()))
         return self.path
 
     def mean(self) -> dict[str, float]:

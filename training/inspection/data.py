@@ -86,6 +86,8 @@ def inspect_data(
         shown.extend(evenly(images, max(1, _SHOWN // len(loaded))))
     result: dict[str, Any] = {"datasets": reports, "sheet": None, "report": None}
     if output is not None:
+        from ladder_model_cards.secrets import hide_in_values
+
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)
         if shown:
@@ -94,7 +96,7 @@ def inspect_data(
             save_contact_sheet(shown, cast(Any, transform), folder / SHEET_FILE, seed=seed)
             result["sheet"] = str(folder / SHEET_FILE)
         result["report"] = str(folder / REPORT_FILE)
-        write_json(folder / REPORT_FILE, result)
+        write_json(folder / REPORT_FILE, hide_in_values(result))
     return result
 
 

@@ -155,6 +155,12 @@ class BadImageCount:
 
     def record(self, images: list[BadImage]) -> None:
         """List unreadable images in the file; `count` counts them once their positions are consumed."""
+        if not images:
+            return
+        from ladder_model_cards.secrets import hide_secrets
+
+        # Keys and sources are paths or URLs, and a URL may hold a password.
+        images = [BadImage(*(hide_secrets(text) for text in (bad.source, bad.key, bad.reason))) for bad in images]
         self._examples = (self._examples + images)[:3]
         self.file.add(images)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..errors import TrainingStopped, UserError
+from ..errors import TrainingStopped, UserError, worker_death
 
 PREFETCH = 2
 """Chunks that a worker process makes in advance."""
@@ -82,7 +82,8 @@ class Worker:
         """The next chunk.
 
         Raises:
-            RuntimeError: The worker process died, or an error that is a bug was raised in it.
+            WorkerDied: The worker process died.
+            RuntimeError: An error that is a bug was raised in it.
             UserError: Raised in the worker.
             TrainingStopped: Raised in the worker.
         """
@@ -91,13 +92,10 @@ class Worker:
         try:
             item = next(self._items)
         except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):  # raised by code in the worker, which is alive
+            died = worker_death(error, f"data worker {self.index} of process {os.getpid()}")
+            if died is None:  # raised by code in the worker, which is alive
                 raise
-            raise RuntimeError(
-                f"data worker {self.index} of process {os.getpid()} died ({' '.join(str(error).split())}). Most often "
-                "the machine had no memory left (use fewer workers, a smaller batch or shuffle buffer) or /dev/shm is "
-                "too small; dataloader_num_workers 0 reads in the training process and shows the cause."
-            ) from error
+            raise died from error
         if isinstance(item, Exception):
             raise item
         return item

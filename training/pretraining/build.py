@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.backbones import named_backbone
+from ..config.fields import unknown_name
 from ..config.options import ModelOptions
 from ..config.recipe import ResolvedRecipe
 from ..errors import UserError, did_you_mean, near_names
@@ -54,12 +55,31 @@ def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingA
             "to start another run from a checkpoint, give --from"
         )
     try:
-        return LadderTrainingArguments(output_dir=str(folder), **values)
+        arguments = LadderTrainingArguments(output_dir=str(folder), **values)
+        _check_reports(arguments.report_to)
+        return arguments
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the training arguments cannot be used: {reason}") from error
+
+
+def _check_reports(report_to: Any) -> None:
+    """Check that the tools that a run reports to exist and are installed; the Trainer would fail later."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    names = [report_to] if isinstance(report_to, str) else list(report_to or [])
+    for name in names:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise unknown_name(name, INTEGRATION_TO_CALLBACK, f"report_to: there is no tool {name!r}", list_known=True)
+        if name not in get_available_reporting_integrations() and name not in ("flyte", "kubeflow"):
+            raise UserError(f"report_to: {name} is not installed: `pip install {name}`, or leave report_to out")
 
 
 def build_model(recipe: ResolvedRecipe) -> "LadderSiameseForPreTraining":

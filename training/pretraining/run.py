@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from ..config.recipe import ResolvedRecipe
-from ..errors import TrainingStopped, UserError, system_error
+from ..errors import TrainingStopped, UserError, system_error, worker_death
 from ..files import write_text
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
@@ -161,8 +161,8 @@ def _train_and_publish(trainer: "LadderTrainer", folder: Path, keeper: RecordCal
         keeper.update(trainer.state)
         raise
     except (Interrupted, KeyboardInterrupt, Exception) as error:
-        refused = None if isinstance(error, UserError) else system_error(error)
-        record.interrupt(refused or " ".join(str(error).split()) or type(error).__name__)
+        refused = None if isinstance(error, UserError) else worker_death(error) or system_error(error)
+        record.interrupt(str(refused or " ".join(str(error).split()) or type(error).__name__))
         with contextlib.suppress(OSError):  # the first error says more
             keeper.update(trainer.state)
         if refused is None:

@@ -181,8 +181,10 @@ class RunRecord(_Record):
         return record
 
     def write(self, folder: Path | str) -> None:
-        """Write a folder's `run.json` in one step."""
-        write_json(Path(folder) / RUN_FILE, self.to_json())
+        """Write a folder's `run.json` in one step, without secrets."""
+        from ladder_model_cards.secrets import hide_in_values
+
+        write_json(Path(folder) / RUN_FILE, hide_in_values(self.to_json()))
 
     def stop(self, error: TrainingStopped) -> None:
         """Record that this exception ended the run."""

@@ -11,9 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..errors import UserError, system_error
 from .checkpoints import is_leftover
-from .record import RunRecord
+from .record import FINISHED, RunRecord
 
 PRETRAINING = "pretraining"
 LOCK = ".lock"
@@ -77,9 +79,13 @@ def check_output(folder: Path | str, values: dict[str, Any]) -> RunRecord | None
             f"{name} was {_shown(saved.get(name))}, is {_shown(values.get(name))}" for name in differing[:3]
         )
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise UserError(
-            f"output folder {folder} holds the run of another recipe ({shown}{more}); choose another --output"
-        )
+        remedy = "choose another --output"
+        if run.status == FINISHED and set(differing) <= {"max_steps", "num_train_epochs"}:
+            remedy = (
+                f"this run is finished, and its schedule with it: to train on, start from its weights with "
+                f"`--from {folder}` and another --output"
+            )
+        raise UserError(f"output folder {folder} holds the run of another recipe ({shown}{more}); {remedy}")
     return run
 
 
@@ -92,31 +98,43 @@ def differing_fields(saved: dict[str, Any], values: dict[str, Any]) -> list[str]
 
 def recorded_values(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values without secrets, as a run's files may show them."""
-    return {name: value for name, value in values.items() if name not in SECRET_FIELDS}
+    from ladder_model_cards.secrets import hide_in_values
+
+    shown: dict[str, Any] = hide_in_values({name: value for name, value in values.items() if name not in SECRET_FIELDS})
+    return shown
 
 
 def recorded_text(text: str, values: dict[str, Any]) -> str:
-    """Return a recipe's text with its secrets replaced by ***."""
-    for name in SECRET_FIELDS:
-        if values.get(name):
-            text = text.replace(str(values[name]), "***")
-    return text
+    """Return a recipe's text with its secrets replaced by ***.
+
+    Args:
+        text: The recipe, as its author wrote it. Its own secrets are hidden, also those that `values` does not hold.
+        values: Resolved values, with those of the command line.
+    """
+    from ladder_model_cards.secrets import HIDDEN, hide_secrets, is_secret_name
+
+    try:
+        written = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        written = None
+    for mapping in (written if isinstance(written, dict) else {}, values):
+        for name, value in mapping.items():
+            if value and isinstance(value, str) and is_secret_name(str(name).replace("-", "_")):
+                text = text.replace(value, HIDDEN)
+    return hide_secrets(text)
 
 
 def command_line(arguments: list[str] | None = None) -> str:
-    """Return the command in one line, quoted for a shell; values of secret options are replaced by ***."""
+    """Return the command in one line, quoted for a shell; secrets are replaced by ***."""
+    from ladder_model_cards.secrets import HIDDEN, hide_secrets, is_secret_name
+
     words = list(sys.argv[1:] if arguments is None else arguments)
     shown = []
     hide_next = False
     for word in words:
         name, equals, _ = word.partition("=")
-        secret = name.lstrip("-").replace("-", "_") in SECRET_FIELDS
-        if hide_next:
-            shown.append("***")
-        elif secret and equals:
-            shown.append(f"{name}=***")
-        else:
-            shown.append(word)
+        secret = name.startswith("--") and is_secret_name(name.replace("-", "_").lstrip("_"))
+        shown.append(HIDDEN if hide_next else f"{name}={HIDDEN}" if secret and equals else hide_secrets(word))
         hide_next = secret and not equals
     return shlex.join(["ladder", *shown])
 
