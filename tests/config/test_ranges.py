@@ -6,26 +6,19 @@ from typing import Any
 
 import pytest
 
-from ladder_training.cli import options as commands
+from ladder_training.cli.commands import COMMANDS
 from ladder_training.compare.evaluations import ListedEvaluation
-from ladder_training.compare.options import CompareOptions
 from ladder_training.config.fields import check_value, default_of, fields_of, read_words
 from ladder_training.config.ranges import LARGEST_WHOLE, Range
 from ladder_training.config.recipe import OWN_GROUPS, all_fields
 from ladder_training.errors import UserError
-from ladder_training.evaluation.embedding.options import EmbedOptions
 from ladder_training.evaluation.options import TASK_OPTIONS
-from ladder_training.preparation.options import PrepareOptions
 
-OPTION_CLASSES = [
-    *OWN_GROUPS.values(),
-    *TASK_OPTIONS.values(),
-    *(kind for kind in vars(commands).values() if isinstance(kind, type) and kind.__module__ == commands.__name__),
-    CompareOptions,
-    ListedEvaluation,
-    EmbedOptions,
-    PrepareOptions,
-]
+OPTION_CLASSES = list(
+    dict.fromkeys(
+        [*OWN_GROUPS.values(), *TASK_OPTIONS.values(), ListedEvaluation, *(row.options for row in COMMANDS.values())]
+    )
+)
 
 
 def takes_numbers(annotation: Any) -> bool:
@@ -56,7 +49,7 @@ def test_every_number_has_a_range_that_holds_its_default(
     annotation, item = declared
     allowed = item.metadata["range"]
     if kind and not item.metadata.get("choices"):
-        assert any(limit is not None for limit in (allowed.minimum, allowed.above)), "an option without a lower limit"
+        assert any(limit is not None for limit in (allowed.minimum, allowed.above, allowed.length)), "no lower limit"
     allowed.check(default_of(item), name)
     floats = "float" in str(annotation)
     wrong = ["nan", "inf", "-inf"] if floats else [str(10 * LARGEST_WHOLE)]

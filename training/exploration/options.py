@@ -18,5 +18,5 @@ class ExploreOptions:
     output: str | None = option(None, "Folder for the embeddings, which are computed once; default: runs/explore-NAME.")
     space: str | None = option(None, "Write the page as a Hugging Face Space into this folder instead of showing it.")
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for every one of this machine.")
-    port: int = option(7860, "Port to listen on; 0 for any that is free.")
+    port: int = option(7860, "Port to listen on; 0 for any that is free.", minimum=0, maximum=65535)
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
