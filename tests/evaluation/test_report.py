@@ -47,6 +47,15 @@ def test_the_table_has_stages_their_mean_and_all():
     assert lines[6] == "note: k is 9"
 
 
+def test_a_result_prints_as_its_table_and_shows_it_in_a_notebook():
+    result = make_result(dataset="<b>", notes=["k & 9"], untrained={"stage1": {"accuracy": 0.125}})
+    assert str(result) == result.table()
+    shown = result._repr_html_()
+    assert "<th>stage2</th>" in shown and "#9ecae1 75.0%" in shown and ">0.1250</td>" in shown
+    assert "on &lt;b&gt;:" in shown and "note: k &amp; 9" in shown and "<b>" not in shown
+    assert shown.count("<tr>") == 1 + 4  # two stages, their mean, all
+
+
 def test_the_table_shows_the_untrained_network_beside_the_first_metric(tmp_path):
     metrics = {name: {"accuracy": value, "recall": value} for name, value in (("stage1", 0.5), ("stage2", 0.75))}
     untrained = {name: {"accuracy": value, "recall": value} for name, value in (("stage1", 0.25), ("stage2", 0.0))}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from transformers import TrainingArguments
+from transformers.integrations import is_tensorboard_available
 from transformers.trainer_utils import SaveStrategy
 
 from ..errors import UserError
@@ -54,8 +55,9 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
 
     These defaults differ from transformers': the optimizer's own learning rate (`RATES`), a cosine schedule, weight
     decay 1e-6 (BYOL's), no gradient clipping (LARS scales each layer, and clipping would silently change the recipe),
-    NaN losses stay in the logs, and unused columns are kept. Two checkpoints are kept by default (`save_total_limit`),
-    with `save_strategy` "epoch" all. Fields that would have no effect on pretraining are refused (`inherited`).
+    NaN losses stay in the logs, unused columns are kept, and the log goes to TensorBoard where that is installed. Two
+    checkpoints are kept by default (`save_total_limit`), with `save_strategy` "epoch" all. Fields that would have no
+    effect on pretraining are refused (`inherited`).
 
     Raises:
         UserError: a value is wrong; the message names the field.
@@ -71,6 +73,7 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         _UNSET, "Checkpoints that are kept; 0: all; -1: two, or all with save_strategy epoch.", minimum=_UNSET
     )
     logging_steps: float = 50
+    report_to: str | list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.activation_checkpointing or self.gradient_checkpointing:
@@ -83,6 +86,8 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         for name, allowed in RANGES.items():
             allowed.check(getattr(self, name), name)
         self._refuse_what_has_no_effect()
+        if self.report_to is None:
+            self.report_to = "tensorboard" if is_tensorboard_available() else "none"
         super().__post_init__()
         if self.learning_rate is None:
             self.learning_rate = RATES[self.optimizer].default

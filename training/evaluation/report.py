@@ -1,5 +1,6 @@
 """The result of an evaluation: the printed table, and the JSON file that model cards and comparisons read."""
 
+import html
 import math
 import re
 from dataclasses import dataclass, field
@@ -103,6 +104,24 @@ class EvaluationResult:
             lines.append(f"written to {self.path}")
         return "\n".join(lines)
 
+    __str__ = table
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook: each value from 0 to 1 has a bar of its length."""
+        title, *lines = self.table().splitlines()
+        rows, untrained = self._rows(self.metrics), self._rows(self.untrained)
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        named = ["", *columns, *(["untrained"] if untrained else [])]
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in named)
+        body = ""
+        for name, row in rows.items():
+            values = [row.get(column) for column in columns]
+            values += [untrained.get(name, {}).get(columns[0])] if untrained else []
+            body += f"<tr><th>{html.escape(name)}</th>{''.join(map(_html_cell, values))}</tr>"
+        notes = [line for line in lines if line.startswith(("note: ", "written to "))]
+        below = "".join(f"<div>{html.escape(line)}</div>" for line in notes)
+        return f"<div>{html.escape(title)}</div><table><tr>{head}</tr>{body}</table>{below}"
+
     def _rows(self, metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         """The rows of the table: every stage, the mean of the stages for tasks that have one, all stages together."""
         rows = {name: row for name, row in metrics.items() if name != ALL_STAGES}
@@ -142,6 +161,13 @@ def check_output(output: str | Path | None) -> None:
     for path in (Path(output), Path(output) / FOLDER):
         if path.exists() and not path.is_dir():
             raise UserError(f"output {path} is a file; give a folder")
+
+
+def _html_cell(value: Any) -> str:
+    """One cell of the table for a notebook."""
+    share = value if isinstance(value, float) and 0 <= value <= 1 else 0
+    bar = f"background:linear-gradient(90deg,#9ecae1 {100 * share:.1f}%,transparent {100 * share:.1f}%)"
+    return f'<td style="text-align:right;{bar}">{_shown(value)}</td>'
 
 
 def _shown(value: Any) -> str:

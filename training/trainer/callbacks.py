@@ -1,11 +1,9 @@
 """Callbacks of the Trainer: the target's update, ends of passes, looks at held-out images, and the progress bar."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .momentum import target_momentum
@@ -101,32 +99,3 @@ class MonitorCallback(TrainerCallback):
         if args.monitor_steps is None and args.eval_strategy != IntervalStrategy.NO:
             return 0
         return max(1, state.max_steps // 10) if args.monitor_steps is None else args.monitor_steps
-
-
-class ImagesProgressCallback(ProgressCallback):
-    """transformers' progress bar with images per second.
-
-    Args:
-        images_per_step: Images per optimizer step, over all devices.
-        max_str_len: As in transformers.
-    """
-
-    def __init__(self, images_per_step: int, max_str_len: int = 100) -> None:
-        super().__init__(max_str_len)
-        self.images_per_step = images_per_step
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Start the bar of a resumed run at its current step."""
-        super().on_train_begin(args, state, control, **kwargs)
-        self.started, self.first_step = time.monotonic(), state.global_step
-        if self.training_bar is not None:
-            self.training_bar.update(state.global_step)
-            self.current_step = state.global_step
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show the images per second since this process started training."""
-        if self.training_bar is not None:
-            seconds = max(time.monotonic() - self.started, 1e-9)
-            rate = (state.global_step - self.first_step) * self.images_per_step / seconds
-            self.training_bar.set_postfix({"images/s": f"{rate:.0f}"}, refresh=False)
-        super().on_step_end(args, state, control, **kwargs)

@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
 
 from modeling_ladder import LadderSiameseForPreTraining
 
@@ -21,12 +22,13 @@ from ..models.stage_sizes import check_image_size
 from ..runs.agreement import StepAgreement, all_or_none, chosen_by_first
 from ..views.two_views import TwoViewTransform
 from .best import check_best_metric, wants_looks
-from .callbacks import ImagesProgressCallback, MonitorCallback, PassCallback, TargetUpdateCallback
+from .callbacks import MonitorCallback, PassCallback, TargetUpdateCallback
 from .held_out import held_out_images, is_image_dataset
 from .lars import Lars
 from .meters import LevelMeters
 from .monitor import MonitorMetrics, look
 from .resuming import agreed_checkpoint, read_loader_state
+from .run_log import RunLog
 from .saving import SavingTrainer
 from .stops import BATCH_NORM_SETTLED, check_losses, check_spread
 
@@ -115,8 +117,9 @@ class LadderTrainer(SavingTrainer):
             )
         finally:
             args.max_steps, args.enable_jit_checkpoint = asked
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(ImagesProgressCallback(args.global_batch_size))
+        for theirs in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):  # bars and lines of transformers, in a notebook too
+            self.pop_callback(theirs)
+        self.add_callback(RunLog(args.global_batch_size, bar=not args.disable_tqdm))
         self._target_update = TargetUpdateCallback(self.accelerator, lambda: self.passes)
         self.add_callback(self._target_update)
         self._pass_ends = PassCallback()
