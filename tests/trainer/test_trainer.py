@@ -229,7 +229,7 @@ def test_going_on_from_the_last_step_trains_no_further(tiny_backbone, tmp_path) 
 def test_save_total_limit_and_the_files_of_a_checkpoint(tiny_backbone, tmp_path) -> None:
     args = make_arguments(tmp_path, save_strategy="steps", save_steps=1, save_total_limit=2, max_steps=4)
     LadderTrainer(make_model(tiny_backbone), args, ViewPairs()).train()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4", "log.jsonl"]
     names = {path.name for path in (tmp_path / "checkpoint-4").iterdir()}
     assert {"model.safetensors", "config.json", "manifest.json", "optimizer.pt", "loader_state_0.json"} <= names
     loaded = LadderSiameseForPreTraining.from_pretrained(tmp_path / "checkpoint-4")

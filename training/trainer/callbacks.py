@@ -1,4 +1,4 @@
-"""Callbacks of the Trainer: the target's update, ends of passes, looks at held-out images, and the progress bar."""
+"""Callbacks of the Trainer: the target's update, ends of passes, and looks at held-out images."""
 
 from collections.abc import Callable
 from typing import Any
