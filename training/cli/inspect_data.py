@@ -31,7 +31,10 @@ def inspect_command(options: InspectOptions) -> int:
     from ..models.devices import choose_device
 
     recipe = Recipe("inspect", "", {}, "defaults") if options.recipe is None else read_recipe(options.recipe)
-    resolved = resolve(recipe, {"image_size": options.image_size} if options.image_size is not None else {})
+    changed: dict[str, Any] = {} if options.image_size is None else {"image_size": options.image_size}
+    resolved = resolve(recipe, changed)
+    if options.image_range is not None:
+        resolved.data.image_range = options.image_range
     named = resolved.data.dataset
     names = options.dataset or ([named] if isinstance(named, str) else named)
     if not names:
@@ -43,7 +46,8 @@ def inspect_command(options: InspectOptions) -> int:
         split=options.split,
         streaming=options.streaming,
         revision=options.revision,
-        image_column=options.image_column,
+        image_column=options.image_column or resolved.data.image_column,
+        trust_paths=options.trust_paths or resolved.data.trust_paths,
         transform=build_views(resolved),
         limit=options.limit,
         batch_size=options.batch_size,

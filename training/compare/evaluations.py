@@ -183,7 +183,8 @@ def _check_columns(evaluation: Evaluation) -> None:
 def _reading_settings(recipe: ResolvedRecipe) -> dict[str, Any]:
     """Return the recipe's settings for reading images, as settings of an evaluation."""
     data = recipe.data
-    settings = {"image_column": data.image_column, "label_column": data.label_column, "streaming": data.streaming}
+    settings: dict[str, Any] = {"trust_paths": data.trust_paths, "image_range": data.image_range}
+    settings |= {"image_column": data.image_column, "label_column": data.label_column, "streaming": data.streaming}
     return {name: value for name, value in settings.items() if value}
 
 

@@ -122,6 +122,14 @@ def confined(dataset: Any, rule: PathRule) -> Any:
     return dataset
 
 
+def confined_stream(stream: Any) -> Any:
+    """A stream whose examples are confined when they are read, for readers that need no saved positions."""
+    rule = origin_of(stream).path_rule
+    if rule is None or not isinstance(stream, datasets.IterableDataset) or stream.features is None:
+        return stream
+    return stream.map(rule.confine_row, features=stream.features)
+
+
 def _confined_column(dataset: Any, name: str, rule: PathRule) -> Any:
     """Mark the paths of one column. Encoded images are not copied, and without changes the data set is the same."""
     column = dataset.data.column(name)

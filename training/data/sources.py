@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean
 from . import digits
-from .columns import check_image_column, empty_label_columns, without_decoding
+from .columns import check_image_column, empty_label_columns, own_column, without_decoding
 from .image_folder import ImageFolder
 from .iterable import as_stream, length_of, readable_examples
 from .left_out import Account, attach
@@ -29,6 +29,7 @@ def load_image_stream(
     config: str | None = None,
     cache_dir: str | None = None,
     image_column: str | None = None,
+    only_if_there: bool = False,
     trust_paths: bool = False,
 ) -> Any:
     """Load a data set of images without decoding them.
@@ -46,6 +47,7 @@ def load_image_stream(
         config: Configuration of a Hub data set.
         cache_dir: Where `datasets` keeps what it downloads and converts; None is its default.
         image_column: Column of the images; None detects it by its type or name.
+        only_if_there: Detect the column of the images if `image_column` does not exist.
         trust_paths: Follow paths and addresses in the rows of a data set wherever they lead; else only below its own
             folder or repository, and other images count as unreadable.
 
@@ -79,7 +81,7 @@ def load_image_stream(
             rule = None if isinstance(source, ImageFolder) else folder_rule(source.folder)
     if _is_empty(dataset):
         raise UserError(f"{name}: the split {split!r} is empty")
-    column = check_image_column(dataset, image_column)
+    column = check_image_column(dataset, own_column(dataset, image_column) if only_if_there else image_column)
     feature = (dataset.features or {}).get(column)
     if feature is not None and not isinstance(feature, datasets.Image):  # encoded bytes, {bytes, path}, or a path
         dataset = dataset.cast_column(column, datasets.Image())

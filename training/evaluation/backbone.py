@@ -13,8 +13,10 @@ from modeling_ladder.conversion import stage_names
 
 from ..config.image_defaults import CROP_FRACTION, DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
+from ..images.value_range import ValueRange, check_range
 from ..models.processor import image_processor, processor_of
 from ..models.reference import load_model
+from ..runs.record import RunRecord
 
 
 class StageFeatures(nn.Module):
@@ -66,12 +68,15 @@ class ImageSettings:
         crop_fraction: Share of the resized shorter side that the centre crop keeps.
         mean: Per channel, of pixels in [0, 1].
         std: Standard deviation per channel.
+        value_range: The stored values that become black and white, in images of more than 8 bits; None takes the range
+            of their type.
     """
 
     size: int = DEFAULT_IMAGE_SIZE
     crop_fraction: float = CROP_FRACTION
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    value_range: ValueRange | None = None
 
 
 def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFeatures:
@@ -121,13 +126,19 @@ def default_output(reference: Any) -> Path | None:
     return folder.resolve().parent if nested else folder
 
 
-def load_image_settings(reference: Any, size: int | None = None, crop_fraction: float | None = None) -> ImageSettings:
+def load_image_settings(
+    reference: Any,
+    size: int | None = None,
+    crop_fraction: float | None = None,
+    value_range: ValueRange | None = None,
+) -> ImageSettings:
     """Read the image settings from the preprocessor_config.json of a model or its run; default: the package's own.
 
     Args:
         reference: As in `load_backbone`; a loaded model has no file.
         size: Replaces the size in the file.
         crop_fraction: Replaces the crop in the file.
+        value_range: Replaces the range of values (`image_range`) that the model's run was trained with.
 
     Raises:
         UserError: the file exists and its values make no sense.
@@ -142,7 +153,16 @@ def load_image_settings(reference: Any, size: int | None = None, crop_fraction: 
         crop_fraction or min(1.0, side / shorter),
         tuple(processor.image_mean),
         tuple(processor.image_std),
+        value_range or _trained_range(reference),
     )
+
+
+def _trained_range(reference: Any) -> ValueRange | None:
+    """The range of values that a run on this machine was trained with."""
+    folder = default_output(reference)
+    record = None if folder is None else RunRecord.read(folder)
+    given = None if record is None else record.recipe.values.get("image_range")
+    return None if given is None else check_range(given, f"image_range of {folder}")
 
 
 def _taken_from(model: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..data.iterable import length_of
+from ..data.iterable import DamagedShard, length_of, readable_examples
 from ..errors import BadImageError, UserError
 from ..loading.progress import progress
 from ..models.feature_rows import BLOCK_VALUES
@@ -148,8 +148,11 @@ class _StreamedImages(IterableDataset):
         self.dataset, self.transform, self.image, self.label = dataset, transform, image, label
 
     def __iter__(self) -> Iterator[tuple]:
-        for row in self.dataset:
+        damaged: list[DamagedShard] = []
+        for row in readable_examples(self.dataset, damaged):
             yield _example(row, self.transform, self.image, self.label)
+        for shard in damaged:
+            yield None, None, f"the rest of {shard.file or 'a shard'} cannot be read: {shard.reason}"
 
 
 def _collate(examples: list[tuple]) -> tuple[Tensor | None, list[Any], list[str]]:

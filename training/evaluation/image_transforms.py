@@ -12,21 +12,23 @@ from torch import Tensor
 from ..errors import BadImageError, UserError
 from ..images.center import center_view
 from ..images.decode import decode_image
+from ..images.value_range import ValueRange
 from .backbone import ImageSettings
 
 
-def read_image(image: Any, where: str) -> np.ndarray:
+def read_image(image: Any, where: str, value_range: ValueRange | None = None) -> np.ndarray:
     """Decode an image to uint8 (H, W, 3), for tasks that cannot skip an image.
 
     Args:
         image: Anything that `decode_image` reads.
         where: Names the image in messages.
+        value_range: As in `ImageSettings`.
 
     Raises:
         UserError: the image cannot be read.
     """
     try:
-        return decode_image(image)
+        return decode_image(image, value_range=value_range)
     except BadImageError as error:
         raise UserError(f"{where} cannot be read: {error}") from error
 
@@ -62,7 +64,9 @@ class CenterTransform:
 
     def __call__(self, image: Any, seed: int | None = None) -> Tensor:
         """Convert anything that `decode_image` reads to float32 (3, size, size); `seed` has no effect."""
-        array = center_view(decode_image(image), self.settings.size, self.settings.crop_fraction)
+        array = center_view(
+            decode_image(image, value_range=self.settings.value_range), self.settings.size, self.settings.crop_fraction
+        )
         return to_tensor(array, self.settings)
 
 
@@ -76,7 +80,7 @@ class RandomCropTransform:
 
     def __call__(self, image: Any, seed: int | None = None) -> Tensor:
         """Convert anything that `decode_image` reads to float32 (3, size, size); the same seed gives the same crop."""
-        array = decode_image(image)
+        array = decode_image(image, value_range=self.settings.value_range)
         generator = np.random.default_rng(seed)
         rows, columns = array.shape[:2]
         top, left, height, width = random_crop_box(rows, columns, self.min_scale, generator)

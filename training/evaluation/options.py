@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..config import recipe
 from ..config.fields import check_fields, check_values, fields_of, option
 from ..errors import UserError
+from ..images.value_range import check_range
 
 
 @dataclass(kw_only=True)
@@ -19,11 +20,21 @@ class _TaskOptions:
 
     split: str | None = option(None, "Split to score; default: test, or validation where there is no test.")
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
+    image_range: tuple[float, ...] | None = option(
+        None,
+        "Values of black and white in images of over 8 bits, e.g. 0 4095; default: as in the model's run.",
+        length=2,
+    )
+    trust_paths: bool = option(
+        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
+    )
     batch_size: int = option(64, "Images per batch and device.", above=0)
     num_workers: int = option(0, "Processes that decode images.", minimum=0, maximum=256)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.image_range is not None:
+            self.image_range = check_range(self.image_range, "image_range")
 
 
 @dataclass(kw_only=True)

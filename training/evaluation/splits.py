@@ -44,6 +44,7 @@ def resolve_splits(
     seed: int = 0,
     image: str | None = None,
     label: str | None = None,
+    trust_paths: bool = False,
 ) -> Splits:
     """Find the split to fit on and the split to score.
 
@@ -57,24 +58,33 @@ def resolve_splits(
         seed: Decides which images of a single split are held out.
         image: Column that holds the images; default: found by its type.
         label: Column that holds the labels, the same share of each of which is held out; default: found by its type.
+        trust_paths: Follow paths and addresses in the rows of data sets that are given by name wherever they lead.
 
     Raises:
         UserError: a split is missing; the message names the ones that exist.
     """
+    loading = {"streaming": streaming, "image_column": image, "only_if_there": True, "trust_paths": trust_paths}
     name = _dataset_name(dataset)
     only = _only_split(dataset) if test_dataset is None and split is None else None
     if only is not None:
-        return _with_a_part_held_out(dataset, name, only, streaming, seed, image, label)
-    fit, fit_split = _take(dataset, name, FIT_NAMES, "fit on", streaming)
+        return _with_a_part_held_out(dataset, name, only, loading, seed, label)
+    fit, fit_split = _take(dataset, name, FIT_NAMES, "fit on", loading)
     if test_dataset is None:
-        score, score_split = _take(dataset, name, (split,) if split else SCORE_NAMES, "score", streaming)
+        score, score_split = _take(dataset, name, (split,) if split else SCORE_NAMES, "score", loading)
     else:
         wanted = (split,) if split else (*SCORE_NAMES, *FIT_NAMES)
-        score, score_split = _take(test_dataset, _dataset_name(test_dataset), wanted, "score", streaming)
+        score, score_split = _take(test_dataset, _dataset_name(test_dataset), wanted, "score", loading)
     for part, which in ((fit, fit_split), (score, score_split)):
         if hasattr(part, "__len__") and len(part) == 0:
             raise UserError(f"split {which} of {name} is empty")
-    return Splits(name, fit, fit_split, score, score_split)
+    return Splits(name, fit, fit_split, score, score_split, _accounts(fit, score))
+
+
+def _accounts(*parts: Any) -> list[str]:
+    """What was decided about the data sets of the splits, and what is left out of them."""
+    from ..data.left_out import account_of
+
+    return list(dict.fromkeys(line for part in parts for line in account_of(part).lines(columns=False)))
 
 
 def is_streaming(dataset: Any) -> bool:
@@ -129,8 +139,9 @@ def check_column(dataset: Any, name: str, option: str) -> None:
 def undecoded(dataset: Any, *columns: str | None) -> Any:
     """Select columns of a data set and leave its images encoded (bytes or path)."""
     from ..data.columns import without_decoding
+    from ..data.origin import confined_stream
 
-    return without_decoding(dataset, *dict.fromkeys(name for name in columns if name is not None))
+    return confined_stream(without_decoding(dataset, *dict.fromkeys(name for name in columns if name is not None)))
 
 
 def _dataset_name(dataset: Any) -> str:
@@ -157,18 +168,18 @@ def _only_split(dataset: Any) -> str | None:
 
 
 def _with_a_part_held_out(
-    dataset: Any, name: str, split: str, streaming: bool, seed: int, image: str | None, label: str | None
+    dataset: Any, name: str, split: str, loading: dict[str, Any], seed: int, label: str | None
 ) -> Splits:
     """Fit on one part of the only split and score the other."""
     from ..data.columns import find_label_column
     from ..data.hold_out import hold_out
 
-    whole, _ = _take(dataset, name, (split,), "fit on", streaming)
+    whole, _ = _take(dataset, name, (split,), "fit on", loading)
     label = label or find_label_column(whole)
     if label is not None and (is_streaming(whole) or not _is_class(whole, label)):
         label = None
     try:
-        fit, score = hold_out(whole, HELD_OUT_FRACTION, seed, image, label)
+        fit, score = hold_out(whole, HELD_OUT_FRACTION, seed, loading["image_column"], label)
     except UserError as error:
         raise UserError(
             f"{name} has one split, {split}, and {error}; give another data set with test_dataset"
@@ -176,7 +187,7 @@ def _with_a_part_held_out(
     share = f"{100 * HELD_OUT_FRACTION:.0f} %" + (" of every class" if label is not None else "")
     count = f" ({len(score)} images)" if not is_streaming(score) else ""
     note = f"{split} is the only split: {share}{count} held out by content (seed {seed}) and scored; the rest fitted on"
-    return Splits(name, fit, split, score, HELD_OUT, [note])
+    return Splits(name, fit, split, score, HELD_OUT, [note, *_accounts(whole)])
 
 
 def _is_class(dataset: Any, column: str) -> bool:
@@ -187,14 +198,14 @@ def _is_class(dataset: Any, column: str) -> bool:
     return isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "float" not in feature.dtype)
 
 
-def _take(dataset: Any, name: str, wanted: tuple[str, ...], purpose: str, streaming: bool) -> tuple[Any, str]:
+def _take(dataset: Any, name: str, wanted: tuple[str, ...], purpose: str, loading: dict[str, Any]) -> tuple[Any, str]:
     """Load the first of the wanted splits that exists, and return it with its name."""
     if isinstance(dataset, str | os.PathLike):
         from ..data.sources import load_image_stream, split_names
 
         existing = list(split_names(str(dataset)))
         chosen = _first(wanted, existing, name, purpose)
-        return load_image_stream(str(dataset), split=chosen, streaming=streaming), chosen
+        return load_image_stream(str(dataset), split=chosen, **loading), chosen
     if isinstance(dataset, dict):
         chosen = _first(wanted, list(dataset), name, purpose)
         return dataset[chosen], chosen

@@ -145,6 +145,7 @@ def run_task(kind: type[Options], work: Callable[[TaskRun], Outcome], request: R
         seed=request.seed,
         image=options.image_column,
         label=getattr(options, "label_column", None),
+        trust_paths=options.trust_paths,
     )
     run = TaskRun(request.model, options, splits, request.seed, request.device, notes=list(splits.notes))
     outcome = work(run)

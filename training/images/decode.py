@@ -21,8 +21,9 @@ from ..errors import BadImageError
 from ..files import UNTRUSTED, bytes_or_path
 from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
 from .orientation import orient, turns_sides
-from .pixel_modes import ValueRange, array_to_rgb, pil_to_rgb, wide_to_rgb
+from .pixel_modes import array_to_rgb, pil_to_rgb, wide_to_rgb
 from .tiff_header import read_tiff_header
+from .value_range import ValueRange
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). Larger images are refused as decompression bombs."""

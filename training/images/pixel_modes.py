@@ -3,8 +3,7 @@
 import numpy as np
 from PIL import Image
 
-ValueRange = tuple[float, float]
-"""The stored values that become black (0) and white (255); values outside are cut."""
+from .value_range import ValueRange
 
 _WHITE = (255, 255, 255, 255)
 

@@ -49,7 +49,7 @@ def contact_sheet(
     rows = []
     for number, image in enumerate(images):
         try:
-            pixels = decode_image(image, min_size=cell)
+            pixels = decode_image(image, min_size=cell, value_range=getattr(transform, "value_range", None))
             views = transform(image, seed=seed + number)
         except BadImageError:
             continue

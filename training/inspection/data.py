@@ -10,9 +10,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..data.columns import check_image_column, find_label_column, without_decoding
-from ..data.iterable import length_of
+from ..data.columns import check_image_column, find_label_column, own_column, without_decoding
+from ..data.iterable import DamagedShard, length_of, readable_examples
+from ..data.left_out import account_of
 from ..files import write_json
+from ..images.value_range import ValueRange
 from ..loading.bad_images import is_bad_image, one_line
 from ..loading.encoded import encoded_bytes
 from ..loading.progress import progress
@@ -34,6 +36,7 @@ def inspect_data(
     revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    trust_paths: bool = False,
     transform: Callable[..., dict] | None = None,
     limit: int = 1000,
     batch_size: int = 32,
@@ -53,6 +56,7 @@ def inspect_data(
         revision: Branch, tag or commit of Hub data sets.
         image_column: Column of the images; None finds it by its type.
         label_column: Column of the labels; None finds it by its type.
+        trust_paths: Follow paths and addresses in the rows wherever they lead.
         transform: Makes the views; default: `TwoViewTransform()`.
         limit: Images to decode per data set, spread over it; 0 for all.
         batch_size: Images per batch when the speed is measured.
@@ -72,12 +76,15 @@ def inspect_data(
         from ..views.two_views import TwoViewTransform
 
         transform = TwoViewTransform()
-    loaded = [_load(dataset, split, streaming, revision, image_column) for dataset in datasets]
+    settings = {"streaming": streaming, "revision": revision, "image_column": image_column, "trust_paths": trust_paths}
+    loaded = [_load(dataset, split, settings | {"only_if_there": len(datasets) > 1}) for dataset in datasets]
     reports, shown = [], []
     step = None if model is None else measure_step(model, transform, batch_size, autocast=autocast)
     for name, dataset in loaded:
-        report, images = inspect_one(dataset, image_column, label_column, limit)
+        value_range = getattr(transform, "value_range", None)
+        report, images = inspect_one(dataset, image_column, label_column, limit, value_range)
         report["name"] = name
+        report["notes"] = account_of(dataset).lines()
         report["input"] = measure_input(
             dataset, transform, image_column, batch_size=batch_size, num_workers=num_workers, seconds=seconds
         )
@@ -101,7 +108,11 @@ def inspect_data(
 
 
 def inspect_one(
-    dataset: Any, image_column: str | None = None, label_column: str | None = None, limit: int = 1000
+    dataset: Any,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    limit: int = 1000,
+    value_range: ValueRange | None = None,
 ) -> tuple[dict, list[Any]]:
     """Decode a sample of one data set.
 
@@ -110,15 +121,18 @@ def inspect_one(
         image_column: Column of the images; None finds it by its type.
         label_column: Column of the labels; None finds it by its type.
         limit: Images to decode; 0 for all.
+        value_range: The stored values that become black and white, in images of more than 8 bits.
 
     Returns:
         The report: images (number of them, None if not known), columns, image_column, label_column, classes (number),
         labels (label -> count in the sample), looked_at (number of images decoded), unreadable (count),
         unreadable_share, unreadable_examples [{"key", "reason"}], width and height ({"smallest", "median",
-        "largest"} in pixels), modes and formats (name -> count), bytes (median file size). And up to eight
-        readable images, still encoded, spread over the data set.
+        "largest"} in pixels), modes and formats (name -> count), bytes (median file size), without_label (count),
+        deep ({"images", "smallest", "largest"}: the stored values of images of more than 8 bits; None without such
+        images), image_range (`value_range`), account (what the data set was taken for and what is left out) and
+        damaged_shards. And up to eight readable images, still encoded, spread over the data set.
     """
-    column = check_image_column(dataset, image_column)
+    column = check_image_column(dataset, own_column(dataset, image_column))
     label = label_column or find_label_column(dataset)
     feature = (dataset.features or {}).get(label) if label else None
     sizes, file_sizes, good = [], [], []
@@ -126,16 +140,18 @@ def inspect_one(
     formats: Counter = Counter()
     labels: Counter = Counter()
     bad: list[dict] = []
-    looked_at = unreadable = 0
+    looked_at = unreadable = without_label = 0
+    deep: list[tuple[float, float]] = []
+    damaged: list[DamagedShard] = []
     every = 1  # of the good ones, each `every`-th is kept to be shown
-    sample = _sample(without_decoding(dataset, column, *([label] if label else [])), limit)
+    sample = _sample(without_decoding(dataset, column, *([label] if label else [])), limit, damaged)
     total = length_of(dataset) if not limit else min(limit, length_of(dataset) or limit)
     for key, row in progress(sample, "decoding", total=total):
         looked_at += 1
         image = row[column]
         try:
             data = encoded_bytes(image)
-            mode, kind, size = _decode(data)
+            mode, kind, size, values = _decode(data, value_range)
         except Exception as error:
             if not is_bad_image(error):
                 raise
@@ -152,7 +168,11 @@ def inspect_one(
         formats[kind] += 1
         sizes.append(size)
         file_sizes.append(len(data))
-        if label is not None:
+        if values is not None:
+            deep.append(values)
+        if label is not None and (row[label] is None or row[label] == -1):
+            without_label += 1
+        elif label is not None:
             labels[str(row[label])] += 1
         if (len(sizes) - 1) % every == 0:
             good.append(data)
@@ -174,6 +194,11 @@ def inspect_one(
         "modes": dict(modes.most_common()),
         "formats": dict(formats.most_common()),
         "bytes": int(np.median(file_sizes)) if file_sizes else None,
+        "without_label": without_label,
+        "deep": _values(deep),
+        "image_range": value_range,
+        "account": account_of(dataset).to_json(),
+        "damaged_shards": [{"file": shard.file, "reason": shard.reason} for shard in _all_damaged(dataset, damaged)],
     }
     return report, evenly(good, _SHOWN)
 
@@ -183,16 +208,29 @@ def evenly(items: list[Any], count: int) -> list[Any]:
     return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
 
 
-def _load(dataset: Any, split: str, streaming: bool, revision: str | None, image_column: str | None) -> tuple[str, Any]:
+def _load(dataset: Any, split: str, settings: dict[str, Any]) -> tuple[str, Any]:
     if not isinstance(dataset, (str, os.PathLike)):
         return str(dataset.info.dataset_name or "data set"), dataset
     from ..data.sources import load_image_stream
 
-    loaded = load_image_stream(dataset, split, streaming, revision=revision, image_column=image_column)
-    return os.fspath(dataset), loaded
+    return os.fspath(dataset), load_image_stream(dataset, split, **settings)
 
 
-def _sample(dataset: Any, limit: int) -> Any:
+def _all_damaged(dataset: Any, met: list[DamagedShard]) -> list[DamagedShard]:
+    """The shards that could not be opened, and those that were met; a stream names each of them in every pass."""
+    from ..data.origin import origin_of
+
+    return [*(DamagedShard(file, "", reason) for file, reason in origin_of(dataset).damaged), *met]
+
+
+def _values(deep: list[tuple[float, float]]) -> dict | None:
+    """The range of the stored values of the images of more than 8 bits."""
+    if not deep:
+        return None
+    return {"images": len(deep), "smallest": min(low for low, _ in deep), "largest": max(high for _, high in deep)}
+
+
+def _sample(dataset: Any, limit: int, damaged: list[DamagedShard]) -> Any:
     """Yield (key, row) of rows spread over a data set, or from the beginnings of a stream's shards."""
     if hasattr(dataset, "__len__"):
         count = min(limit, len(dataset)) if limit else len(dataset)
@@ -204,21 +242,24 @@ def _sample(dataset: Any, limit: int) -> Any:
     rest = [shard for shard in range(count) if shard not in set(first)]  # only where the first ones are short
     each = -(-limit // len(first)) if limit else None
     rows = itertools.chain.from_iterable(
-        itertools.islice(dataset.shard(num_shards=count, index=shard), each) for shard in [*first, *rest]
+        itertools.islice(readable_examples(dataset.shard(num_shards=count, index=shard), damaged), each)
+        for shard in [*first, *rest]
     )
     for number, row in enumerate(itertools.islice(rows, limit or None)):
         yield f"example {number}", row
 
 
-def _decode(data: bytes) -> tuple[str, str, tuple[int, int]]:
-    """(mode as stored, format, (width, height) as shown); the image is decoded in full."""
+def _decode(
+    data: bytes, value_range: ValueRange | None
+) -> tuple[str, str, tuple[int, int], tuple[float, float] | None]:
+    """(mode as stored, format, (width, height) as shown, range of more than 8 bits); the image is decoded in full."""
     from PIL import Image
 
-    from ..images.decode import decode_image
+    from ..images.decode import decode_image, stored_values
 
-    height, width = decode_image(data).shape[:2]
+    height, width = decode_image(data, value_range=value_range).shape[:2]
     with Image.open(io.BytesIO(data)) as header:
-        return header.mode, header.format or "?", (width, height)
+        return header.mode, header.format or "?", (width, height), stored_values(data)
 
 
 def _range(values: list[int]) -> dict | None:

@@ -1,7 +1,11 @@
 """Printing the result of `inspect_data`."""
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+_LEVELS_OF_16_BITS = 257  # stored values of a 16-bit image that become one of 256 levels
+_DARK = 65535 / 2
 
 
 def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
@@ -10,8 +14,16 @@ def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
         count = report["images"]
         write(f"{report['name']}: {'an unknown number of' if count is None else f'{count:,}'} images")
         write(f"  columns     {', '.join(report['columns'])}; images in {report['image_column']}")
+        if report["account"]["read_as"]:
+            write(f"  read as     {report['account']['read_as']}")
+        for note in report["notes"]:
+            write(f"              {note}")
         if report["label_column"]:
-            write(f"  labels      {report['label_column']}, {report['classes']} classes")
+            missing = f"; {report['without_label']:,} of {report['looked_at']:,} looked at have none"
+            write(
+                f"  labels      {report['label_column']}, {report['classes']} classes"
+                + (missing if report["without_label"] else "")
+            )
         else:
             write("  labels      none")
         write(
@@ -20,11 +32,15 @@ def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
         )
         for example in report["unreadable_examples"]:
             write(f"              {example['key']}: {example['reason']}")
+        for shard in report["damaged_shards"]:
+            write(f"              the rest of {shard['file'] or 'a shard'} cannot be read: {shard['reason']}")
         for side in ("width", "height"):
             if report[side]:
                 sizes = report[side]
                 write(f"  {side:<11} {sizes['smallest']} to {sizes['largest']}, median {sizes['median']:g}")
         write(f"  modes       {_counts(report['modes'])}; formats {_counts(report['formats'])}")
+        if report["deep"] is not None:
+            write(f"  values      {_depth(report['deep'], report['image_range'])}")
         _print_speed(report, write)
     if result["sheet"]:
         write(f"the views, their boxes and matched points: {result['sheet']}")
@@ -49,3 +65,19 @@ def _print_speed(report: dict, write: Callable[[str], Any]) -> None:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def _depth(deep: dict, image_range: Any) -> str:
+    """What becomes of the stored values of images of more than 8 bits."""
+    low, high = deep["smallest"], deep["largest"]
+    found = f"{low:g} to {high:g} in {deep['images']:,} images of more than 8 bits"
+    if image_range is not None:
+        return f"{found}; --image_range {image_range[0]:g} {image_range[1]:g} is black to white"
+    if low >= 0 and 255 < high <= _DARK:
+        bits = math.ceil(math.log2(high + 1))
+        levels = round(high / _LEVELS_OF_16_BITS) + 1
+        return (
+            f"{found}: only the {levels} darkest of 256 levels are used; give the range with "
+            f"--image_range 0 {2**bits - 1}"
+        )
+    return found

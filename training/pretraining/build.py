@@ -1,6 +1,6 @@
 """Build what a run needs from a resolved recipe: training arguments, model, data and views."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,13 @@ class Data:
         train: A `datasets` object.
         monitoring: Images to monitor the training with. None: a part of the training images is held out for this.
         records: One record for each training data set.
+        notes: What the data sets were taken for, and what of them is left out, one line each.
     """
 
     train: Any
     monitoring: Any
     records: list[DatasetRecord]
+    notes: list[str] = field(default_factory=list)
 
 
 def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingArguments":
@@ -182,14 +184,21 @@ def load_data(recipe: ResolvedRecipe) -> Data:
     Raises:
         UserError: a data set or split does not exist, or holds no images.
     """
+    from ..data.left_out import account_of
     from ..data.sources import hub_dataset, load_image_stream, split_names
 
     options = recipe.data
     names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
     if not names:
         raise UserError("no data set: give --dataset, or `dataset:` in the recipe")
-    settings: dict[str, Any] = {"streaming": options.streaming, "revision": options.revision}
-    parts = [load_image_stream(name, split=options.split, **settings) for name in names]
+    settings: dict[str, Any] = {
+        "streaming": options.streaming,
+        "image_column": options.image_column,
+        "trust_paths": options.trust_paths,
+        # The parts of a mixture, and the data set for monitoring, may have other columns.
+        "only_if_there": len(names) > 1,
+    }
+    parts = [load_image_stream(name, split=options.split, revision=options.revision, **settings) for name in names]
     records = []
     for name, part in zip(names, parts, strict=True):
         hub, commit = hub_dataset(name, options.revision)
@@ -218,8 +227,14 @@ def load_data(recipe: ResolvedRecipe) -> Data:
         split = options.split
     monitoring = None
     if split is not None and (source != names[0] or split != options.split):
-        monitoring = load_image_stream(source, split=split, streaming=options.streaming, revision=revision)
-    return Data(train, monitoring, records)
+        settings["only_if_there"] = True
+        monitoring = load_image_stream(source, split=split, revision=revision, **settings)
+    notes = [
+        f"{name}: {line}"
+        for name, part in [*zip(names, parts, strict=True), (source, monitoring)]
+        for line in account_of(part).lines()
+    ]
+    return Data(train, monitoring, records, list(dict.fromkeys(notes)))
 
 
 def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
@@ -228,9 +243,12 @@ def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
     Raises:
         UserError: an option of the views is invalid.
     """
+    from ..images.value_range import check_range
     from ..views.two_views import TwoViewTransform
 
     settings = {_VIEW_ARGUMENTS.get(name, name): value for name, value in asdict(recipe.views).items()}
+    if recipe.data.image_range is not None:
+        settings["value_range"] = check_range(recipe.data.image_range, "image_range")
     try:
         return TwoViewTransform(**settings)
     except (ValueError, TypeError) as error:

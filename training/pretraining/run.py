@@ -218,6 +218,9 @@ def _build(recipe: ResolvedRecipe, folder: Path, arguments: Any) -> tuple[Data, 
     set_seed(arguments.seed)
     model = build_model(recipe)
     data = load_data(recipe)
+    if arguments.process_index == 0:
+        for line in data.notes:
+            print(line)
     trainer = LadderTrainer(
         model,
         arguments,

@@ -28,7 +28,7 @@ FREE_FIELDS = frozenset(
     dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory
     dataloader_multiprocessing_context resume_from_checkpoint push_to_hub hub_token hub_model_id hub_strategy
     hub_private_repo hub_always_push hub_revision enable_jit_checkpoint ddp_timeout ddp_backend ddp_bucket_cap_mb
-    local_rank skip_memory_metrics debug""".split()  # noqa: SIM905
+    local_rank skip_memory_metrics debug accept_changed_data""".split()  # noqa: SIM905
 )
 SECRET_FIELDS = frozenset({"hub_token"})
 PACKAGES = (

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from ..config.image_defaults import crop_fraction
-from ..data.columns import find_image_column, find_label_column
+from ..data.columns import find_image_column, find_label_column, without_decoding
 from ..data.held_out import LEAST, LEAST_FROM, split_monitoring
+from ..data.iterable import readable_examples
 from ..data.mixing import Mixture
-from ..errors import BadImageError
+from ..errors import BadImageError, did_you_mean, near_names
 from ..images.center import center_view
 from ..images.decode import decode_image
 from ..runs.agreement import chosen_by_first
@@ -61,8 +62,19 @@ def held_out_images(
     if source is None:
         return train_dataset, None
     column = image_column if image_column in (source.column_names or []) else find_image_column(source)
-    labels = label_column or find_label_column(source)
-    return train_dataset, _decode(source, column, labels, transform, maximum)
+    return train_dataset, _decode(source, column, _label_column(source, label_column), transform, maximum)
+
+
+def _label_column(source: Any, asked: str | None) -> str | None:
+    """The column of the labels. Training needs none, so one that does not exist is said, and does not stop it."""
+    columns = source.column_names or []
+    if asked is None or asked in columns:
+        return asked or find_label_column(source)
+    near = did_you_mean(near_names(asked, columns))
+    logger.warning(
+        "monitoring measures no kNN accuracy: there is no label column %r among %s%s", asked, ", ".join(columns), near
+    )
+    return None
 
 
 def _say_if_few(held_out: Any) -> None:
@@ -85,26 +97,44 @@ def _say_if_few(held_out: Any) -> None:
 def _decode(
     source: Any, column: str | None, label_column: str | None, transform: Any, maximum: int
 ) -> HeldOutImages | None:
-    import datasets
-
-    source = source.cast_column(column, datasets.Image(decode=False))
+    source = without_decoding(source, column, *([label_column] if label_column else []))
     if hasattr(source, "__len__"):
         count = min(maximum, len(source))
         source = source.select(np.linspace(0, len(source) - 1, count).round().astype(int).tolist()) if count else source
     pixels, labels = [], []
-    for row in itertools.islice(source, maximum):
+    value_range = getattr(transform, "value_range", None)
+    rows = source if hasattr(source, "__len__") else readable_examples(source, [])
+    for row in itertools.islice(rows, maximum):
         try:
-            pixels.append(center_view(decode_image(row[column]), transform.size, crop_fraction(transform.size)))
+            image = decode_image(row[column], value_range=value_range)
+            pixels.append(center_view(image, transform.size, crop_fraction(transform.size)))
         except BadImageError:
             continue
         if label_column is not None:
             labels.append(row[label_column])
     if len(pixels) < 2:
         return None
-    known = label_column is not None and min(labels) >= 0
     return HeldOutImages(
         pixels=np.stack(pixels),
-        labels=torch.tensor(labels, dtype=torch.int64) if known else None,
+        labels=None if label_column is None else _class_numbers(labels, label_column),
         mean=tuple(transform.mean),
         std=tuple(transform.std),
     )
+
+
+def _class_numbers(labels: list[Any], column: str) -> torch.Tensor | None:
+    """Class numbers of the label values, int64 (n,): whole numbers as they are, texts numbered in alphabetical order.
+
+    Labels that are missing or of another kind are said, and none is used: training does not need them.
+    """
+    missing = sum(label is None or label == -1 for label in labels)
+    whole = all(isinstance(label, (bool, int, np.integer)) and label >= 0 for label in labels)
+    if not missing and not whole and all(isinstance(label, str) for label in labels):
+        numbers = {text: number for number, text in enumerate(sorted(set(labels)))}
+        return torch.tensor([numbers[label] for label in labels], dtype=torch.int64)
+    if missing or not whole:
+        kind = next((type(label).__name__ for label in labels if not isinstance(label, (bool, int, str))), "a mixture")
+        why = f"{missing} of {len(labels)} held-out images have no label" if missing else f"its values are {kind}"
+        logger.warning("monitoring measures no kNN accuracy: label column %r: %s", column, why)
+        return None
+    return torch.tensor([int(label) for label in labels], dtype=torch.int64)

@@ -27,6 +27,7 @@ from torch.nn import functional
 from ..config.image_defaults import IMAGENET_MEAN, IMAGENET_STD
 from ..images.decode import MAX_PIXELS, OpenedImage, open_image
 from ..images.orientation import Box, box_in_shown, box_in_stored, orient
+from ..images.value_range import ValueRange, check_range
 from . import colour
 from .draws import Chances, Draws
 
@@ -62,6 +63,8 @@ class TwoViewTransform:
         std: Standard deviation for the normalisation, per channel.
         antialias: Average all source pixels when a crop is made smaller.
         max_pixels: Images with more pixels are refused as decompression bombs.
+        value_range: The stored values that become black and white, in images of more than 8 bits; None takes the range
+            of their type.
         device_mode: Only crop and flip. `DeviceViews` then does colours, blur and normalisation on the device, with
             the same parameters for the same seed.
 
@@ -93,11 +96,15 @@ class TwoViewTransform:
         std: tuple[float, float, float] = IMAGENET_STD,
         antialias: bool = True,
         max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
         device_mode: bool = False,
     ) -> None:
         given = locals()
         self._settings = {name: given[name] for name in inspect.signature(TwoViewTransform).parameters}
         _check(self._settings)
+        if value_range is not None:
+            self._settings["value_range"] = check_range(value_range, "value_range")
+        self.value_range = self._settings["value_range"]
         for name in _COUNTS:
             self._settings[name] = tuple(float(number) for number in self._settings[name])
         self.size, self.device_mode, self.antialias, self.max_pixels = int(size), device_mode, antialias, max_pixels
@@ -159,7 +166,7 @@ class TwoViewTransform:
         Raises:
             BadImageError: the image cannot be read.
         """
-        opened, draws = open_image(image, self.max_pixels), Draws(self.chances, seed)
+        opened, draws = open_image(image, self.max_pixels, self.value_range), Draws(self.chances, seed)
         boxes = [draws.crop(view, opened.width, opened.height) for view in range(2)]
         reduction = self._reduction(opened, boxes)
         located = [_locate(box, opened, reduction) for box in boxes]

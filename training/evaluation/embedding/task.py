@@ -86,6 +86,8 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
         "part_images": options.part_images,
         "features": "average-pooled stages of the online network in eval mode",
     }
+    if settings.value_range is not None:
+        plan["image_range"] = list(settings.value_range)
     npy = next(iter(columns)) if options.ending == ".npy" else None
     destination = Destination(Path(options.output).expanduser(), plan, make_schema(label, columns), npy)
     if chosen_by_first(lambda: _begin(destination)):

@@ -76,7 +76,7 @@ def open_classification(run: TaskRun) -> ClassificationTask:
         score = [] if splits_module.is_streaming(splits.score) else splits.score[label]
         _numbered(index, splits.fit[label], score, splits.fit_split)
     device = run.device
-    settings = load_image_settings(run.model, options.image_size, options.crop_fraction)
+    settings = load_image_settings(run.model, options.image_size, options.crop_fraction, options.image_range)
     backbone = load_backbone(run.model, device)
     check_image_size(backbone, backbone, settings.size, backbone.stages[-1])
     return ClassificationTask(run, backbone, settings, image, label, index)

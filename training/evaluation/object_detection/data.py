@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ...errors import UserError
+from ...images.value_range import ValueRange
 from ..classes import ClassIndex
 from ..image_transforms import read_image
 from ..splits import is_streaming, undecoded
@@ -107,6 +108,7 @@ class DetectionImages(Dataset):
         image_column: Column of the images.
         masks: Whether targets include masks.
         flip: Mirror each image with probability 0.5.
+        value_range: As in `ImageSettings`.
         indices: Images to use; default: all.
     """
 
@@ -118,10 +120,11 @@ class DetectionImages(Dataset):
         *,
         masks: bool,
         flip: bool,
+        value_range: ValueRange | None = None,
         indices: list[int] | None = None,
     ) -> None:
         self.dataset, self.objects, self.column = undecoded(dataset, image_column), objects, image_column
-        self.masks, self.flip = masks, flip
+        self.masks, self.flip, self.value_range = masks, flip, value_range
         self.indices = list(range(len(objects))) if indices is None else indices
 
     def __len__(self) -> int:
@@ -132,7 +135,7 @@ class DetectionImages(Dataset):
         position, seed = key if isinstance(key, tuple) else (key, 0)
         index = self.indices[position]
         objects = self.objects[index]
-        image = read_image(self.dataset[index][self.column], f"image {index}")
+        image = read_image(self.dataset[index][self.column], f"image {index}", self.value_range)
         height, width = image.shape[:2]
         chosen = np.flatnonzero(~objects.iscrowd)
         boxes = objects.boxes[chosen].copy()

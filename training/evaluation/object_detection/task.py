@@ -73,13 +73,16 @@ def fit_and_score(run: TaskRun) -> Outcome:
         raise UserError(f"split {splits.fit_split} has no image with a box")
     run.notes += _notes(reader, fit_objects, score_objects, len(fit_objects) - len(used))
     accelerator = run.accelerate(options.mixed_precision)
-    features, image_settings = run.load_backbone(), load_image_settings(run.model)
-    images = DetectionImages(splits.fit, fit_objects, image_column, masks=masks, flip=True, indices=used)
+    features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
+    values = image_settings.value_range
+    images = DetectionImages(
+        splits.fit, fit_objects, image_column, masks=masks, flip=True, value_range=values, indices=used
+    )
 
     with run.seeded():
         detector = build_detector(features, len(reader.names), options, image_settings, masks=masks)
         losses = train_detector(detector, images, options, run.seed, accelerator)
-    scored = DetectionImages(splits.score, score_objects, image_column, masks=False, flip=False)
+    scored = DetectionImages(splits.score, score_objects, image_column, masks=False, flip=False, value_range=values)
     detector.to(accelerator.device)
     metrics, per_class = _score(detector, scored, reader, options, accelerator, masks=masks)
     run.trained = detector

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from ...errors import BadImageError, UserError
 from ...images.decode import OpenedImage, open_image
+from ...images.value_range import ValueRange
 from ...loading.progress import progress
 from ..backbone import ImageSettings
 from ..image_transforms import read_image, resize, size_with_shorter_side, to_tensor
@@ -48,10 +49,13 @@ def label_map_column(dataset: Any, image_column: str, asked: str | None, split: 
 class LabelledImages:
     """The images and label maps of a split, whose sizes are compared when they are read."""
 
-    def __init__(self, dataset: Any, image_column: str, label_column: str, split: str) -> None:
+    def __init__(
+        self, dataset: Any, image_column: str, label_column: str, split: str, value_range: ValueRange | None = None
+    ) -> None:
         self.dataset = undecoded(dataset, image_column, label_column)
         self.labels = self.dataset.select_columns([label_column])
         self.image_column, self.label_column, self.split = image_column, label_column, split
+        self.value_range = value_range
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,7 +67,7 @@ class LabelledImages:
             UserError: their sizes differ, or do not tell whether the map is turned as the image is.
         """
         row, name = self.dataset[index], self._name(index)
-        image = read_image(row[self.image_column], name)
+        image = read_image(row[self.image_column], name, self.value_range)
         orientation = self._open(row, name).orientation
         label_map, _ = read_label_map_of(row[self.label_column], orientation, image.shape[:2], name)
         return image, label_map

@@ -81,7 +81,8 @@ def fit_and_score(run: TaskRun) -> Outcome:
             f"only {len(numbers)} of the class numbers 0 to {num_classes - 1} occur in split {splits.fit_split}: "
             f"{list_of_names(numbers)}"
         )
-    features, image_settings = run.load_backbone(), load_image_settings(run.model)
+    features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
+    fit.value_range = score.value_range = image_settings.value_range
     accelerator = run.accelerate(options.mixed_precision)
 
     with run.seeded():
