@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from .content import content_key
 from .iterable import declare_length, length_of, readable_examples
 from .mixing import MapMixture, Mixture
 from .order import stable_hash
+
+logger = logging.getLogger(__name__)
 
 # Only the beginning of a stream is read: this many examples for each one held out, at most so many in all, from so many
 # shards.
@@ -40,8 +43,8 @@ def split_monitoring(
 
     Returns:
         (training data, held-out images). The held-out images are a `datasets.Dataset` with the image column and, if
-        there is one, the label column; None if they would be fewer than two. For a mixture, labels are kept only if all
-        parts have the same classes.
+        there is one, the label column; None if they would be fewer than two. For a mixture, classes are matched by
+        name, and labels are left out, with a warning, if only some parts have them.
 
     Raises:
         UserError: There is no image column.
@@ -145,15 +148,44 @@ def _split_mixture(
     held_out = [part for _, part in split if part is not None]
     if not held_out:
         return mixture, None
-    labels = [find_label_column(part) for part in held_out]
-    same = (
-        None not in labels
-        and len({repr(part.features[label]) for part, label in zip(held_out, labels, strict=True)}) == 1
-    )
+    labels = _common_labels(held_out)
     renamed = []
-    for part, label in zip(held_out, labels, strict=True):
+    for number, part in enumerate(held_out):
         column = check_image_column(part, own_column(part, image_column))
-        names = {column: "image", label: "label"} if same else {column: "image"}
-        part = part.select_columns(list(names))
-        renamed.append(part.rename_columns({old: new for old, new in names.items() if old != new}))
+        part = part.select_columns([column])
+        part = part if column == "image" else part.rename_column(column, "image")
+        if labels is not None:
+            values, feature = labels[number]
+            part = part.add_column("label", values, feature=feature)
+        renamed.append(part)
     return rest, datasets.concatenate_datasets([part.cast_column("image", datasets.Image()) for part in renamed])
+
+
+def _common_labels(parts: list[Any]) -> list[tuple[list[Any], Any]] | None:
+    """Label values of each part, numbered alike, and their feature; None if the parts have no classes in common.
+
+    Classes with names are matched by name; integers without names are taken as they are. A mixture of the two cannot be
+    matched, which is said.
+    """
+    import datasets
+
+    columns = [find_label_column(part) for part in parts]
+    if not any(columns):
+        return None
+    found = [part.features[column] if column else None for part, column in zip(parts, columns, strict=True)]
+    if all(isinstance(feature, datasets.ClassLabel) for feature in found):
+        names = list(dict.fromkeys(name for feature in found for name in feature.names))
+        number = {name: index for index, name in enumerate(names)}
+        common = datasets.ClassLabel(names=names)
+    elif len({repr(feature) for feature in found}) == 1:
+        number, common = None, found[0]
+    else:
+        logger.warning("monitoring of the mixture measures no kNN accuracy: not all its data sets have labels alike")
+        return None
+    labels = []
+    for part, column, feature in zip(parts, columns, found, strict=True):
+        values = part[column][:]
+        if number is not None:
+            values = [None if value is None or value < 0 else number[feature.names[value]] for value in values]
+        labels.append((values, common))
+    return labels
