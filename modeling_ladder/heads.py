@@ -1,10 +1,15 @@
 """Projectors and predictors: the MLP heads of BYOL (arXiv 2006.07733, section 3.3), one per level and kind of loss."""
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+from .autocast import autocast_type
+from .batch_norm import LadderBatchNorm
+
+Result = TypeVar("Result")
 
 
 class LadderHead(nn.Module):
@@ -19,7 +24,7 @@ class LadderHead(nn.Module):
     def __init__(self, in_size: int, hidden_size: int, out_size: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(in_size, hidden_size)
-        self.normalization = nn.BatchNorm1d(hidden_size)
+        self.normalization = LadderBatchNorm(hidden_size)
         self.activation = nn.ReLU(inplace=True)
         self.output = nn.Linear(hidden_size, out_size, bias=False)
 
@@ -32,9 +37,35 @@ class LadderHead(nn.Module):
         Returns:
             (..., out_size), in the dtype of the weights.
         """
-        flat = vectors.reshape(-1, vectors.shape[-1]).to(self.hidden.weight.dtype)
-        flat = cast(Tensor, self.output(self.activation(self.normalization(self.hidden(flat)))))
+        flat = cast(Tensor, self.output(self.activation(self.normalization(self.hidden(self._rows(vectors))))))
         return flat.reshape(*vectors.shape[:-1], flat.shape[-1])
+
+    def views(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """Map the vectors of several views. Batch norm takes one view after the other, with its own statistics.
+
+        On a GPU the views share each matrix product, which halves the number of kernels. On a processor they do not:
+        nothing would be gained, and a step stays BYOL's to the bit, because sums are taken in the same order.
+
+        Args:
+            views: Of each view (..., in_size), all of one shape.
+
+        Returns:
+            Of each view (..., out_size).
+        """
+        if len(views) == 1 or views[0].device.type == "cpu":
+            return [self(vectors) for vectors in views]
+        return self._together(views)
+
+    def _together(self, views: Sequence[Tensor]) -> list[Tensor]:
+        hidden = self.hidden(torch.stack([self._rows(vectors) for vectors in views]))
+        normalised = torch.stack([self.normalization(part) for part in hidden.unbind()])
+        output = cast(Tensor, self.output(self.activation(normalised)))
+        return [part.reshape(*views[0].shape[:-1], part.shape[-1]) for part in output.unbind()]
+
+    def _rows(self, vectors: Tensor) -> Tensor:
+        rows = vectors.reshape(-1, vectors.shape[-1])
+        # Autocast chooses the type itself; a cast to that of the weights would be made for nothing.
+        return rows if autocast_type(rows.device) is not None else rows.to(self.hidden.weight.dtype)
 
 
 def build_heads(sizes: dict[tuple[str, str], tuple[int, int, int]]) -> nn.ModuleDict:
@@ -57,6 +88,9 @@ def head(heads: nn.ModuleDict, stage: str, kind: str) -> LadderHead:
     return cast(LadderHead, cast(nn.ModuleDict, heads[stage])[kind])
 
 
+_CAST_BY_AUTOCAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
 class TargetNetwork(nn.Module):
     """The target's backbone and projectors.
 
@@ -72,7 +106,45 @@ class TargetNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.projectors = projectors
+        self._cast_names: list[str] | None = None
         self.requires_grad_(False)
+
+    def forward(self, work: Callable[["TargetNetwork"], Result]) -> Result:
+        """Call `work` with this network; see `run`."""
+        return work(self)
+
+    def run(self, work: Callable[["TargetNetwork"], Result]) -> Result:
+        """Call `work` with this network. Under autocast, each weight is cast once for all that it computes.
+
+        Autocast itself keeps its casts of weights that are trained only, and casts the target's for every view anew.
+
+        Args:
+            work: Computes something with the network, without gradient.
+
+        Returns:
+            What `work` returned.
+        """
+        kind = autocast_type(next(self.parameters()).device)
+        if kind is None:
+            return work(self)
+        weights = {name: weight for name, weight in self._weights_to_cast() if weight.dtype == torch.float32}
+        if not weights:
+            return work(self)
+        smaller = [torch.empty_like(weight, dtype=kind) for weight in weights.values()]
+        torch._foreach_copy_(smaller, list(weights.values()))
+        replaced = dict(zip(weights, smaller, strict=True))
+        return cast(Result, torch.func.functional_call(self, replaced, (work,)))
+
+    def _weights_to_cast(self) -> list[tuple[str, nn.Parameter]]:
+        """List the parameters of layers that autocast runs in its own type; the names are looked up once."""
+        if self._cast_names is None:
+            self._cast_names = [
+                f"{name}.{kind}"
+                for name, module in self.named_modules()
+                if isinstance(module, _CAST_BY_AUTOCAST)
+                for kind, _ in module.named_parameters(recurse=False)
+            ]
+        return [(name, self.get_parameter(name)) for name in self._cast_names]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TargetNetwork":
         def keep_float32(tensor: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .autocast import without_autocast
+
 MIN_OVERLAP = 0.01
 """Two views count as overlapping if their overlap covers at least this fraction of the smaller crop."""
 
@@ -66,11 +68,76 @@ def match_locations(view_boxes: Tensor, view_flips: Tensor, grid_size: int) -> L
     return LocationMatch(points=(points[0], points[1]), valid=valid)
 
 
-def sample_points(feature_map: Tensor, points: Tensor) -> Tensor:
-    """Sample a feature map bilinearly at the given points.
+def sampling_weights(points: Tensor, height: int, width: int) -> Tensor:
+    """Compute how much each cell of a feature map counts in a bilinear sample at each point.
 
     A cell's value belongs to the centre of the cell. Points nearer to the edge than half a cell take the value of the
     border cell.
+
+    Args:
+        points: (batch, count, 2), x and y in [0, 1] of the map.
+        height: Rows of the map.
+        width: Columns of the map.
+
+    Returns:
+        float32 (batch, count, height * width), cells row by row; the weights of a point sum to 1.
+    """
+    x, y = points.float().unbind(dim=-1)
+    rows, columns = _hats(y, height), _hats(x, width)
+    return (rows.unsqueeze(-1) * columns.unsqueeze(-2)).flatten(-2)
+
+
+def _hats(coordinates: Tensor, size: int) -> Tensor:
+    """Share of each of `size` cells in linear interpolation at `coordinates` (...) in [0, 1]: (..., size)."""
+    cells = torch.arange(size, device=coordinates.device, dtype=coordinates.dtype)
+    place = (coordinates * size - 0.5).clamp(0, size - 1)
+    return (1 - (place.unsqueeze(-1) - cells).abs()).clamp(min=0)
+
+
+def pooling_weights(height: int, width: int, grid_size: int, device: torch.device) -> Tensor:
+    """Compute how much each cell of a feature map counts in each cell of a smaller grid, as adaptive pooling does.
+
+    Args:
+        height: Rows of the map.
+        width: Columns of the map.
+        grid_size: Most cells per side; a smaller map keeps its size.
+        device: Where the weights are needed.
+
+    Returns:
+        float32 (1, cells, height * width), row by row.
+    """
+
+    def shares(size: int) -> Tensor:
+        count = min(grid_size, size)
+        number, place = torch.arange(count, device=device).unsqueeze(1), torch.arange(size, device=device)
+        first, end = number * size // count, -(-(number + 1) * size // count)
+        inside = ((place >= first) & (place < end)).float()
+        return inside / (end - first)
+
+    rows, columns = shares(height), shares(width)
+    return (rows[:, None, :, None] * columns[None, :, None, :]).reshape(1, -1, height * width)
+
+
+def weigh_cells(feature_map: Tensor, weights: Tensor) -> Tensor:
+    """Take weighted sums of the cells of a feature map, as one matrix product.
+
+    It reads and differentiates channels-last maps where they lie, in their own type, and always in the same order of
+    additions; torch's `grid_sample` does none of the three.
+
+    Args:
+        feature_map: (batch, channels, height, width).
+        weights: (batch or 1, count, height * width).
+
+    Returns:
+        (batch, count, channels), in the dtype of the map.
+    """
+    cells = feature_map.permute(0, 2, 3, 1).flatten(1, 2)
+    with without_autocast(feature_map.device):
+        return torch.bmm(weights.to(cells.dtype).expand(cells.shape[0], -1, -1), cells)
+
+
+def sample_points(feature_map: Tensor, points: Tensor) -> Tensor:
+    """Sample a feature map bilinearly at the given points, see `sampling_weights`.
 
     Args:
         feature_map: (batch, channels, height, width).
@@ -79,9 +146,7 @@ def sample_points(feature_map: Tensor, points: Tensor) -> Tensor:
     Returns:
         (batch, count, channels), in the dtype of the map.
     """
-    grid = (points.float() * 2 - 1).unsqueeze(2)
-    sampled = F.grid_sample(feature_map.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.squeeze(-1).transpose(1, 2).to(feature_map.dtype)
+    return weigh_cells(feature_map, sampling_weights(points, *feature_map.shape[-2:]))
 
 
 def grid_cells(feature_map: Tensor, grid_size: int) -> Tensor:
@@ -95,10 +160,9 @@ def grid_cells(feature_map: Tensor, grid_size: int) -> Tensor:
         (batch, cells, channels), row by row.
     """
     height, width = feature_map.shape[-2:]
-    size = (min(grid_size, height), min(grid_size, width))
-    if size != (height, width):
-        feature_map = F.adaptive_avg_pool2d(feature_map, size)
-    return feature_map.flatten(2).transpose(1, 2)
+    if max(height, width) <= grid_size:
+        return feature_map.permute(0, 2, 3, 1).flatten(1, 2)
+    return weigh_cells(feature_map, pooling_weights(height, width, grid_size, feature_map.device))
 
 
 def match_features(cells: Tensor, other_cells: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ The pretraining model is in `modeling_ladder_pretraining.py`. All models store t
 a pretraining checkpoint, a Ladder model and a published native backbone can be loaded into each other.
 """
 
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -55,9 +56,12 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
     def _build_backbone(self, config: LadderSiameseConfig) -> PreTrainedModel:
         return AutoBackbone.from_config(config.backbone_config)
 
-    @property
+    @cached_property
     def is_convolutional(self) -> bool:
-        """Whether the backbone consists of convolutions. A patch embedding alone does not count."""
+        """Whether the backbone consists of convolutions. A patch embedding alone does not count.
+
+        The modules are looked through once; every forward asks.
+        """
         kernels = [m.kernel_size for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
         return sum(max(size) > 1 for size in kernels) > 1
 

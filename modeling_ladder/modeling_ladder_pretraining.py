@@ -12,12 +12,22 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .batch_norm import convert_batch_norms
 from .configuration_ladder import LadderSiameseConfig
 from .heads import TargetNetwork, build_heads, head
 from .losses import normalised_std, symmetric_loss
-from .matching import LocationMatch, grid_cells, match_features, match_locations, sample_points, take_cells
+from .matching import (
+    LocationMatch,
+    grid_cells,
+    match_features,
+    match_locations,
+    sampling_weights,
+    take_cells,
+    weigh_cells,
+)
 from .modeling_ladder import LadderSiamesePreTrainedModel
 
 Maps = dict[str, Tensor]
@@ -53,7 +63,7 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
 
     def __init__(self, config: LadderSiameseConfig) -> None:
         super().__init__(config)
-        self.backbone = self._build_backbone(config)
+        self.backbone = cast(PreTrainedModel, convert_batch_norms(self._build_backbone(config)))
         channels = self.backbone.out_feature_channels
         size, hidden = config.projection_size, config.hidden_size
         self.projectors = build_heads({(s, k): (channels[s], hidden(s, k), size) for s, k, _ in config.levels})
@@ -145,7 +155,7 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         # The target runs first: its activations are freed at once, and the online network reuses their memory.
         if self.target is not None:
             with torch.no_grad():
-                target = [self._stage_maps(self.target.backbone, view) for view in views]
+                target = self.target.run(lambda net: [self._stage_maps(net.backbone, view) for view in views])
         online = [self._stage_maps(self.backbone, view) for view in views]
         if self.target is None:
             target = [{stage: cells.detach() for stage, cells in maps.items()} for maps in online]
@@ -179,32 +189,38 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
                 raise ValueError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
         return match_locations(cast(Tensor, view_boxes), cast(Tensor, view_flips), config.local_grid_size)
 
-    def _level_vectors(self, kind: str, maps: Tensor, view: int, match: LocationMatch | None) -> Tensor:
-        """Compute the projector's input: (batch, channels) or (batch, points, channels)."""
+    def _level_vectors(self, kind: str, maps: list[Tensor], weights: list[Tensor] | None) -> list[Tensor]:
+        """Compute the projector's input of each view: (batch, channels) or (batch, points, channels)."""
         if kind == "global":
             # Bit for bit the result of `mean(dim=(2, 3))`, but the gradient is channels-last like the backbone's own.
             # Adding gradients of different layouts made a step of a small network a fifth slower.
-            return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
-        if match is not None:
-            return sample_points(maps, match.points[view])
-        return grid_cells(maps, self.config.local_grid_size)
+            return [cells.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1) for cells in maps]
+        if weights is not None:
+            return [weigh_cells(cells, chosen) for cells, chosen in zip(maps, weights, strict=True)]
+        return [grid_cells(cells, self.config.local_grid_size) for cells in maps]
+
+    @staticmethod
+    def _sampling(kind: str, cells: Tensor, match: LocationMatch | None, views: int = 2) -> list[Tensor] | None:
+        """Compute the weights that sample a stage's maps at the matched points of each view; both networks use them."""
+        if kind != "local" or match is None:
+            return None
+        return [sampling_weights(points, *cells.shape[-2:]).to(cells.dtype) for points in match.points[:views]]
 
     def _level_loss(
         self, stage: str, kind: str, online: list[Maps], target: list[Maps], match: LocationMatch | None
     ) -> tuple[Tensor, Tensor]:
         """Compute the loss of one level and the spread of its projections."""
-        projector, predictor = head(self.projectors, stage, kind), head(self.predictors, stage, kind)
-        features = [self._level_vectors(kind, online[view][stage], view, match) for view in range(2)]
-        projections = [projector(vectors) for vectors in features]
-        predictions = [predictor(vectors) for vectors in projections]
+        weights = self._sampling(kind, online[0][stage], match)
+        features = self._level_vectors(kind, [maps[stage] for maps in online], weights)
+        projections = head(self.projectors, stage, kind).views(features)
+        predictions = head(self.predictors, stage, kind).views(projections)
         if self.target is None:
             target_features = [vectors.detach() for vectors in features]
             targets = [vectors.detach() for vectors in projections]
         else:
             with torch.no_grad():
-                target_features = [self._level_vectors(kind, target[view][stage], view, match) for view in range(2)]
-                target_projector = head(self.target.projectors, stage, kind)
-                targets = [target_projector(vectors) for vectors in target_features]
+                target_features = self._level_vectors(kind, [maps[stage] for maps in target], weights)
+                targets = head(self.target.projectors, stage, kind).views(target_features)
         if kind == "local" and match is None:
             # Cells are matched separately for each direction. `symmetric_loss` crosses the targets afterwards, so each
             # stays at the index of its own view.
@@ -232,10 +248,12 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         batch = pixel_values.shape[0]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=pixel_values.device).expand(batch, 2, 4)
         match = self._match(batch, whole, torch.zeros(batch, 2, dtype=torch.bool, device=pixel_values.device))
-        return {
-            f"{stage}.{kind}": head(self.projectors, stage, kind)(self._level_vectors(kind, maps[stage], 0, match))
-            for stage, kind, _ in self.config.levels
-        }
+        projected = {}
+        for stage, kind, _ in self.config.levels:
+            weights = self._sampling(kind, maps[stage], match, views=1)
+            vectors = self._level_vectors(kind, [maps[stage]], weights)[0]
+            projected[f"{stage}.{kind}"] = head(self.projectors, stage, kind)(vectors)
+        return projected
 
 
 def find_stages(backbone: nn.Module, count: int) -> nn.ModuleList:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 
-def run_together(work: Callable[[int], Any], count: int = 2, seconds: float = 60) -> list[Any]:
+def run_together(work: Callable[[int], Any], count: int = 2, seconds: float = 60, *, group: bool = True) -> list[Any]:
     """Call `work(rank)` in `count` processes at once.
 
     Returns:
@@ -27,7 +27,7 @@ def run_together(work: Callable[[int], Any], count: int = 2, seconds: float = 60
     context = get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        context.Process(target=_child, args=(work, rank, count, port, pipes[rank][1]), daemon=False)
+        context.Process(target=_child, args=(work, rank, count, port if group else None, pipes[rank][1]), daemon=False)
         for rank in range(count)
     ]
     for process in processes:
@@ -51,10 +51,23 @@ def run_together(work: Callable[[int], Any], count: int = 2, seconds: float = 60
     return results
 
 
-def _child(work: Callable[[int], Any], rank: int, count: int, port: int, sender: Connection) -> None:
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    os.environ.update({name: str(value) for name, value in names.items()})
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+def run_apart(work: Callable[[], Any], seconds: float = 60) -> Any:
+    """Call `work` in a process of its own, and return its result or raise its error.
+
+    torch refuses to differentiate after a fork of a process that has used a GPU, a fake one included. Tests that do
+    that do it apart, so that `run_together` works after them.
+    """
+    result = run_together(lambda rank: work(), 1, seconds, group=False)[0]
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _child(work: Callable[[int], Any], rank: int, count: int, port: int | None, sender: Connection) -> None:
+    if port is not None:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        os.environ.update({name: str(value) for name, value in names.items()})
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     import torch
     import torch.distributed as dist
     from accelerate import PartialState
@@ -64,7 +77,8 @@ def _child(work: Callable[[int], Any], rank: int, count: int, port: int, sender:
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
     try:
-        dist.init_process_group("gloo", rank=rank, world_size=count)
+        if port is not None:
+            dist.init_process_group("gloo", rank=rank, world_size=count)
         result: Any = work(rank)
     except Exception as error:
         traceback.print_exc()

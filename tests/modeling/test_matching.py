@@ -6,7 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_ladder.matching import grid_cells, match_features, match_locations, sample_points, take_cells
+from modeling_ladder.matching import (
+    grid_cells,
+    match_features,
+    match_locations,
+    pooling_weights,
+    sample_points,
+    sampling_weights,
+    take_cells,
+)
 
 box = st.tuples(st.floats(0, 0.7), st.floats(0, 0.7), st.floats(0.2, 1), st.floats(0.2, 1)).map(
     lambda b: (b[0], b[1], min(b[0] + b[2], 1.0), min(b[1] + b[3], 1.0))
@@ -74,6 +82,49 @@ def test_bilinear_by_hand() -> None:
     cells = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
     points = torch.tensor([[[0.5, 0.5], [0.25, 0.25], [0.75, 0.25], [0.5, 0.25], [0.0, 1.0]]])
     assert sample_points(cells, points)[0, :, 0].tolist() == pytest.approx([1.5, 0.0, 1.0, 0.5, 2.0])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width"), [(56, 56), (7, 5), (1, 3), (2, 2)])
+def test_samples_and_their_gradient_are_those_of_grid_sample(layout, height, width) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(3, 8, height, width).contiguous(memory_format=layout).requires_grad_()
+    # Inside, on the border, and outside by rounding.
+    points = torch.cat([torch.rand(3, 40, 2) * 1.02 - 0.01, torch.tensor([[0.0, 1], [1, 0]]).expand(3, 2, 2)], dim=1)
+    weight = torch.randn(3, 42, 8)
+    grid = (points * 2 - 1).unsqueeze(2)
+    expected = torch.nn.functional.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    expected = expected.squeeze(-1).transpose(1, 2)
+    found = sample_points(maps, points)
+    torch.testing.assert_close(found, expected, rtol=0, atol=4e-6)
+    first, second = (torch.autograd.grad((values * weight).sum(), maps)[0] for values in (found, expected))
+    torch.testing.assert_close(first, second, rtol=0, atol=2e-5)
+    assert first.is_contiguous(memory_format=torch.channels_last), "as the backbone's own gradients"
+    sums = sampling_weights(points, height, width).sum(-1)
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+def test_samples_keep_the_type_of_the_map_under_autocast() -> None:
+    maps, points = torch.randn(2, 4, 6, 6), torch.rand(2, 9, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sample_points(maps, points), sample_points(maps.clone(), points.double()))
+        assert sample_points(maps, points).dtype == torch.float32
+        assert sample_points(maps.bfloat16(), points).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("height", "width", "grid"), [(14, 14, 7), (56, 56, 7), (10, 13, 7), (7, 20, 7), (5, 4, 3)])
+def test_cells_and_their_gradient_are_those_of_adaptive_pooling(height, width, grid) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, height, width, requires_grad=True)
+    size = (min(grid, height), min(grid, width))
+    expected = torch.nn.functional.adaptive_avg_pool2d(maps, size).flatten(2).transpose(1, 2)
+    found = grid_cells(maps, grid)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    weight = torch.randn_like(expected)
+    first, second = (torch.autograd.grad((values * weight).sum(), maps)[0] for values in (found, expected))
+    torch.testing.assert_close(first, second, rtol=0, atol=2e-6)
+    sums = pooling_weights(height, width, grid, maps.device).sum(-1)
+    torch.testing.assert_close(sums, torch.ones_like(sums))
 
 
 def test_half_precision_maps_keep_their_type_and_float32_coordinates() -> None:

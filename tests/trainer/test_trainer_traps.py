@@ -14,6 +14,7 @@ from ladder_training.errors import UserError
 from ladder_training.trainer.callbacks import TargetUpdateCallback
 from ladder_training.trainer.momentum import target_momentum
 from ladder_training.trainer.trainer import LadderTrainer
+from modeling_ladder.batch_norm import LadderBatchNorm, convert_batch_norms
 
 
 @pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
@@ -81,41 +82,44 @@ def test_train_after_eval_puts_the_target_back_in_train_mode(tiny_backbone) -> N
 def test_synchronised_batch_norm_covers_both_networks_and_keeps_weights_and_the_frozen_target(
     tiny_backbone, view_pairs
 ) -> None:
-    """What `sync_batch_norm` does on several GPUs; the layer itself runs on GPUs only."""
+    """What `sync_batch_norm` does in several processes."""
     model = make_model(tiny_backbone).eval()
     batch = view_pairs()
     expected, state = model(**batch).loss, model.state_dict()
-    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    assert converted is model
+    assert convert_batch_norms(model, synchronised=True) is model
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     assert norms
-    assert all(isinstance(m, torch.nn.SyncBatchNorm) for m in norms)
-    assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.target.projectors.modules())
+    assert all(m.synchronised for m in norms)
+    assert any(isinstance(m, LadderBatchNorm) for m in model.target.projectors.modules())
     assert model.state_dict().keys() == state.keys()
     assert not any(p.requires_grad for p in model.target.parameters())
     assert model(**batch).loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_trainer_converts_batch_norm_on_several_gpus_only(tiny_backbone, tmp_path, monkeypatch) -> None:
-    converted: list[Any] = []
-    monkeypatch.setattr(
-        torch.nn.SyncBatchNorm, "convert_sync_batchnorm", lambda model: (converted.append(model), model)[1]
-    )
-    # Any error after the conversion: there is no GPU to go on with.
+@pytest.mark.parametrize(
+    ("world_size", "wanted", "synchronised", "broadcast"),
+    [(1, True, False, None), (2, True, True, False), (2, False, False, None)],
+)
+def test_the_trainer_synchronises_batch_norm_of_several_processes_only(
+    tiny_backbone, monkeypatch, world_size, wanted, synchronised, broadcast
+) -> None:
+    """Equal running statistics need no broadcast at each forward; without synchronisation DDP's default stays."""
+    # Any error after the conversion: there is no other process to go on with.
     monkeypatch.setattr("ladder_training.trainer.trainer._all_parameters_used", lambda model: 1 / 0)
-    for world_size, device, wanted, calls in ((1, "cuda", True, 0), (2, "cpu", True, 0), (2, "cuda", True, 1)):
-        args = SimpleNamespace(
-            n_gpu=1,
-            sync_batch_norm=wanted,
-            world_size=world_size,
-            device=torch.device(device),
-            ddp_find_unused_parameters=None,
-            channels_last=True,
-        )
-        converted.clear()
-        with pytest.raises(ZeroDivisionError):
-            LadderTrainer(make_model(tiny_backbone), args, ViewPairs())
-        assert len(converted) == calls
+    args = SimpleNamespace(
+        n_gpu=1,
+        sync_batch_norm=wanted,
+        world_size=world_size,
+        device=torch.device("cpu"),
+        ddp_find_unused_parameters=None,
+        ddp_broadcast_buffers=None,
+        channels_last=True,
+    )
+    model = make_model(tiny_backbone)
+    with pytest.raises(ZeroDivisionError):
+        LadderTrainer(model, args, ViewPairs())
+    assert {m.synchronised for m in model.modules() if isinstance(m, LadderBatchNorm)} == {synchronised}
+    assert args.ddp_broadcast_buffers is broadcast
 
 
 def test_the_peak_rate_counts_processes_and_accumulation(tmp_path, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from transformers.trainer_utils import SaveStrategy
 from ..errors import UserError
 from .fields import check_fields, default_of, fields_of, option
 from .inherited import RANGES, REFUSED, is_default
+from .launchers import check_launcher
 from .options import TrainingOptions
 
 
@@ -88,6 +89,7 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         self._refuse_what_has_no_effect()
         if self.report_to is None:
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
+        check_launcher()
         super().__post_init__()
         if self.learning_rate is None:
             self.learning_rate = RATES[self.optimizer].default

@@ -116,7 +116,7 @@ class TrainingOptions:
     warmup_epochs: float | None = option(
         None, "Linear warm-up in passes over the data; replaces warmup_steps.", minimum=0
     )
-    sync_batch_norm: bool = option(True, "Share batch-norm statistics among GPUs, in both networks.")
+    sync_batch_norm: bool = option(True, "Share batch-norm statistics among processes, in both networks.")
     channels_last: bool = option(True, "Channels-last memory format for convolutional backbones.")
     monitor_steps: int | None = option(
         None, "Steps between two looks at the held-out images; default: a tenth of the run; 0 turns it off.", minimum=0

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import UserError
 from ..models.devices import choose_device
 from .backbone import ImageSettings, StageFeatures, load_backbone, model_name
 from .options import Options, read_options
@@ -67,6 +69,19 @@ class TaskRun:
         """Start `accelerate`, for work on all the processes that `accelerate launch` gives, and return it."""
         self.accelerator = make_accelerator(self.asked_device, mixed_precision)
         return self.accelerator
+
+    def alone(self, task: str) -> None:
+        """Check that one process runs the task.
+
+        Raises:
+            UserError: several processes were started. Each would do all the work on the same GPU.
+        """
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if processes > 1:
+            raise UserError(
+                f"{task} runs in one process, but {processes} were started: leave out `accelerate launch` (`linear "
+                "--augment`, `semi_supervised`, `detection` and `segmentation` share their images among processes)"
+            )
 
     def load_backbone(self) -> StageFeatures:
         """Load the model's backbone on the CPU, with the stages that the option `stages` names (default: all)."""

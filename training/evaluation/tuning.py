@@ -1,6 +1,8 @@
 """What all fine-tuning shares: the order of the images, the batch norms of the backbone, and the training loop."""
 
+import contextlib
 import copy
+import os
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, cast
 
@@ -8,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..errors import TrainingStopped
+from modeling_ladder.batch_norm import convert_batch_norms
+
+from ..config.launchers import check_launcher
+from ..errors import TrainingStopped, UserError
 from ..loading.progress import progress
 from ..models.devices import choose_device
 from .backbone import StageFeatures
@@ -66,18 +71,42 @@ def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
     """Make an `accelerate.Accelerator` for a device (None: a GPU if there is one).
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device, or the launcher asks for a way of sharing the network that is not supported.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
-    chosen = None if device is None else choose_device(device)
-    if chosen is not None and chosen.type == "cuda" and chosen.index is not None:
-        torch.cuda.set_device(chosen)  # a single process of accelerate takes the current GPU
-    # accelerate keeps one precision per process and refuses another, which an earlier task may have set.
+    check_launcher()
+    chosen = choose_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if chosen.index is not None:
+            raise UserError(f"device {chosen}: each of several processes takes a GPU of its own; leave device out")
+    # accelerate keeps one device per process, which an earlier task may have chosen.
+    elif PartialState._shared_state and PartialState().device != chosen:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    # It also keeps one precision, and refuses another.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
         AcceleratorState._reset_state()
-    return Accelerator(cpu=chosen is not None and chosen.type == "cpu", mixed_precision=mixed_precision)
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # for what accelerate and torch do on the current GPU
+    with _accelerate_on(chosen):
+        return Accelerator(cpu=device is not None and chosen.type == "cpu", mixed_precision=mixed_precision)
+
+
+@contextlib.contextmanager
+def _accelerate_on(device: torch.device) -> Iterator[None]:
+    """Let accelerate, when it first starts, take a device with an index; by itself it takes the first GPU."""
+    name = "ACCELERATE_TORCH_DEVICE"
+    before = os.environ.get(name)
+    if device.index is not None:
+        os.environ[name] = str(device)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 class TunedBackbone(nn.Module):
@@ -96,6 +125,8 @@ class TunedBackbone(nn.Module):
         super().__init__()
         self.features = copy.deepcopy(features).requires_grad_(trainable)
         self.batch_norm, self.trainable = batch_norm, trainable
+        if trainable:
+            _freeze_unused(self.features)
         if batch_norm == "frozen":
             for module in self._norms():
                 module.requires_grad_(False)
@@ -126,11 +157,43 @@ class TunedBackbone(nn.Module):
         return [module for module in self.features.modules() if isinstance(module, BATCH_NORM)]
 
 
+def _freeze_unused(features: StageFeatures) -> None:
+    """Freeze what the chosen stages do not depend on: several processes would wait for its gradient."""
+    training = features.training
+    parameters = list(features.parameters())
+    image = torch.zeros(1, 3, 64, 64, device=parameters[0].device, dtype=parameters[0].dtype)
+    with torch.enable_grad():
+        total = torch.stack([cells.float().sum() for cells in features.eval()(image).values()]).sum()
+    for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True):
+        if gradient is None:
+            parameter.requires_grad_(False)
+    features.train(training)
+
+
 def shared_statistics(model: nn.Module, batch_norm: str, accelerator: Any) -> nn.Module:
-    """Convert batch norms to SyncBatchNorm if `batch_norm` is "sync" and there is more than one process."""
+    """Synchronise batch norms if `batch_norm` is "sync" and there is more than one process."""
     if batch_norm == "sync" and accelerator.num_processes > 1:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return convert_batch_norms(model, synchronised=True)
     return model
+
+
+@torch.no_grad()
+def agree_on_statistics(model: nn.Module, accelerator: Any) -> None:
+    """Average the running statistics over the processes, whose images differ, so that all hold one network.
+
+    Args:
+        model: Its batch norms in train mode are averaged; frozen ones are equal already.
+        accelerator: The `accelerate.Accelerator`.
+    """
+    if accelerator.num_processes == 1:
+        return
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORM) and module.training]
+    buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+    if not buffers:
+        return
+    together = accelerator.reduce(torch.cat([buffer.flatten() for buffer in buffers]), "mean")
+    parts = together.split([buffer.numel() for buffer in buffers])
+    torch._foreach_copy_(buffers, [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)])
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, backbone_rate: float | None = None) -> list[dict[str, Any]]:
@@ -173,7 +236,7 @@ def fine_tune(
     """Train until the loader is exhausted.
 
     Args:
-        model: As prepared by the accelerator; it is left in train mode.
+        model: As prepared by the accelerator; it is left in train mode, the same in all processes.
         loader: Batches for `loss_of`.
         loss_of: Computes a scalar loss from the model and a batch.
         optimizer: At step k, each group's rate is its initial rate times `factor(k)`.
@@ -207,6 +270,7 @@ def fine_tune(
         optimizer.step()
         if step % 20 == 0 and hasattr(bar, "set_postfix"):
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    agree_on_statistics(model, accelerator)
     return losses
 
 
@@ -256,6 +320,7 @@ def tune_on_images(
         count = max(1, options.precise_batch_norm // (options.batch_size * accelerator.num_processes))
         again = training_loader(dataset, options, count, seed + 1, accelerator, collate)
         measure_statistics(network, lambda batch: loss_of(network, batch), again)
+        agree_on_statistics(network, accelerator)
     return losses
 
 

@@ -1,5 +1,7 @@
-"""Choosing the device to compute on."""
+"""Choosing the device to compute on, and its fastest convolutions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,3 +23,18 @@ def choose_device(device: Any) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
     return chosen
+
+
+@contextmanager
+def fastest_convolutions(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try its convolutions at the first step and keep the fastest; every batch must have the same shape.
+
+    Nothing changes on other devices, and where determinism was asked for: which one is fastest is a matter of chance.
+    """
+    chosen = torch.backends.cudnn.benchmark
+    fixed = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = chosen or (device.type == "cuda" and not fixed)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = chosen

@@ -53,7 +53,8 @@ class DeviceViews:
         order, factors = parameters[:, :4], parameters[:, 4:8]
         grayscale, sigma, solarize = (column[:, None, None, None] for column in parameters[:, 8:].unbind(1))
         # At most three operations precede the hue and three follow it; positions without an operation change nothing.
-        before = torch.cumsum((order == HUE).to(views.dtype), dim=1) == 0
+        # Integers: on a GPU, sums of floating-point numbers along a row come in no fixed order.
+        before = torch.cumsum((order == HUE).int(), dim=1) == 0
         for position in range(3):
             views = _affine(views, order[:, position], factors, before[:, position])
         views = _turn_hue(views, factors[:, HUE, None, None])

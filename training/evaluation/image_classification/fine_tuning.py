@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...errors import UserError
 from ...loading.progress import progress
+from ...runs.agreement import chosen_by_first
 from .. import splits as splits_module
 from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import SemiSupervisedOptions
@@ -80,6 +81,8 @@ def _semi_supervised(run: TaskRun) -> Outcome:
             network = _train(task, labels, used[kept], rate)
             scores = _scores(network, task, splits.fit, used[held])
             accuracies[rate] = (scores.argmax(1) == labels[used[held]]).double().mean().item()
+        # Accuracies may differ in their last digits between processes: the first one chooses.
+        accuracies = chosen_by_first(lambda: accuracies)
         chosen = max(sorted(rates), key=lambda rate: (accuracies[rate], -rate))
     else:
         chosen = sorted(rates)[len(rates) // 2]

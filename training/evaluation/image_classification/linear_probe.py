@@ -55,6 +55,7 @@ def _linear(run: TaskRun) -> Outcome:
         from .linear_stream import linear_on_augmented_images
 
         return linear_on_augmented_images(run)
+    run.alone("linear without --augment")
     data = extract_classification(run)
     fit, fit_labels = data.fit.features, data.fit_labels
     if options.label_fraction is not None:

@@ -41,6 +41,7 @@ def knn(
 
 
 def _knn(run: TaskRun) -> Outcome:
+    run.alone("knn")
     data = extract_classification(run)
     options, device = run.options, run.device
     k = min(options.k, len(data.fit_labels))
