@@ -1,12 +1,12 @@
 """What a step costs, counted and not timed: Ladder over BYOL on a ResNet-50 at 224 pixels, in bfloat16 autocast.
 
-    python benchmarks/counts.py [--batch 128] [--json FILE]
+    python benchmarks/counts.py [--batch 128] [--quick] [--json FILE]
 
 Tensors have no values, so this runs anywhere in seconds and every run gives the same numbers. Operations are those that
 torch dispatches in one forward and backward of a micro-batch; each that is not a view or an allocation counts as one
-launch, and as bytes it moves its inputs and outputs once. Kernels that torch fuses inside one operation, or that read a
-tensor twice, are not seen. FLOPs are those of torch's FlopCounterMode. Saved activations are the storages that autograd
-keeps for the backward, without parameters. "step" adds LARS and the target's update. Heads join both views, as on a GPU.
+launch, and as bytes it moves its inputs and outputs once. What happens inside one operation is not seen. FLOPs are
+those of torch's FlopCounterMode. Saved activations are the storages that autograd keeps for the backward, without
+parameters. "a step" adds LARS and the target's update. Heads join both views, as on a GPU.
 """
 
 from typing import Any
@@ -136,6 +136,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=224)
     options = parser.parse_args()
+    if options.quick:
+        options.batch = 8
     LadderHead.views = LadderHead._together
     report = Report("counts", options)
     report.add(counts(options.batch, options.size))

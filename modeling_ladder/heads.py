@@ -40,27 +40,28 @@ class LadderHead(nn.Module):
         flat = cast(Tensor, self.output(self.activation(self.normalization(self.hidden(self._rows(vectors))))))
         return flat.reshape(*vectors.shape[:-1], flat.shape[-1])
 
-    def views(self, views: Sequence[Tensor]) -> list[Tensor]:
+    def views(self, views: Tensor | Sequence[Tensor]) -> Tensor:
         """Map the vectors of several views. Batch norm takes one view after the other, with its own statistics.
 
         On a GPU the views share each matrix product, which halves the number of kernels. On a processor they do not:
         nothing would be gained, and a step stays BYOL's to the bit, because sums are taken in the same order.
 
         Args:
-            views: Of each view (..., in_size), all of one shape.
+            views: (views, ..., in_size), or of each view (..., in_size), all of one shape.
 
         Returns:
-            Of each view (..., out_size).
+            (views, ..., out_size).
         """
-        if len(views) == 1 or views[0].device.type == "cpu":
-            return [self(vectors) for vectors in views]
+        if views[0].device.type == "cpu":
+            return torch.stack([self(vectors) for vectors in views])
         return self._together(views)
 
-    def _together(self, views: Sequence[Tensor]) -> list[Tensor]:
-        hidden = self.hidden(torch.stack([self._rows(vectors) for vectors in views]))
+    def _together(self, views: Tensor | Sequence[Tensor]) -> Tensor:
+        joined = views if isinstance(views, Tensor) else torch.stack(list(views))
+        hidden = self.hidden(self._rows(joined).unflatten(0, (len(joined), -1)))
         normalised = torch.stack([self.normalization(part) for part in hidden.unbind()])
         output = cast(Tensor, self.output(self.activation(normalised)))
-        return [part.reshape(*views[0].shape[:-1], part.shape[-1]) for part in output.unbind()]
+        return output.reshape(*joined.shape[:-1], output.shape[-1])
 
     def _rows(self, vectors: Tensor) -> Tensor:
         rows = vectors.reshape(-1, vectors.shape[-1])

@@ -22,41 +22,29 @@ def pair_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return 2 - 2 * (prediction * target).sum(dim=-1)
 
 
-def masked_mean(values: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Average `values` over the valid images. Without any, the result and its gradient are 0.
-
-    Args:
-        values: (batch,) or (batch, points).
-        valid: bool (batch,), which images to average over. None means all.
-
-    Returns:
-        Scalar.
-    """
-    if valid is None:
-        return values.mean()
-    weight = valid.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1)).expand_as(values)
-    return (values * weight).sum() / weight.sum().clamp(min=1)
-
-
-def symmetric_loss(
-    predictions: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], valid: Tensor | None = None
-) -> Tensor:
+def symmetric_loss(predictions: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
     """Sum the losses of both directions: view 1 predicts the target of view 2, and view 2 the target of view 1.
 
     The sum matters. Averaging the two directions halves the loss, and with it the gradient of the parameters that LARS
     excludes, relative to weight decay; lightly's pull request 1286 reports a cost of 11 points of linear accuracy.
 
+    Levels are computed together, because on a GPU the number of kernels counts and not their size.
+
     Args:
-        predictions: Predictions of view 1 and of view 2, each (batch, [points,] size).
-        targets: Target projections of view 1 and of view 2, of the same shapes.
-        valid: bool (batch,), which images to average over. None means all.
+        predictions: (levels, 2, batch, [points,] size), the predictions of view 1 and of view 2.
+        targets: Target projections, of the same shape.
+        valid: bool (batch,), which images to average over. None means all; without any, the loss and its gradient are
+            0.
 
     Returns:
-        Scalar, float32, from 0 to 8.
+        (levels,), float32, from 0 to 8.
     """
-    first = masked_mean(pair_loss(predictions[0], targets[1]), valid)
-    second = masked_mean(pair_loss(predictions[1], targets[0]), valid)
-    return first + second
+    distances = pair_loss(predictions, targets.flip(1))
+    if valid is None:
+        return distances.flatten(2).mean(dim=2).sum(dim=1)
+    images = distances.flatten(3).mean(dim=3) if distances.dim() > 3 else distances
+    weight = valid.to(images.dtype)
+    return ((images * weight).sum(dim=2) / weight.sum().clamp(min=1)).sum(dim=1)
 
 
 def normalised_std(projections: Tensor) -> Tensor:
@@ -70,10 +58,22 @@ def normalised_std(projections: Tensor) -> Tensor:
     Returns:
         Scalar, float32, without gradient.
     """
-    flat = F.normalize(projections.detach().float().flatten(0, -2), dim=-1)
+    return normalised_stds(projections.unsqueeze(0))[0]
+
+
+def normalised_stds(projections: Tensor) -> Tensor:
+    """Measure the spread of several sets of vectors, as `normalised_std` does for one.
+
+    Args:
+        projections: (sets, ..., size).
+
+    Returns:
+        (sets,), float32, without gradient.
+    """
+    flat = F.normalize(projections.detach().float().flatten(1, -2), dim=-1)
     # Mean of squares minus square of the mean is twice as fast as torch's std and exact enough for unit vectors.
-    variance = flat.square().mean(dim=0) - flat.mean(dim=0).square()
-    return variance.clamp(min=0).sqrt().mean() * math.pow(flat.shape[-1], 0.5)
+    variance = flat.square().mean(dim=1) - flat.mean(dim=1).square()
+    return variance.clamp(min=0).sqrt().mean(dim=-1) * math.pow(flat.shape[-1], 0.5)
 
 
 def effective_rank(vectors: Tensor) -> Tensor:

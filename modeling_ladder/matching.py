@@ -22,11 +22,11 @@ class LocationMatch:
     """Matched points of a batch of view pairs.
 
     Attributes:
-        points: For view 1 and view 2, float32 (batch, K * K, 2): x and y in [0, 1] of the view, after its flip.
+        points: For view 1 and view 2, float32 (2, batch, K * K, 2): x and y in [0, 1] of the view, after its flip.
         valid: bool (batch,), whether the two views overlap.
     """
 
-    points: tuple[Tensor, Tensor]
+    points: Tensor
     valid: Tensor
 
 
@@ -57,15 +57,11 @@ def match_locations(view_boxes: Tensor, view_flips: Tensor, grid_size: int) -> L
     unit = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
     source = low.unsqueeze(1) + unit * extent.unsqueeze(1)
 
-    points = []
-    for view in range(2):
-        origin, corner = boxes[:, view, :2].unsqueeze(1), boxes[:, view, 2:].unsqueeze(1)
-        inside = (source - origin) / (corner - origin).clamp(min=torch.finfo(torch.float32).tiny)
-        inside = torch.where(valid.reshape(-1, 1, 1), inside, unit)
-        x, y = inside.unbind(dim=-1)
-        x = torch.where(view_flips[:, view].bool().unsqueeze(1), 1 - x, x)
-        points.append(torch.stack([x, y], dim=-1))
-    return LocationMatch(points=(points[0], points[1]), valid=valid)
+    origin, corner = boxes.transpose(0, 1).unsqueeze(2).split(2, dim=-1)
+    inside = (source - origin) / (corner - origin).clamp(min=torch.finfo(torch.float32).tiny)
+    x, y = torch.where(valid.reshape(-1, 1, 1), inside, unit).unbind(dim=-1)
+    x = torch.where(view_flips.bool().transpose(0, 1).unsqueeze(2), 1 - x, x)
+    return LocationMatch(points=torch.stack([x, y], dim=-1), valid=valid)
 
 
 def sampling_weights(points: Tensor, height: int, width: int) -> Tensor:
@@ -75,15 +71,18 @@ def sampling_weights(points: Tensor, height: int, width: int) -> Tensor:
     border cell.
 
     Args:
-        points: (batch, count, 2), x and y in [0, 1] of the map.
+        points: (..., 2), x and y in [0, 1] of the map.
         height: Rows of the map.
         width: Columns of the map.
 
     Returns:
-        float32 (batch, count, height * width), cells row by row; the weights of a point sum to 1.
+        float32 (..., height * width), cells row by row; the weights of a point sum to 1.
     """
-    x, y = points.float().unbind(dim=-1)
-    rows, columns = _hats(y, height), _hats(x, width)
+    points = points.float()
+    if height == width:
+        columns, rows = _hats(points, width).unbind(dim=-2)
+    else:
+        columns, rows = _hats(points[..., 0], width), _hats(points[..., 1], height)
     return (rows.unsqueeze(-1) * columns.unsqueeze(-2)).flatten(-2)
 
 

@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from .batch_norm import convert_batch_norms
 from .configuration_ladder import LadderSiameseConfig
 from .heads import TargetNetwork, build_heads, head
-from .losses import normalised_std, symmetric_loss
+from .losses import normalised_stds, symmetric_loss
 from .matching import (
     LocationMatch,
     grid_cells,
@@ -31,6 +31,7 @@ from .matching import (
 from .modeling_ladder import LadderSiamesePreTrainedModel
 
 Maps = dict[str, Tensor]
+Sampling = dict[str, tuple[Tensor, ...]]
 _STAGE_LISTS = ("stages", "layers", "layer", "blocks")
 
 
@@ -50,6 +51,16 @@ class LadderSiameseForPreTrainingOutput(ModelOutput):
     level_losses: dict[str, Tensor] | None = None
     projection_std: dict[str, Tensor] | None = None
     matched_fraction: Tensor | None = None
+
+
+@dataclass
+class _Level:
+    """What the loss of a level needs: predictions and targets (2, batch, [points,] size), projections of view 1."""
+
+    name: str
+    prediction: Tensor
+    target: Tensor
+    projection: Tensor
 
 
 class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
@@ -152,25 +163,38 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
             )
         match = self._match(pixel_values.shape[0], view_boxes, view_flips)
         views = [view.contiguous(memory_format=self._memory_format) for view in pixel_values.unbind(dim=1)]
+        sampling: Sampling = {}
         # The target runs first: its activations are freed at once, and the online network reuses their memory.
         if self.target is not None:
             with torch.no_grad():
-                target = self.target.run(lambda net: [self._stage_maps(net.backbone, view) for view in views])
+                targets = self.target.run(lambda network: self._project_target(network, views, match, sampling))
         online = [self._stage_maps(self.backbone, view) for view in views]
-        if self.target is None:
-            target = [{stage: cells.detach() for stage, cells in maps.items()} for maps in online]
 
-        total, losses, spreads = None, {}, {}
+        levels: dict[tuple[str, float, tuple[int, ...]], list[_Level]] = {}
         for stage, kind, weight in self.config.levels:
             with nullcontext() if weight > 0 else torch.no_grad():
-                loss, spread = self._level_loss(stage, kind, online, target, match)
-            losses[f"{stage}.{kind}"], spreads[f"{stage}.{kind}"] = loss.detach(), spread
-            if weight > 0:
-                total = weight * loss if total is None else total + weight * loss
+                features = self._level_vectors(stage, kind, [maps[stage] for maps in online], match, sampling)
+                projection = head(self.projectors, stage, kind).views(features)
+                prediction = head(self.predictors, stage, kind).views(projection)
+            if self.target is None:
+                target, target_features = projection.detach(), [vectors.detach() for vectors in features]
+            else:
+                target, target_features = targets[f"{stage}.{kind}"]
+            if kind == "local" and match is None:
+                # Cells are matched separately for each direction. `symmetric_loss` crosses the targets afterwards, so
+                # each stays at the index of its own view.
+                to_second = match_features(features[0], target_features[1])
+                to_first = match_features(features[1], target_features[0])
+                target = torch.stack([take_cells(target[0], to_first), take_cells(target[1], to_second)])
+            level = _Level(f"{stage}.{kind}", prediction, target, projection[0].detach())
+            levels.setdefault((kind, weight, prediction.shape), []).append(level)
+
+        total, losses, spreads = self._losses(levels, match)
+        names = [f"{stage}.{kind}" for stage, kind, _ in self.config.levels]
         return LadderSiameseForPreTrainingOutput(
             loss=total if return_loss else None,
-            level_losses=losses,
-            projection_std=spreads,
+            level_losses={name: losses[name] for name in names},
+            projection_std={name: spreads[name] for name in names},
             matched_fraction=match.valid.float().mean() if match is not None else None,
         )
 
@@ -189,47 +213,60 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
                 raise ValueError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
         return match_locations(cast(Tensor, view_boxes), cast(Tensor, view_flips), config.local_grid_size)
 
-    def _level_vectors(self, kind: str, maps: list[Tensor], weights: list[Tensor] | None) -> list[Tensor]:
-        """Compute the projector's input of each view: (batch, channels) or (batch, points, channels)."""
+    def _level_vectors(
+        self, stage: str, kind: str, maps: list[Tensor], match: LocationMatch | None, sampling: Sampling
+    ) -> list[Tensor]:
+        """Compute the projector's input of each view: (batch, channels) or (batch, points, channels).
+
+        Args:
+            stage: Name of the stage.
+            kind: "global" or "local".
+            maps: The stage's map of each view.
+            match: The matched locations, if they are needed.
+            sampling: Stage to the weights that sample the map of each view; both networks use them.
+        """
         if kind == "global":
             # Bit for bit the result of `mean(dim=(2, 3))`, but the gradient is channels-last like the backbone's own.
             # Adding gradients of different layouts made a step of a small network a fifth slower.
             return [cells.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1) for cells in maps]
-        if weights is not None:
-            return [weigh_cells(cells, chosen) for cells, chosen in zip(maps, weights, strict=True)]
-        return [grid_cells(cells, self.config.local_grid_size) for cells in maps]
+        if match is None:
+            return [grid_cells(cells, self.config.local_grid_size) for cells in maps]
+        if stage not in sampling:
+            points = match.points[: len(maps)]
+            sampling[stage] = sampling_weights(points, *maps[0].shape[-2:]).to(maps[0].dtype).unbind()
+        return [weigh_cells(cells, weights) for cells, weights in zip(maps, sampling[stage], strict=True)]
+
+    def _project_target(
+        self, network: TargetNetwork, views: list[Tensor], match: LocationMatch | None, sampling: Sampling
+    ) -> dict[str, tuple[Tensor, list[Tensor]]]:
+        """Compute the target's projections (2, batch, [points,] size) of each level, and their projector's inputs."""
+        maps = [self._stage_maps(network.backbone, view) for view in views]
+        projected = {}
+        for stage, kind, _ in self.config.levels:
+            vectors = self._level_vectors(stage, kind, [of_view[stage] for of_view in maps], match, sampling)
+            # The inputs are compared with those of the online network in feature matching only.
+            kept = vectors if kind == "local" and match is None else []
+            projected[f"{stage}.{kind}"] = head(network.projectors, stage, kind).views(vectors), kept
+        return projected
 
     @staticmethod
-    def _sampling(kind: str, cells: Tensor, match: LocationMatch | None, views: int = 2) -> list[Tensor] | None:
-        """Compute the weights that sample a stage's maps at the matched points of each view; both networks use them."""
-        if kind != "local" or match is None:
-            return None
-        return [sampling_weights(points, *cells.shape[-2:]).to(cells.dtype) for points in match.points[:views]]
-
-    def _level_loss(
-        self, stage: str, kind: str, online: list[Maps], target: list[Maps], match: LocationMatch | None
-    ) -> tuple[Tensor, Tensor]:
-        """Compute the loss of one level and the spread of its projections."""
-        weights = self._sampling(kind, online[0][stage], match)
-        features = self._level_vectors(kind, [maps[stage] for maps in online], weights)
-        projections = head(self.projectors, stage, kind).views(features)
-        predictions = head(self.predictors, stage, kind).views(projections)
-        if self.target is None:
-            target_features = [vectors.detach() for vectors in features]
-            targets = [vectors.detach() for vectors in projections]
-        else:
-            with torch.no_grad():
-                target_features = self._level_vectors(kind, [maps[stage] for maps in target], weights)
-                targets = head(self.target.projectors, stage, kind).views(target_features)
-        if kind == "local" and match is None:
-            # Cells are matched separately for each direction. `symmetric_loss` crosses the targets afterwards, so each
-            # stays at the index of its own view.
-            to_second = match_features(features[0], target_features[1])
-            to_first = match_features(features[1], target_features[0])
-            targets = [take_cells(targets[0], to_first), take_cells(targets[1], to_second)]
-        valid = match.valid if kind == "local" and match is not None else None
-        loss = symmetric_loss((predictions[0], predictions[1]), (targets[0], targets[1]), valid)
-        return loss, normalised_std(projections[0])
+    def _losses(
+        groups: dict[tuple[str, float, tuple[int, ...]], list["_Level"]], match: LocationMatch | None
+    ) -> tuple[Tensor | None, Maps, Maps]:
+        """Compute the weighted total, and the loss and spread of every level; levels of one group together."""
+        total, losses, spreads = None, {}, {}
+        for (kind, weight, _), levels in groups.items():
+            valid = match.valid if kind == "local" and match is not None else None
+            with nullcontext() if weight > 0 else torch.no_grad():
+                predictions = torch.stack([level.prediction for level in levels])
+                found = symmetric_loss(predictions, torch.stack([level.target for level in levels]), valid)
+            if weight > 0:
+                part = found.sum() if weight == 1 else weight * found.sum()
+                total = part if total is None else total + part
+            stds = normalised_stds(torch.stack([level.projection for level in levels]))
+            for level, loss, std in zip(levels, found.detach().unbind(), stds.unbind(), strict=True):
+                losses[level.name], spreads[level.name] = loss, std
+        return total, losses, spreads
 
     @torch.no_grad()
     def project(self, pixel_values: Tensor, maps: Maps | None = None) -> Maps:
@@ -248,10 +285,9 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         batch = pixel_values.shape[0]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=pixel_values.device).expand(batch, 2, 4)
         match = self._match(batch, whole, torch.zeros(batch, 2, dtype=torch.bool, device=pixel_values.device))
-        projected = {}
+        projected, sampling = {}, cast(Sampling, {})
         for stage, kind, _ in self.config.levels:
-            weights = self._sampling(kind, maps[stage], match, views=1)
-            vectors = self._level_vectors(kind, [maps[stage]], weights)[0]
+            vectors = self._level_vectors(stage, kind, [maps[stage]], match, sampling)[0]
             projected[f"{stage}.{kind}"] = head(self.projectors, stage, kind)(vectors)
         return projected
 

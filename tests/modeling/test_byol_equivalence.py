@@ -92,7 +92,7 @@ def test_global_pooling_is_the_mean_to_the_bit_and_its_gradient_keeps_the_layout
     layouts = []
     stage = maps * 1
     stage.register_hook(lambda gradient: layouts.append(gradient.is_contiguous(memory_format=torch.channels_last)))
-    pooled, expected = byol._level_vectors("global", [stage], None)[0], maps.mean(dim=(2, 3))
+    pooled, expected = byol._level_vectors("stage4", "global", [stage], None, {})[0], maps.mean(dim=(2, 3))
     weight = torch.randn(3, 5).to(kind)
     gradient, wanted = (torch.autograd.grad((found * weight).sum(), maps)[0] for found in (pooled, expected))
 

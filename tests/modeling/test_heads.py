@@ -83,11 +83,11 @@ def test_autocast_casts_each_weight_of_the_target_once_with_the_same_result(view
     batch = view_pairs(batch=6, size=64)
     model = make_model(tiny_resnet()).train()
     state = copy.deepcopy(model.state_dict())
-    many = sum(1 for module in model.target.backbone.modules() if isinstance(module, torch.nn.Conv2d))
+    many = sum(isinstance(module, torch.nn.Conv2d | torch.nn.Linear) for module in model.target.modules())
     few, loss = casts(model, batch)
     assert all(p.dtype == torch.float32 for p in model.target.parameters())
     model.load_state_dict(state)
     monkeypatch.setattr(type(model.target), "run", lambda network, work: work(network))
     before, expected = casts(model, batch)
     assert torch.equal(loss, expected)
-    assert before - few == 2 * many, "each convolution was cast for both views; now all are copied in one operation"
+    assert before - few == 2 * many, "each was cast for both views; now all are copied in one operation"

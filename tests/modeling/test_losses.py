@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_ladder.losses import effective_rank, masked_mean, normalised_std, pair_loss, symmetric_loss
+from modeling_ladder.losses import effective_rank, normalised_std, pair_loss, symmetric_loss
 
 
 def test_same_opposite_and_right_angle() -> None:
@@ -33,8 +33,9 @@ def test_directions_are_crossed_and_summed_not_averaged() -> None:
     p1, p2 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     z1, z2 = torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, 0.0]])
     # p1 against z2: opposite, 4; p2 against z1: same, 0. Uncrossed both would be 2; averaged the sum would be 2.
-    assert symmetric_loss((p1, p2), (z1, z2)).item() == pytest.approx(4)
-    assert symmetric_loss((p1, -p1), (z2, -z2)).item() == pytest.approx(0, abs=1e-6)
+    predictions = torch.stack([torch.stack([p1, p2]), torch.stack([p1, -p1])])
+    targets = torch.stack([torch.stack([z1, z2]), torch.stack([z2, -z2])])
+    assert symmetric_loss(predictions, targets).tolist() == pytest.approx([4, 0], abs=1e-6)
 
 
 def test_half_precision_inputs_are_lifted_to_float32() -> None:
@@ -54,13 +55,20 @@ def test_no_gradient_reaches_the_target() -> None:
 
 
 def test_masked_pairs_do_not_count_and_no_valid_pair_gives_zero() -> None:
-    values = torch.tensor([[1.0, 3.0], [100.0, 100.0], [5.0, 7.0]], requires_grad=True)
+    torch.manual_seed(0)
+    predictions, targets = torch.randn(2, 2, 3, 5, 8, requires_grad=True), torch.randn(2, 2, 3, 5, 8)
     valid = torch.tensor([True, False, True])
-    assert masked_mean(values, valid).item() == 4
-    loss = masked_mean(values, torch.zeros(3, dtype=torch.bool))
+    loss = symmetric_loss(predictions, targets, valid)
+    torch.testing.assert_close(loss, symmetric_loss(predictions[:, :, valid], targets[:, :, valid]))
+    torch.testing.assert_close(
+        loss,
+        symmetric_loss(predictions, targets, torch.ones(3, dtype=torch.bool)) * 1.5
+        - symmetric_loss(predictions[:, :, ~valid], targets[:, :, ~valid]) / 2,
+    )
+    loss = symmetric_loss(predictions, targets, torch.zeros(3, dtype=torch.bool)).sum()
     loss.backward()
     assert loss.item() == 0
-    assert torch.equal(values.grad, torch.zeros_like(values))
+    assert torch.equal(predictions.grad, torch.zeros_like(predictions))
 
 
 def test_spread_is_one_for_spread_out_vectors_and_zero_for_collapsed_ones() -> None:
