@@ -63,15 +63,16 @@ class Server:
         self._server = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment)
         self._folder = folder
 
-    def start(self, words: list[str]) -> int:
-        """Start a command; returns the number of its process."""
+    def start(self, words: list[str], processes: int = 1) -> int:
+        """Start a command in one or more processes; returns the number of the first."""
         phases = self._folder / "phases"
         if not phases.exists():
             os.mkfifo(phases)
         self._phases = os.open(phases, os.O_RDONLY | os.O_NONBLOCK)
-        request = {"words": words, "log": str(self._folder / "log"), "phases": str(phases)}
+        request = {"words": words, "log": str(self._folder / "log"), "phases": str(phases), "processes": processes}
         self._server.stdin.write(json.dumps(request) + "\n")
-        return int(self._server.stdout.readline())
+        self.processes = [int(number) for number in self._server.stdout.readline().split()]
+        return self.processes[0]
 
     def wait_for(self, phase: str, count: int) -> bool:
         """Wait until a phase has begun `count` times; False if the command ends before."""
@@ -92,14 +93,15 @@ class Server:
         return True
 
     def end(self) -> int:
-        """Wait for the end; returns the exit status, -9 where the process was killed."""
-        code = int(self._server.stdout.readline())
+        """Wait for the end; returns the exit status of all processes, -9 where they were killed."""
+        codes = {int(code) for code in self._server.stdout.readline().split()}
         os.close(self._phases)
-        return code
+        assert len(codes) == 1, (codes, (self._folder / "log").read_text()[-3000:])
+        return codes.pop()
 
-    def run(self, words: list[str]) -> None:
+    def run(self, words: list[str], processes: int = 1) -> None:
         """Run a command that must succeed."""
-        self.start(words)
+        self.start(words, processes)
         self.wait_for("the end", 1)
         code = self.end()
         assert code == 0, (self._folder / "log").read_text()[-3000:]

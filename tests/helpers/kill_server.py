@@ -1,7 +1,8 @@
 """Starts `ladder` commands as forks of a process that has imported everything, and tells what each one is doing.
 
-A line of JSON on standard input, {"words": [...], "log": FILE, "phases": PIPE}, starts a command; its process number is
-printed, and its exit status when it has ended. While it trains it writes the name of what it begins to do to PIPE:
+A line of JSON on standard input, {"words": [...], "log": FILE, "phases": PIPE, "processes": 2}, starts a command in so
+many processes that train together; their numbers are printed, and their exit statuses when all have ended. While it
+trains, the first one writes the name of what it begins to do to PIPE:
 "step", "look", "save", "publish" (a checkpoint gets its name), "rotate" (old ones are deleted), "finish" (the run's own
 files).
 """
@@ -9,6 +10,7 @@ files).
 import functools
 import json
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -41,6 +43,8 @@ def run(words: list[str], log: str, phases: str) -> int:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    if os.environ.get("RANK", "0") != "0":
+        return main(words)
     pipe = os.open(phases, os.O_WRONLY)
     announce(trainer.LadderTrainer, "training_step", "step", pipe)
     announce(trainer.LadderTrainer, "look", "look", pipe)
@@ -51,23 +55,38 @@ def run(words: list[str], log: str, phases: str) -> int:
     return main(words)
 
 
+def join(rank: int, count: int, port: int) -> None:
+    """Let this process be one of several, as a launcher would."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+
+
 def serve() -> None:
     """Fork for each line."""
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = run(**json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        request = json.loads(line)
+        count = request.pop("processes", 1)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        children = []
+        for rank in range(count):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    if count > 1:
+                        join(rank, count, port)
+                    code = run(**request)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(code)
+            children.append(child)
+        print(*children, flush=True)
+        print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from ladder_training.runs.checkpoints import (
     newest_valid_checkpoint,
     partial_folder,
     publish_checkpoint,
+    remove_folder,
     rotate_checkpoints,
 )
 from ladder_training.trainer.momentum import target_momentum
+from ladder_training.trainer.resuming import missing_part
 
 
 def write(run: Path, step: int) -> Path:
@@ -44,7 +46,12 @@ def test_a_write_that_was_cut_off_is_not_a_checkpoint_and_is_cleaned_up(tmp_path
     assert not partial.exists()
 
 
-@pytest.mark.parametrize("harm", ["flip a byte", "truncate", "remove a file", "remove the manifest", "empty manifest"])
+MANIFESTS = ['{"files": [1, 2]}', "[]", "null", '{"files": {"../x": "0"}}', '{"files": {"a": 1}}', "{" * 5000]
+
+
+@pytest.mark.parametrize(
+    "harm", ["flip a byte", "truncate", "remove a file", "remove the manifest", "empty manifest", *MANIFESTS]
+)
 def test_damage_is_set_aside_with_a_warning_and_the_one_before_is_used(tmp_path, caplog, harm) -> None:
     write(tmp_path, 5)
     newest = write(tmp_path, 10)
@@ -59,7 +66,7 @@ def test_damage_is_set_aside_with_a_warning_and_the_one_before_is_used(tmp_path,
     elif harm == "remove the manifest":
         (newest / "manifest.json").unlink()
     else:
-        (newest / "manifest.json").write_text("")
+        (newest / "manifest.json").write_text("" if harm == "empty manifest" else harm)
     assert damage(newest) is not None
     with caplog.at_level(logging.WARNING):
         assert newest_valid_checkpoint(tmp_path).name == "checkpoint-5"
@@ -139,3 +146,42 @@ def test_momentum_schedule_by_hand() -> None:
     assert values == sorted(values)
     assert values[-1] == 1
     assert values[-2] < 1
+
+
+def test_links_in_place_of_leftovers_are_deleted_and_what_they_point_to_is_not(tmp_path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("kept")
+    run = tmp_path / "run"
+    write(run, 5)
+    for name in (".partial-checkpoint-7", ".deleted-checkpoint-3", "damaged-checkpoint-9"):
+        (run / name).symlink_to(precious)
+    (run / "checkpoint-9").symlink_to(precious)
+    assert newest_valid_checkpoint(run).name == "checkpoint-5"
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint-5", "damaged-checkpoint-9"]
+    write(run, 7)
+    remove_folder(run / "checkpoint-7")
+    assert (precious / "file").read_text() == "kept"
+
+
+WHOLE = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "loader_state_0.json")
+
+
+@pytest.mark.parametrize("lost", [*WHOLE, "rng_state.pth", None])
+def test_a_checkpoint_whose_manifest_lacks_a_part_is_not_resumed(tmp_path, lost) -> None:
+    names = {*WHOLE, "rng_state.pth"} - {lost}
+    for step, kept in ((2, {*WHOLE, "rng_state.pth"}), (4, names)):
+        partial = partial_folder(tmp_path, step)
+        partial.mkdir()
+        for name in kept:
+            (partial / name).write_text(name)
+        publish_checkpoint(partial, tmp_path, step)
+    assert newest_valid_checkpoint(tmp_path, missing_part).name == ("checkpoint-4" if lost is None else "checkpoint-2")
+
+
+def test_every_process_needs_its_position_and_a_model_alone_is_whole_in_its_way() -> None:
+    two = {*WHOLE, "loader_state_1.json", "rng_state_0.pth", "rng_state_1.pth"}
+    assert missing_part(two, 2) is None
+    assert missing_part(two - {"loader_state_1.json"}, 2) == "loader_state_1.json"
+    assert missing_part(two - {"rng_state_1.pth"}, 2) == "the random state of process 1"
+    assert missing_part({"model.safetensors", "trainer_state.json", "config.json"}, 1) is None
