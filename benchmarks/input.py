@@ -22,7 +22,7 @@ from typing import Any
 
 import datasets
 import torch
-from machine import describe_machine
+from report import Report, Table, parser_of, spread
 
 from ladder_training.data.sources import load_image_stream
 from ladder_training.loading.loader import ViewLoader
@@ -34,7 +34,7 @@ TAR_IMAGES = 10_000  # usual for WebDataset shards
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--dataset", default="digits", help="images to repeat, as `load_image_stream` takes them")
     parser.add_argument("--images", type=int, default=2000, help="images of the small set")
     parser.add_argument("--size", type=int, default=224, help="side of the views, pixels")
@@ -45,17 +45,19 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="measure continuing instead")
     parser.add_argument("--examples", type=int, default=1_000_000, help="consumed before continuing")
     options = parser.parse_args()
+    if options.quick:
+        options.images, options.seconds, options.repeats, options.examples = 200, 1.0, 1, 20_000
     datasets.disable_progress_bars()
-    print(f"{describe_machine(('torch', 'datasets', 'pyarrow', 'opencv-python-headless'))}; seed 0")
+    report = Report("input", options, ("torch", "datasets", "pyarrow", "opencv-python-headless"))
     with tempfile.TemporaryDirectory() as folder:
-        if options.resume:
-            measure_resume(Path(folder), options.examples)
-        else:
-            measure_input(Path(folder), options)
+        report.add(
+            measure_resume(Path(folder), options.examples) if options.resume else measure_input(Path(folder), options)
+        )
+    report.finish()
 
 
-def measure_input(folder: Path, options: argparse.Namespace) -> None:
-    """Print images/s and memory for both containers, and for sets of both sizes."""
+def measure_input(folder: Path, options: argparse.Namespace) -> Table:
+    """Images/s and memory for both containers, and for sets of both sizes."""
     source = load_image_stream(options.dataset)
     undecoded = source.cast_column("image", datasets.Image(decode=False))["image"]
     images = [row["bytes"] for row in itertools.islice(undecoded, options.images)]
@@ -63,23 +65,27 @@ def measure_input(folder: Path, options: argparse.Namespace) -> None:
         write_parquet(folder / name / "parquet", images, count)
         write_tars(folder / name / "webdataset", images, count)
     mean = statistics.mean(map(len, images)) / 1000
-    print(
+    title = (
         f"{options.dataset}: {len(images)} images of {mean:.0f} kB; sets of {options.images} and ten times that; "
         f"two views of {options.size}, batches of {options.batch_size}, buffer of {options.buffer} images "
         f"({options.buffer * mean / 1000:.0f} MB); {options.repeats} times {options.seconds:g} s"
     )
-    print(f"{'source':<24}{'set':>8}{'workers':>9}{'images/s':>20}{'USS MB':>9}{'PSS MB':>9}")
     cases = [(kind, "small", workers) for kind in ("parquet", "webdataset", "map-style") for workers in (0, 1, 2)]
     cases += [(kind, "large", workers) for kind in ("parquet", "webdataset") for workers in (1, 2)]
-    for kind, size, workers in cases:
+    rows = {}
+    for kind, size, workers in cases[:3] if options.quick else cases:
         place = folder / size / ("parquet" if kind == "map-style" else kind)
         dataset = load_image_stream(place, streaming=kind != "map-style", cache_dir=str(folder / "cache"))
         runs = [run(dataset, workers, options) for _ in range(options.repeats)]
         speeds = [speed for speed, _, _ in runs]
-        speed = f"{statistics.mean(speeds):.0f} ({min(speeds):.0f}-{max(speeds):.0f})"
         uss, pss = (max(values) / MEGABYTE for values in zip(*(memory for _, *memory in runs), strict=True))
-        shown = f"{uss:>9.0f}{pss:>9.0f}" if workers else f"{'-':>9}{'-':>9}"
-        print(f"{kind:<24}{size:>8}{workers:>9}{speed:>20}{shown}", flush=True)
+        rows[f"{kind}, {size} set, {workers} workers"] = {
+            "images/s": statistics.mean(speeds),
+            "range": spread(speeds, ".0f"),
+            "USS MB": uss if workers else None,
+            "PSS MB": pss if workers else None,
+        }
+    return Table(title, {"images/s": ".0f", "range": "", "USS MB": ".0f", "PSS MB": ".0f"}, rows)
 
 
 def run(dataset: Any, workers: int, options: argparse.Namespace) -> tuple[float, int, int]:
@@ -148,19 +154,17 @@ class NoDecoding:
         return {"pixel_values": torch.tensor(len(image["bytes"])), "seed": torch.tensor(seed)}
 
 
-def measure_resume(folder: Path, examples: int) -> None:
-    """Print how long the first batch takes after continuing, against what the examples before it took."""
+def measure_resume(folder: Path, examples: int) -> Table:
+    """How long the first batch takes after continuing, against what the examples before it took."""
     images = [os.urandom(64) for _ in range(1000)]
     size = examples + examples // 5
     write_parquet(folder / "parquet", images, size)
     write_tars(folder / "webdataset", images, size)
-    print(
+    title = (
         f"{size} synthetic images of 64 bytes in {SHARDS} Parquet files, and in WebDataset shards of {TAR_IMAGES}; "
         f"{examples} examples consumed"
     )
-    print(
-        f"{'source':<24}{'workers':>9}{'read before, s':>16}{'first batch, s':>16}{'same batches':>14}{'state, kB':>11}"
-    )
+    rows = {}
     for kind, workers in itertools.product(("map-style", "parquet", "webdataset"), (0, 2)):
         place = folder / ("parquet" if kind == "map-style" else kind)
         dataset = load_image_stream(place, streaming=kind != "map-style", cache_dir=str(folder / "cache"))
@@ -182,8 +186,14 @@ def measure_resume(folder: Path, examples: int) -> None:
         first = time.perf_counter() - start
         found += [next(batches)["seed"].tolist() for _ in range(4)]
         again.close()
-        same = "yes" if found == expected else "NO"
-        print(f"{kind:<24}{workers:>9}{before:>16.1f}{first:>16.2f}{same:>14}{len(state) / 1000:>11.1f}", flush=True)
+        rows[f"{kind}, {workers} workers"] = {
+            "read before, s": before,
+            "first batch, s": first,
+            "same batches": "yes" if found == expected else "NO",
+            "state, kB": len(state) / 1000,
+        }
+    forms = {"read before, s": ".1f", "first batch, s": ".2f", "same batches": "", "state, kB": ".1f"}
+    return Table(title, forms, rows)
 
 
 if __name__ == "__main__":

@@ -1,212 +1,123 @@
-"""What a training step costs, as a share of the bare convolutions, in one run.
+"""What a training step costs, as a share of the bare convolutions, and its peak memory, in one run.
 
-    python benchmarks/step.py [--case resnet18-96 resnet50-224] [--rounds 7] [--json FILE]
+    python benchmarks/step.py [--case resnet18-96 resnet50-224] [--device cuda] [--rounds 7] [--quick] [--json FILE]
 
-The limit is the work no BYOL step can avoid: the backbone alone, in channels-last, forward and backward for two views
-and a forward without gradient for the target's two. Contenders take the same batches and include everything a step
-does: heads, losses, optimizer, target update. One round times every contender once, in turn; the table gives medians
-over rounds of the rate against the limit of the same round, and the range. lightly and byol-pytorch run as their
-documentation shows, on torchvision's ResNet of the same shape, without their augmentations.
+The limit is the work no BYOL step can avoid (see peers.py). Contenders take the same batches and include everything a
+step does: heads, losses, optimizer, target update. One round times every contender once, in turn; the table gives
+medians over rounds of the rate against the limit of the same round, and the range. Peak memory is measured in a process
+of its own for each contender, above what the libraries take: resident memory on a CPU, torch's allocator on a GPU. On a
+GPU the backbone runs in bfloat16, and a round times ten steps.
 """
 
 import argparse
-import copy
 import json
-import platform
+import os
 import statistics
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoBackbone, ResNetConfig
+from peers import contenders, make_batch
+from report import Report, Table, interleaved, parser_of, ratio
 
-from ladder_training.trainer.lars import Lars
-from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
-
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
 CASES = {
-    "resnet18-96": (
-        ResNetConfig(layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], out_features=STAGES),
-        "resnet18",
-        96,
-        32,
-    ),
-    "resnet50-224": (ResNetConfig(out_features=STAGES), "resnet50", 224, 8),
+    "resnet18-96": ("resnet18", 96, 32, 256),
+    "resnet50-224": ("resnet50", 224, 8, 128),
+    "resnet18-32": ("resnet18", 32, 4, 4),
 }
-Step = Callable[[], None]
+"""Name -> backbone, size of a view, images per batch on a CPU, and on a GPU."""
+MEGABYTE = 1 << 20
 
 
-def make_batch(batch: int, size: int) -> dict[str, Tensor]:
-    """Random view pairs with boxes as random resized crops give them."""
-    generator = torch.Generator().manual_seed(0)
-    low = torch.rand(batch, 2, 2, generator=generator) * 0.4
-    high = 0.6 + torch.rand(batch, 2, 2, generator=generator) * 0.4
-    return {
-        "pixel_values": torch.randn(batch, 2, 3, size, size, generator=generator),
-        "view_boxes": torch.cat([low, high], dim=-1),
-        "view_flips": torch.rand(batch, 2, generator=generator) < 0.5,
-    }
+def batch_size(case: str, device: str) -> int:
+    """Images per batch."""
+    return CASES[case][3 if device.startswith("cuda") else 2]
 
 
-def bare(backbone: ResNetConfig, batch: dict[str, Tensor]) -> Step:
-    """The backbone's convolutions and nothing else."""
-    online = AutoBackbone.from_config(backbone).to(memory_format=torch.channels_last).train()
-    target = copy.deepcopy(online)
-    views = [view.contiguous(memory_format=torch.channels_last) for view in batch["pixel_values"].unbind(1)]
-
-    def step() -> None:
-        sum(online(view).feature_maps[-1].mean() for view in views).backward()
-        with torch.no_grad():
-            for view in views:
-                target(view)
-        online.zero_grad()
-
-    return step
-
-
-def ours(config: LadderSiameseConfig, batch: dict[str, Tensor]) -> Step:
-    """This package's step: loss, LARS, target update."""
-    model = LadderSiameseForPreTraining(config).train()
-    optimizer = Lars([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=1e-6)
-
-    def step() -> None:
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        model.update_target(0.99)
-
-    return step
-
-
-def lightly_byol(name: str, batch: dict[str, Tensor]) -> Step:
-    """BYOL from lightly's documentation (lightly-ai.github.io, examples, byol), heads 4096/256 as ours."""
-    import torchvision
-    from lightly.loss import NegativeCosineSimilarity
-    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-    from lightly.models.utils import deactivate_requires_grad, update_momentum
-
-    resnet = getattr(torchvision.models, name)()
-    width = resnet.fc.in_features
-    backbone = nn.Sequential(*list(resnet.children())[:-1])
-    projection, prediction = BYOLProjectionHead(width, 4096, 256), BYOLPredictionHead(256, 4096, 256)
-    momentum_backbone, momentum_projection = copy.deepcopy(backbone), copy.deepcopy(projection)
-    deactivate_requires_grad(momentum_backbone)
-    deactivate_requires_grad(momentum_projection)
-    modules = nn.ModuleList([backbone, projection, prediction])
-    criterion, optimizer = NegativeCosineSimilarity(), torch.optim.SGD(modules.parameters(), lr=0.06)
-
-    def online(x: Tensor) -> Tensor:
-        return prediction(projection(backbone(x).flatten(start_dim=1)))
-
-    def target(x: Tensor) -> Tensor:
-        return momentum_projection(momentum_backbone(x).flatten(start_dim=1)).detach()
-
-    def step() -> None:
-        first, second = batch["pixel_values"].unbind(1)
-        update_momentum(backbone, momentum_backbone, m=0.99)
-        update_momentum(projection, momentum_projection, m=0.99)
-        p0, z0, p1, z1 = online(first), target(first), online(second), target(second)
-        (0.5 * (criterion(p0, z1) + criterion(p1, z0))).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def byol_pytorch(name: str, batch: dict[str, Tensor]) -> Step:
-    """BYOL from byol-pytorch's README, simplicial embeddings off; the views come through its augmentation hooks."""
-    import torchvision
-    from byol_pytorch import BYOL
-
-    first, second = batch["pixel_values"].unbind(1)
-    learner = BYOL(
-        getattr(torchvision.models, name)(),
-        image_size=first.shape[-1],
-        hidden_layer="avgpool",
-        augment_fn=lambda _: first,
-        augment_fn2=lambda _: second,
-        use_simplicial_embeddings=False,
-    )
-    optimizer = torch.optim.Adam(learner.parameters(), lr=3e-4)
-
-    def step() -> None:
-        loss = learner(first)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        learner.update_moving_average()
-
-    return step
-
-
-def contenders(case: str) -> dict[str, Step]:
-    """One step function each; the limit first."""
-    backbone, torchvision_name, size, batch_size = CASES[case]
-    batch = make_batch(batch_size, size)
-    return {
-        "limit": bare(backbone, batch),
-        "BYOL": ours(LadderSiameseConfig.byol(backbone_config=backbone), batch),
-        "Ladder, four levels": ours(LadderSiameseConfig(backbone_config=backbone), batch),
-        "lightly BYOL": lightly_byol(torchvision_name, batch),
-        "byol-pytorch": byol_pytorch(torchvision_name, batch),
-    }
-
-
-def measure(case: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each round."""
+def measure(case: str, device: str, rounds: int, memory: bool) -> Table:
+    """Time every contender, and measure its memory."""
+    name, size, *_ = CASES[case]
+    batch = make_batch(batch_size(case, device), size, device)
     torch.manual_seed(0)
-    steps = contenders(case)
-    for step in steps.values():
-        step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+    cuda = device.startswith("cuda")
+    repeats = 10 if cuda else 1
 
+    def several(step: Callable) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(repeats):
+                step(batch)
 
-def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Median, lowest and highest rate against the limit of the same round; and time against our own BYOL."""
+        return run
+
+    steps = {key: several(make()) for key, make in contenders(name, device, size).items()}
+    seconds = interleaved(steps, rounds, wait=torch.cuda.synchronize if cuda else lambda: None)
+    del steps
+    if cuda:
+        torch.cuda.empty_cache()
     rows = {}
-    for name, times in seconds.items():
+    for key, times in seconds.items():
         shares = [limit / own for limit, own in zip(seconds["limit"], times, strict=True)]
-        against = [own / byol for own, byol in zip(times, seconds["BYOL"], strict=True)]
-        rows[name] = {
-            "seconds": statistics.median(times),
-            "share_of_limit": statistics.median(shares),
-            "lowest": min(shares),
-            "highest": max(shares),
-            "time_against_byol": statistics.median(against),
+        rows[key] = {
+            "s/step": statistics.median(times) / repeats,
+            "of limit": statistics.median(shares),
+            "range": f"{min(shares):.2f}-{max(shares):.2f}",
+            "time / own BYOL": ratio(seconds, key, "BYOL"),
+            "peak MB": peak_memory(case, key, device) / MEGABYTE if memory else None,
         }
-    return rows
+    return Table(
+        f"{case} on {device}, batch {len(batch['pixel_values'])}, {rounds} rounds",
+        {"s/step": ".4f", "of limit": ".2f", "range": "", "time / own BYOL": ".2f", "peak MB": ".0f"},
+        rows,
+    )
+
+
+def peak_memory(case: str, name: str, device: str) -> int:
+    """Bytes that three steps of a contender take at most, from a process of its own."""
+    command = [sys.executable, __file__, "--case", case, "--device", device, "--memory-of", name]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}  # memory that is given back does not count
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_memory(case: str, name: str, device: str) -> int:
+    """The same, in this process."""
+    backbone, size, *_ = CASES[case]
+    torch.zeros(1, device=device)
+    before = resident("VmRSS")
+    step, batch = contenders(backbone, device, size)[name](), make_batch(batch_size(case, device), size, device)
+    for _ in range(3):
+        step(batch)
+    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else resident("VmHWM") - before
+
+
+def resident(name: str) -> int:
+    """Bytes of resident memory, now (VmRSS) or at most so far (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def main() -> None:
     """Measure, print the tables, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
+    parser = parser_of(__doc__)
+    parser.add_argument("--case", nargs="+", choices=list(CASES), default=["resnet18-96", "resnet50-224"])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", help="write the figures here")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    results = {}
-    print(machine)
+    if options.memory_of:
+        print(json.dumps(measure_memory(options.case[0], options.memory_of, options.device)))
+        return
+    if options.quick:
+        options.case, options.rounds, options.memory = ["resnet18-32"], 2, False
+    if options.device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = True
+    report = Report("step", options)
     for case in options.case:
-        results[case] = summary(measure(case, options.rounds))
-        print(f"\n{case}, batch {CASES[case][3]}, {options.rounds} rounds")
-        print(f"{'':22}{'s/step':>9}{'of limit':>10}{'range':>14}{'/ own BYOL':>12}")
-        for name, row in results[case].items():
-            spread = f"{row['lowest']:.2f}-{row['highest']:.2f}"
-            print(
-                f"{name:22}{row['seconds']:9.3f}{row['share_of_limit']:10.2f}{spread:>14}{row['time_against_byol']:12.2f}"
-            )
-    if options.json:
-        text = json.dumps({"machine": machine, "rounds": options.rounds, "cases": results}, indent=1)
-        Path(options.json).write_text(text, encoding="utf-8")
+        report.add(measure(case, options.device, options.rounds, options.memory))
+    report.finish()
 
 
 if __name__ == "__main__":

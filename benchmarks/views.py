@@ -1,6 +1,6 @@
 """How fast two views of an image are made, per core, against the bare decode and three other libraries, in one run.
 
-    python benchmarks/views.py [--rounds 5] [--photos FOLDER] [--imagenette FOLDER] [--json FILE|-]
+    python benchmarks/views.py [--rounds 5] [--photos FOLDER] [--imagenette FOLDER] [--quick] [--json FILE]
 
 Everything runs on one thread (OpenCV, torch), as it does in a data worker, and is timed by process time, which other
 programs on the machine disturb least. Input is the encoded bytes of each JPEG in memory; output is a pair of normalised
@@ -19,9 +19,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import argparse
 import io
-import json
 import random
 import statistics
 import time
@@ -30,10 +28,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as parquet
 import torch
-from machine import describe_machine
+from pictures import DATA, load_images
 from PIL import Image
+from report import Report, Table, parser_of, spread
 
 from ladder_training.config.image_defaults import IMAGENET_MEAN, IMAGENET_STD
 from ladder_training.views.two_views import TwoViewTransform
@@ -41,7 +39,6 @@ from ladder_training.views.two_views import TwoViewTransform
 PACKAGES = ("opencv-python-headless", "torch", "torchvision", "pillow", "lightly", "albumentations")
 SIZE = 224
 CHUNK = 10
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DECODE, REFERENCE = "decode, OpenCV", "lightly BYOLTransform"
 Contender = Callable[[bytes, int], object]
 
@@ -138,19 +135,6 @@ def contenders() -> dict[str, Contender]:
     }
 
 
-def load_images(folder: Path, count: int) -> list[bytes]:
-    """Encoded images of a folder with Parquet files (an `image` column) or image files, at most `count`."""
-    images: list[bytes] = []
-    for file in sorted(folder.rglob("*.parquet")):
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=count, columns=["image"]):
-            images.extend(row["bytes"] for row in batch.column("image").to_pylist())
-            if len(images) >= count:
-                return images[:count]
-    for file in sorted(folder.rglob("*.jp*g"))[: count - len(images)]:
-        images.append(file.read_bytes())
-    return images
-
-
 def measure(images: list[bytes], rounds: int) -> dict[str, list[float]]:
     """Images per second of process time, per contender and round."""
     rates: dict[str, list[float]] = {}
@@ -174,57 +158,43 @@ def measure(images: list[bytes], rounds: int) -> dict[str, list[float]]:
     return rates
 
 
-def summary(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+def summary(name: str, count: int, rates: dict[str, list[float]], rounds: int) -> Table:
     """Median and range of the rates, and medians of the ratios within a round."""
     rows = {}
-    for name, values in rates.items():
-        rows[name] = {
-            "images_per_second": statistics.median(values),
-            "lowest": min(values),
-            "highest": max(values),
-            "of_decode": statistics.median(a / b for a, b in zip(values, rates[DECODE], strict=True)),
-            "times_lightly": statistics.median(a / b for a, b in zip(values, rates[REFERENCE], strict=True)),
+    for contender, values in rates.items():
+        rows[contender] = {
+            "images/s": statistics.median(values),
+            "range": spread(values, ".0f"),
+            "of decode": statistics.median(a / b for a, b in zip(values, rates[DECODE], strict=True)),
+            "x lightly": statistics.median(a / b for a, b in zip(values, rates[REFERENCE], strict=True)),
         }
-    return rows
+    columns = {"images/s": ".0f", "range": "", "of decode": ".2f", "x lightly": ".2f"}
+    return Table(f"{name}: {count} images, {rounds} rounds, images a second of one core", columns, rows)
 
 
 def main() -> None:
     """Measure, print a table for each data set, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--photos", type=Path, default=DATA / "photos", help="photographs of about 500 x 375")
     parser.add_argument(
         "--imagenette", type=Path, default=DATA / "imagenette128", help="photographs of about 128 x 128"
     )
     parser.add_argument("--count", type=int, default=240, help="most images of a data set")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", help="write the figures here; - for standard output, instead of the tables")
     options = parser.parse_args()
+    if options.quick:
+        options.count, options.rounds = 20, 1
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    machine, results = f"1 thread of {describe_machine(PACKAGES)}", {}
-    lines = [
-        machine,
-        "seeds: image and round number for ladder; the others draw from their own generators, seeded with 0",
-    ]
+    # The views of ladder are drawn from image and round number; the others draw from generators that are seeded with 0.
+    report = Report("views", options, PACKAGES)
     for name, folder in (("photos", options.photos), ("imagenette128", options.imagenette)):
         images = load_images(folder, options.count) if folder.is_dir() else []
         if not images:
-            lines.append(f"\n{name}: no images in {folder}; give --{name.removesuffix('128')} FOLDER")
+            print(f"\n{name}: no images in {folder}; give --{name.removesuffix('128')} FOLDER")
             continue
-        rows = summary(measure(images, options.rounds))
-        results[name] = {"images": len(images), "contenders": rows}
-        lines.append(f"\n{name}: {len(images)} images, {options.rounds} rounds, images/s per core")
-        lines.append(f"{'':24}{'median':>8}{'range':>14}{'of decode':>12}{'x lightly':>12}")
-        for contender, row in rows.items():
-            spread = f"{row['lowest']:.0f}-{row['highest']:.0f}"
-            lines.append(
-                f"{contender:24}{row['images_per_second']:8.0f}{spread:>14}{row['of_decode']:12.2f}"
-                f"{row['times_lightly']:12.2f}"
-            )
-    text = json.dumps({"machine": machine, "size": SIZE, "rounds": options.rounds, "datasets": results}, indent=1)
-    print(text if options.json == "-" else "\n".join(lines))
-    if options.json and options.json != "-":
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+        report.add(summary(name, len(images), measure(images, options.rounds), options.rounds))
+    report.finish()
 
 
 if __name__ == "__main__":
