@@ -26,9 +26,10 @@ from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 CASES = {"resnet18-96": ("resnet18", 96, 16), "resnet50-224": ("resnet50", 224, 4), "resnet18-32": ("resnet18", 32, 2)}
 PROCESSES = 2
+METHODS = {"BYOL": LadderSiameseConfig.byol, "Ladder, four levels": LadderSiameseConfig}
 
 
-def process(rank: int, case: str, port: int, rounds: int, steps: int, found: Any) -> None:
+def process(rank: int, methods: list[str], case: str, port: int, rounds: int, steps: int, found: Any) -> None:
     """One of the processes: alternate rounds together and alone."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(max(1, (os.cpu_count() or PROCESSES) // PROCESSES))
@@ -36,11 +37,12 @@ def process(rank: int, case: str, port: int, rounds: int, steps: int, found: Any
     name, size, batch_size = CASES[case]
     batch = make_batch(batch_size, size)
     result: dict[str, Any] = {}
-    for method, make in (("BYOL", LadderSiameseConfig.byol), ("Ladder, four levels", LadderSiameseConfig)):
-        config = make(backbone_config=resnet(name))
+    for method in methods:
+        config = METHODS[method](backbone_config=resnet(name))
         torch.manual_seed(0)
         alone = LadderSiameseForPreTraining(config).train()
-        shared = nn.SyncBatchNorm.convert_sync_batchnorm(LadderSiameseForPreTraining(config).train())
+        with torch.device("meta"):  # only its shapes are counted
+            shared = nn.SyncBatchNorm.convert_sync_batchnorm(LadderSiameseForPreTraining(config))
         exchanged = {"gradients": 4 * sum(p.numel() for p in shared.parameters() if p.requires_grad)}
         norms = [(key, m.num_features) for key, m in shared.named_modules() if isinstance(m, nn.SyncBatchNorm)]
         # Two views, 4 bytes: forward 2 statistics and a count of both networks, backward 2 sums of the trained one.
@@ -80,7 +82,14 @@ def main() -> None:
     report = Report("scaling", options)
     with multiprocessing.Manager() as manager:
         found = manager.dict()
-        work = (options.case, options.port, options.rounds, options.steps, found)
+        work = (
+            list(METHODS)[: 1 if options.quick else None],
+            options.case,
+            options.port,
+            options.rounds,
+            options.steps,
+            found,
+        )
         multiprocessing.spawn(process, args=work, nprocs=PROCESSES)
         report.add(table(dict(found), options))
     report.finish()
