@@ -144,7 +144,7 @@ def make_blocks(page: Page) -> Any:
                         columns=4,
                         object_fit="contain",
                         height="auto",
-                        elem_id=f"{label[:4]}{n}",
+                        elem_id=f"{label.split()[0].lower()}-{n}",
                     )
                     for n, viewer in enumerate(page.viewers)
                 ]
@@ -223,4 +223,4 @@ def make_app(page: Page) -> Any:
 
 def _frame(number: int, stage: str, kind: str) -> str:
     address = f"/look/map/{number}/{stage}/{kind}"
-    return f'<iframe src="{address}" title="map" style="width:100%;height:70vh;border:1px solid #8884"></iframe>'
+    return f'<iframe src="{address}" title="map" style="width:100%;height:58vh;border:1px solid #8884"></iframe>'
