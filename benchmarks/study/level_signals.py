@@ -52,8 +52,8 @@ def level_gradients(model: Any, batches: list[dict[str, Tensor]]) -> dict[str, d
     return {stage: {level: torch.stack(vectors) for level, vectors in row.items()} for stage, row in rows.items()}
 
 
-def measure(recipe_file: str, seed: int) -> dict[str, dict[str, tuple[float, float]]]:
-    """Stage to "level level" to the moments of one network."""
+def measure(recipe_file: str, seed: int, depth: int | None = None) -> dict[str, dict[str, tuple[float, float]]]:
+    """Stage to "level level" to the moments of one network; `depth` blocks a stage instead of the recipe's."""
     from transformers import set_seed
 
     from ladder_training.compare.gradients import view_batches
@@ -61,7 +61,11 @@ def measure(recipe_file: str, seed: int) -> dict[str, dict[str, tuple[float, flo
     from ladder_training.pretraining.build import build_model
 
     read = read_recipe(recipe_file)
-    recipe = resolve(Recipe(read.name, read.text, {**read.values, "method": "ladder", "seed": seed}, recipe_file))
+    values = {**read.values, "method": "ladder", "seed": seed}
+    if depth is not None:
+        backbone = values["backbone_config"]
+        values["backbone_config"] = {**backbone, "depths": [depth] * len(backbone["depths"])}
+    recipe = resolve(Recipe(read.name, read.text, values, recipe_file))
     names = ("pixel_values", "view_boxes", "view_flips")
     batches = [{name: batch[name] for name in names if name in batch} for batch in view_batches(recipe, BATCHES)]
     set_seed(seed)
@@ -105,9 +109,10 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("output", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--depth", type=int, help="Blocks a stage; default: the recipe's.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = [measure(arguments.recipe, seed) for seed in arguments.seeds]
+    found = [measure(arguments.recipe, seed, arguments.depth) for seed in arguments.seeds]
     arguments.output.write_text(
         json.dumps(dict(zip(arguments.seeds, found, strict=True)), indent=1) + "\n", encoding="utf-8"
     )
