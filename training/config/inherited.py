@@ -44,8 +44,8 @@ SUPPORTED = frozenset(
     save_only_model save_strategy save_steps save_total_limit push_to_hub hub_token hub_private_repo hub_model_id
     hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model greater_is_better
     restore_callback_states_from_checkpoint full_determinism seed data_seed use_cpu dataloader_num_workers
-    ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout debug
-    skip_memory_metrics resume_from_checkpoint""".split()  # noqa: SIM905
+    dataloader_pin_memory ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
+    ddp_backend ddp_timeout debug skip_memory_metrics resume_from_checkpoint""".split()  # noqa: SIM905
 )
 """Fields that do in pretraining what transformers' documentation says."""
 
@@ -55,7 +55,6 @@ HARMLESS: Mapping[str, str] = {
     "enable_jit_checkpoint": "a checkpoint at SIGTERM is always written",
     "dataloader_drop_last": "every batch is complete",
     "dataloader_persistent_workers": "workers live as long as the run",
-    "dataloader_pin_memory": "batches are not pinned, whatever it says; it changes speed only",
     "local_rank": "launchers give it; the environment says it too",
 }
 """Fields whose every value is true of pretraining anyway, or changes nothing that anybody sees."""

@@ -8,7 +8,7 @@ import inspect
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -62,6 +62,10 @@ class Chunk:
     pass_index: int = 0
     last: bool = False
     marks: list[tuple[int, dict[str, Any], int]] = field(default_factory=list)
+
+    def pin_memory(self) -> "Chunk":
+        """The same chunk in pinned memory. The pinning thread of torch's DataLoader calls this."""
+        return replace(self, tensors={name: value.pin_memory() for name, value in self.tensors.items()})
 
     def bad_before(self, offset: int) -> int:
         """Number of unreadable images before `offset`."""

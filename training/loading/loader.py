@@ -53,6 +53,7 @@ class ViewLoader:
         max_bad_fraction: Largest share of unreadable images, 0 to 1.
         bad_images_file: File that lists the unreadable images (JSON lines); None writes no list.
         shuffle_buffer: Undecoded examples that each worker of a stream holds and permutes.
+        pin_memory: Whether the batches of workers lie in pinned memory, from which a GPU copies without the host.
 
     Attributes:
         count: Images read and images that were unreadable.
@@ -77,6 +78,7 @@ class ViewLoader:
         max_bad_fraction: float = 0.01,
         bad_images_file: str | os.PathLike[str] | None = None,
         shuffle_buffer: int = 2048,
+        pin_memory: bool = False,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -104,6 +106,7 @@ class ViewLoader:
                 buffer=shuffle_buffer,
                 workers=num_workers,
                 count=self.count,
+                pin_memory=pin_memory,
             )
             # Which worker reads which shards depends on the number of workers; 0 and 1 are the same.
             self._setting |= {"kind": "stream", "workers": max(1, num_workers), "shuffle_buffer": shuffle_buffer}
@@ -119,6 +122,7 @@ class ViewLoader:
                 accumulation=accumulation,
                 workers=num_workers,
                 count=self.count,
+                pin_memory=pin_memory,
             )
             self._setting |= {"kind": "map", "accumulation": accumulation, "images": source.size}
         self._open: Generator[dict[str, Tensor], None, None] | None = None

@@ -46,6 +46,7 @@ class MapBatches:
         accumulation: Batches per optimizer step.
         workers: Number of worker processes; 0 decodes in this process.
         count: Counts unreadable images.
+        pin_memory: Whether the workers' chunks are copied to pinned memory.
 
     Attributes:
         batches_per_pass: Batches of this process in a pass without unreadable images.
@@ -65,6 +66,7 @@ class MapBatches:
         accumulation: int,
         workers: int,
         count: BadImageCount,
+        pin_memory: bool = False,
     ) -> None:
         world_size = place.world_size
         steps = source.size // (batch_size * accumulation * world_size)
@@ -77,6 +79,7 @@ class MapBatches:
         self.batches_per_pass = steps * accumulation
         self._chunks = MapChunks(source, maker, place, size=batch_size, planned=self.batches_per_pass * batch_size)
         self._batch_size, self._workers, self._count = batch_size, workers, count
+        self._pin_memory = pin_memory
         self.at = MapPosition()
 
     @property
@@ -101,7 +104,7 @@ class MapBatches:
             realignment = Realignment(processes, PREFETCH if self._workers else 0)
             for index in range(processes):
                 worker = self._chunks.worker(*start, index, processes, realignment)
-                workers.append(Worker(worker, index, process=self._workers > 0))
+                workers.append(Worker(worker, index, process=self._workers > 0, pin_memory=self._pin_memory))
             # The workers make the chunks of these spans in turn: span number i comes from worker i modulo their number.
             turns = self._chunks.spans(*start, realignment)
             while True:

@@ -143,6 +143,7 @@ class StreamBatches:
         buffer: Examples per block.
         workers: Number of worker processes; 0 decodes in this process.
         count: Counts unreadable images.
+        pin_memory: Whether the workers' chunks are copied to pinned memory.
 
     Attributes:
         batches_per_pass: Batches of this process in a pass without unreadable images; None if unknown.
@@ -158,10 +159,11 @@ class StreamBatches:
         buffer: int,
         workers: int,
         count: BadImageCount,
+        pin_memory: bool = False,
     ) -> None:
         self._name, size = source.name, source.size
         self._processes, self._count, self._batch_size = workers, count, batch_size
-        self._workers = max(1, workers)
+        self._workers, self._pin_memory = max(1, workers), pin_memory
         self._block_worker = partial(
             BlockWorker, source.reader, maker, place, size=batch_size, buffer=buffer, workers=self._workers
         )
@@ -199,7 +201,12 @@ class StreamBatches:
         try:
             for index, at in enumerate(self._at):
                 workers.append(
-                    Worker(self._block_worker(worker=index, position=dict(at)), index, process=self._processes > 0)
+                    Worker(
+                        self._block_worker(worker=index, position=dict(at)),
+                        index,
+                        process=self._processes > 0,
+                        pin_memory=self._pin_memory,
+                    )
                 )
             while True:
                 yield from self._one_pass(workers)

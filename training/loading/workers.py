@@ -57,9 +57,18 @@ class Worker:
         index: Number of the worker, for messages.
         process: Whether to start a process.
         prefetch: Chunks that the process makes in advance.
+        pin_memory: Whether a thread copies the process's chunks to pinned memory, which a GPU reads without the host.
     """
 
-    def __init__(self, start: Callable[[], Iterator[Any]], index: int, process: bool, prefetch: int = PREFETCH) -> None:
+    def __init__(
+        self,
+        start: Callable[[], Iterator[Any]],
+        index: int,
+        process: bool,
+        prefetch: int = PREFETCH,
+        *,
+        pin_memory: bool = False,
+    ) -> None:
         self.index = index
         self._process = process
         if process:
@@ -73,6 +82,7 @@ class Worker:
                 # would then depend on how often the data were restarted.
                 generator=torch.Generator().manual_seed(0),
                 collate_fn=_as_is,
+                pin_memory=pin_memory,
             )
             self._items: Iterator[Any] = iter(loader)
         else:

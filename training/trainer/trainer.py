@@ -27,6 +27,7 @@ from ..views.two_views import TwoViewTransform
 from .best import check_best_metric, wants_looks
 from .callbacks import MonitorCallback, PassCallback, TargetUpdateCallback
 from .held_out import held_out_images, is_image_dataset
+from .input_copies import InputCopies
 from .lars import Lars
 from .meters import LevelMeters
 from .monitor import MonitorMetrics, look
@@ -107,6 +108,7 @@ class LadderTrainer(SavingTrainer):
             )
         check_best_metric(args, model, self.held_out)
         self._meters = LevelMeters()
+        self._input_copies: InputCopies | None = None
         self._last_log = (time.monotonic(), 0)
         asked = args.max_steps, args.enable_jit_checkpoint
         try:
@@ -160,6 +162,7 @@ class LadderTrainer(SavingTrainer):
                 rank=args.process_index,
                 world_size=args.world_size,
                 num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
                 image_column=self.image_column,
                 **self.loader_options,
             )
@@ -263,6 +266,14 @@ class LadderTrainer(SavingTrainer):
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
     # Step
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Copy a batch to the device; to a GPU while it still computes the step before."""
+        if self.args.device.type != "cuda":
+            return super()._prepare_inputs(inputs)
+        if self._input_copies is None:
+            self._input_copies = InputCopies(self.args.device)
+        return self._input_copies(inputs)
 
     def compute_loss(
         self,
