@@ -123,7 +123,7 @@ def _split_stream(dataset: Any, fraction: float, maximum: int, column: str, mini
     chosen_rows = [by_key[key] for key in keys]
     rule = origin_of(dataset).path_rule
     if rule is not None:
-        chosen_rows = [rule.confine_row(row) for row in chosen_rows]
+        chosen_rows = [rule.mark_row(row) for row in chosen_rows]
     held_out = datasets.Dataset.from_list(chosen_rows, features=undecoded.features)
     rest = without_decoding(dataset, column).filter(_NotHeldOut(set(keys)), input_columns=[column])
     rest = rest.cast_column(column, datasets.Image(decode=False))

@@ -58,6 +58,17 @@ class PathRule:
             for name, value in row.items()
         }
 
+    def mark_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """An example whose undecoded images are confined, those with bytes too, for `datasets` to store.
+
+        It would drop the bytes of an image whose path exists, and read the file instead.
+        """
+        marked = self.confine_row(row)
+        for name, value in marked.items():
+            if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys() and value["path"]:
+                marked[name] = {**value, "path": self.follow(value["path"])}
+        return marked
+
 
 @dataclass
 class SourceInfo(datasets.DatasetInfo):
@@ -127,7 +138,7 @@ def confined_stream(stream: Any) -> Any:
     rule = origin_of(stream).path_rule
     if rule is None or not isinstance(stream, datasets.IterableDataset) or stream.features is None:
         return stream
-    return stream.map(rule.confine_row, features=stream.features)
+    return stream.map(rule.mark_row, features=stream.features)
 
 
 def _confined_column(dataset: Any, name: str, rule: PathRule) -> Any:

@@ -149,6 +149,13 @@ def hub_dataset(name_or_path: str | os.PathLike[str], revision: str | None = Non
         return hub_name, None
 
 
+def local_files(name_or_path: str | os.PathLike[str], split: str) -> tuple[Path, list[str]] | None:
+    """The folder of a local data set and the files of a split below it; None for the digits and for the Hub."""
+    name = os.fspath(name_or_path)
+    source = None if _is_embedded(name) else locate(name)
+    return None if source is None else (source.folder, source.files(split))
+
+
 def _is_embedded(name: str) -> bool:
     return name == "digits" and not Path(name).exists()
 

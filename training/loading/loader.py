@@ -20,6 +20,7 @@ from .stream_batches import StreamBatches
 from .stream_source import StreamSource, is_stream
 
 _STATE_VERSION = 1
+_DEPEND_ON_DATA = ("images", "shards")
 
 
 class ViewLoader:
@@ -54,6 +55,8 @@ class ViewLoader:
         bad_images_file: File that lists the unreadable images (JSON lines); None writes no list.
         shuffle_buffer: Undecoded examples that each worker of a stream holds and permutes.
         pin_memory: Whether the batches of workers lie in pinned memory, from which a GPU copies without the host.
+        data_changed: Whether the data set is not the one that a saved position belongs to. The pass that the position
+            is in then counts as done, and the next one begins.
 
     Attributes:
         count: Images read and images that were unreadable.
@@ -79,6 +82,7 @@ class ViewLoader:
         bad_images_file: str | os.PathLike[str] | None = None,
         shuffle_buffer: int = 2048,
         pin_memory: bool = False,
+        data_changed: bool = False,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -125,6 +129,7 @@ class ViewLoader:
                 pin_memory=pin_memory,
             )
             self._setting |= {"kind": "map", "accumulation": accumulation, "images": source.size}
+        self._data_changed = data_changed
         self._open: Generator[dict[str, Tensor], None, None] | None = None
 
     @property
@@ -174,12 +179,15 @@ class ViewLoader:
         differing = [
             f"{name} was {saved.get(name)}, now {value}"
             for name, value in self._setting.items()
-            if saved.get(name) != value
+            if saved.get(name) != value and not (self._data_changed and name in _DEPEND_ON_DATA)
         ]
         if differing:
             raise UserError(f"cannot continue at the same image: {'; '.join(differing)}")
         self.count.seen, self.count.bad = state["images_seen"], state["images_bad"]
-        self._batches.load_state_dict(state["position"])
+        if self._data_changed:
+            self._batches.start_after(state["position"])
+        else:
+            self._batches.load_state_dict(state["position"])
 
 
 def _is_ready(dataset: Any, transform: Callable[..., dict[str, Tensor]] | None) -> bool:

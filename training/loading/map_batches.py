@@ -95,6 +95,10 @@ class MapBatches:
         """Continue from a position that `state_dict` returned."""
         self.at = MapPosition(**state)
 
+    def start_after(self, state: dict[str, Any]) -> None:
+        """Begin the pass after the one of a position that `state_dict` returned."""
+        self.at = MapPosition(state["pass_index"] + 1)
+
     def __iter__(self) -> Generator[dict[str, Tensor], None, None]:
         """Endless batches from the present position on."""
         processes = max(1, self._workers)

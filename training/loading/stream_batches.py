@@ -195,6 +195,11 @@ class StreamBatches:
         self._consumed, self._turn = state["consumed"], state["turn"]
         self._at = [dict(at) for at in state["workers"]]
 
+    def start_after(self, state: dict[str, Any]) -> None:
+        """Begin the pass after the one of a position that `state_dict` returned."""
+        self._pass, self._batches, self._consumed, self._turn = state["pass"] + 1, 0, 0, 0
+        self._at = [start_of_pass(self._pass) for _ in self._at]
+
     def __iter__(self) -> Generator[dict[str, Tensor], None, None]:
         """Endless batches from the present position on."""
         workers = []

@@ -11,7 +11,8 @@ from ..config.recipe import ResolvedRecipe
 from ..errors import UserError, did_you_mean, near_names
 from ..models.reference import hub_file, model_folder, split_revision, why_not_loaded
 from ..models.verification import verified
-from ..runs.record import DatasetRecord
+from ..runs.data_files import MOST_LISTED
+from ..runs.record import DatasetRecord, RunRecord
 from ..runs.run_folder import PRETRAINING
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ class Data:
         monitoring: Images to monitor the training with. None: a part of the training images is held out for this.
         records: One record for each training data set.
         notes: What the data sets were taken for, and what of them is left out, one line each.
+        files: The files of each local training data set, as `runs.data_files` keeps them.
     """
 
     train: Any
     monitoring: Any
     records: list[DatasetRecord]
     notes: list[str] = field(default_factory=list)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingArguments":
@@ -178,14 +181,19 @@ def _config_settings(options: ModelOptions) -> dict[str, Any]:
     return settings
 
 
-def load_data(recipe: ResolvedRecipe) -> Data:
+def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
     """Open the training and monitoring images.
+
+    Args:
+        recipe: The recipe.
+        earlier: The run that is to go on, if there is one: data sets of the Hub are read at the commits it began with.
 
     Raises:
         UserError: a data set or split does not exist, or holds no images.
     """
+    from ..data.content import describe_files
     from ..data.left_out import account_of
-    from ..data.sources import hub_dataset, load_image_stream, split_names
+    from ..data.sources import hub_dataset, load_image_stream, local_files, split_names
 
     options = recipe.data
     names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
@@ -198,16 +206,27 @@ def load_data(recipe: ResolvedRecipe) -> Data:
         # The parts of a mixture, and the data set for monitoring, may have other columns.
         "only_if_there": len(names) > 1,
     }
-    parts = [load_image_stream(name, split=options.split, revision=options.revision, **settings) for name in names]
-    records = []
-    for name, part in zip(names, parts, strict=True):
-        hub, commit = hub_dataset(name, options.revision)
+    parts, records, notes, files = [], [], [], {}
+    for number, name in enumerate(names):
+        saved = earlier.datasets[number] if earlier is not None and number < len(earlier.datasets) else None
+        revision = options.revision
+        if saved is not None and saved.hub and saved.revision and not options.accept_changed_data:
+            _, newest = hub_dataset(name, options.revision)
+            if newest is not None and newest != saved.revision:
+                revision = saved.revision
+                notes.append(f"{name}: the Hub has commit {newest} now; this run goes on with {revision}")
+        part = load_image_stream(name, split=options.split, revision=revision, **settings)
+        parts.append(part)
+        local = local_files(name, options.split)
+        if local is not None:
+            files[name] = describe_files(*local, MOST_LISTED)
+        hub, commit = hub_dataset(name, revision)
         records.append(
             DatasetRecord(
                 name=name,
                 hub=hub,
                 split=options.split,
-                revision=commit or options.revision,
+                revision=commit or revision,
                 fingerprint=getattr(part, "_fingerprint", None),
                 images=len(part) if hasattr(part, "__len__") else None,
             )
@@ -229,12 +248,12 @@ def load_data(recipe: ResolvedRecipe) -> Data:
     if split is not None and (source != names[0] or split != options.split):
         settings["only_if_there"] = True
         monitoring = load_image_stream(source, split=split, revision=revision, **settings)
-    notes = [
+    notes += [
         f"{name}: {line}"
         for name, part in [*zip(names, parts, strict=True), (source, monitoring)]
         for line in account_of(part).lines()
     ]
-    return Data(train, monitoring, records, list(dict.fromkeys(notes)))
+    return Data(train, monitoring, records, list(dict.fromkeys(notes)), files)
 
 
 def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":

@@ -17,6 +17,7 @@ from ..files import write_text
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
 from ..runs.checkpoints import list_checkpoints
+from ..runs.data_files import changed_data, write_data_files
 from ..runs.interruption import Interrupted
 from ..runs.lock import FolderLock
 from ..runs.record import FINISHED, RecipeRecord, RunRecord
@@ -99,7 +100,7 @@ def pretrain(recipe: ResolvedRecipe) -> int:
             if arguments.process_index == 0:
                 _tell_finished(earlier, folder, recipe)
             return 0
-        data, trainer = all_or_none(lambda: _build(recipe, folder, arguments))
+        data, trainer = all_or_none(lambda: _build(recipe, folder, arguments, earlier))
         checkpoint = agreed_checkpoint(folder, arguments.process_index)
         # Without a checkpoint the run starts again, and so does its record.
         record = None if checkpoint is None else earlier
@@ -107,11 +108,13 @@ def pretrain(recipe: ResolvedRecipe) -> int:
             record = _new_record(recipe, values, data, trainer)
         else:
             _compare_versions(record, trainer.is_world_process_zero())
+            record.datasets = data.records
         record.start(command_line())
         keeper = RecordCallback(folder, record, arguments.global_batch_size)
         trainer.add_callback(keeper)
         if trainer.is_world_process_zero():
             record.write(folder)
+            write_data_files(folder, data.files)
             if recipe.name == PLAN:
                 write_text(folder / RECIPE_FILE, recipe.text)
         with trainer.stop_request:
@@ -211,13 +214,22 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _build(recipe: ResolvedRecipe, folder: Path, arguments: Any) -> tuple[Data, "LadderTrainer"]:
+def _build(
+    recipe: ResolvedRecipe, folder: Path, arguments: Any, earlier: RunRecord | None
+) -> tuple[Data, "LadderTrainer"]:
     """Build the trainer and its data loader, so that every mistake in the data raises before anything is written."""
     from ..trainer.trainer import LadderTrainer
 
     set_seed(arguments.seed)
     model = build_model(recipe)
-    data = load_data(recipe)
+    data = load_data(recipe, earlier)
+    changed = changed_data(folder, list(data.files), data.files) if list_checkpoints(folder) else []
+    if changed and not recipe.data.accept_changed_data:
+        raise UserError(
+            f"the data have changed since the run in {folder} began: {'; '.join(changed)}; --accept_changed_data true "
+            "goes on with them, from the next pass on, or choose another --output"
+        )
+    data.notes += [f"changed since the run began: {difference}" for difference in changed]
     if arguments.process_index == 0:
         for line in data.notes:
             print(line)
@@ -233,6 +245,7 @@ def _build(recipe: ResolvedRecipe, folder: Path, arguments: Any) -> tuple[Data, 
             "shuffle_buffer": recipe.data.shuffle_buffer,
             "max_bad_fraction": recipe.data.max_bad_fraction,
             "bad_images_file": folder / BAD_IMAGES,
+            "data_changed": bool(changed),
         },
     )
     trainer.get_train_dataloader()

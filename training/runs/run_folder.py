@@ -30,6 +30,7 @@ FREE_FIELDS = frozenset(
     hub_private_repo hub_always_push hub_revision enable_jit_checkpoint ddp_timeout ddp_backend ddp_bucket_cap_mb
     local_rank skip_memory_metrics debug accept_changed_data""".split()  # noqa: SIM905
 )
+DATA_SETS = ("dataset", "eval_dataset")
 SECRET_FIELDS = frozenset({"hub_token"})
 PACKAGES = (
     "ladder-siamese",
@@ -93,7 +94,19 @@ def differing_fields(saved: dict[str, Any], values: dict[str, Any]) -> list[str]
     """Return the names of the fields that make two runs different, in the order of `values`."""
     names = list(dict.fromkeys([*values, *saved]))
     as_saved, as_given = (json.loads(json.dumps(mapping, default=str)) for mapping in (saved, values))
+    for mapping in (as_saved, as_given):
+        mapping.update({name: _place(mapping[name]) for name in DATA_SETS if name in mapping})
     return [name for name in names if name not in FREE_FIELDS and as_saved.get(name) != as_given.get(name)]
+
+
+def _place(data_set: Any) -> Any:
+    """Where a local data set lies, however its path is spelt; any other name unchanged."""
+    if isinstance(data_set, list):
+        return [_place(entry) for entry in data_set]
+    if not isinstance(data_set, str):
+        return data_set
+    path = Path(os.path.expanduser(data_set))  # noqa: PTH111, a user that does not exist is no error here
+    return str(path.resolve()) if path.exists() else data_set
 
 
 def recorded_values(values: dict[str, Any]) -> dict[str, Any]:
