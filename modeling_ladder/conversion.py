@@ -96,6 +96,11 @@ def native_backbone(model: PreTrainedModel) -> PreTrainedModel:
         for key, value in backbone.state_dict().items()
     }
     native.load_state_dict(state, assign=True)
+    # Buffers that are not saved (Swin's relative positions) hold whatever the memory held.
+    for name, buffer in backbone.named_buffers():
+        if name not in state:
+            owner, _, leaf = name.rpartition(".")
+            native.get_submodule(owner).register_buffer(leaf, buffer.detach().cpu().clone(), persistent=False)
     return native.eval()
 
 

@@ -1,5 +1,6 @@
 """Exported backbones compute what the online network computes, in the library that they are exported for."""
 
+import importlib.util
 import pickle
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.paths import ROOT
 from ladder_training.cli.entry import main
 from ladder_training.errors import UserError
 from ladder_training.export.backbone import export
 from ladder_training.export.keys import detectron2_key
-from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining, LadderSiameseModel
+from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining, LadderSiameseModel, native_backbone
 
 HEADS = {"projection_hidden_size": 16, "projection_size": 8, "local_grid_size": 2}
 
@@ -167,6 +169,50 @@ def test_timm_loads_the_folder(small: Path, resnet18: Path, tmp_path: Path) -> N
         with torch.inference_mode():
             torch.testing.assert_close(model(images), online_features(checkpoint, images)[-1], rtol=1e-5, atol=1e-5)
         assert timm.data.resolve_model_data_config(model)["input_size"] == [3, 64, 64]
+
+
+def test_torchvision_is_refused_where_its_class_cannot_hold_the_widths(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"has widths 64, 128, 256, 512 and 3 channels; this one has 8, 16, 24, 32 and 3"
+    ):
+        export(str(small), "torchvision", tmp_path / "out")
+    other = save_checkpoint(tmp_path / "other", resnet("basic", [1, 1, 1, 1], [64, 128, 256, 512]))
+    hint = export(str(other), "torchvision", tmp_path / "out")
+    assert hint.startswith("torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])")
+    import safetensors.torch
+    import torchvision
+
+    loaded = eval(hint.partition("  #")[0], {"torchvision": torchvision, "safetensors": safetensors})  # our own line
+    assert loaded.missing_keys == ["fc.weight", "fc.bias"] and loaded.unexpected_keys == []
+
+
+@pytest.mark.parametrize("family", ["convnext", "swin", "dinov2"])
+def test_timm_computes_the_features_of_other_families(family: str, tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="timm is installed with the dev extra")
+    path = ROOT / "benchmarks" / "export_table.py"
+    spec = importlib.util.spec_from_file_location("export_table", path)
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    backbone = table.make_backbone(table.configs()[family], tmp_path / "model")
+    for kind in ("transformers", "timm"):
+        shown = table.cell(backbone, tmp_path / "model", kind, tmp_path / kind)
+        assert float(shown.split()[0]) <= 1e-5, shown
+    assert "ResNets only" in table.cell(backbone, tmp_path / "model", "torchvision", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # A tensor that is not moved to the right place is noticed, and nothing is written.
+    with torch.no_grad():
+        next(p for name, p in backbone.named_parameters() if p.ndim > 1).mul_(3)
+    assert float(table.cell(backbone, tmp_path / "model", "timm", tmp_path / "timm").split()[0]) > 1e-3
+
+
+def test_buffers_that_are_not_saved_are_copied_to_a_native_backbone() -> None:
+    from helpers.families import tiny_family
+
+    swin = tiny_family("swin")
+    images = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        for one, other in zip(native_backbone(swin)(images).feature_maps, swin(images).feature_maps, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_detectron2_file_has_its_names_and_only_numpy(small: Path, tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import write_text
-from .keys import check_convertible, detectron2_key, standard_name, torchvision_key
+from .keys import PLANES, STEM, check_convertible, detectron2_key, standard_name, torchvision_key
+from .timm_families import FAMILIES, TimmModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "model.safetensors"
 ONNX_FILE = "model.onnx"
-ONNX_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 
 
 def write_transformers(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
@@ -27,46 +28,51 @@ def write_transformers(backbone: "PreTrainedModel", processor: Any, folder: Path
 
 def write_torchvision(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
     """Write the state dict of `torchvision.models.resnetNN` without its `fc`."""
-    _save_tensors(_torchvision_state(backbone), folder / WEIGHTS)
+    config = backbone.config
+    state = _torchvision_state(backbone)
+    expansion = 4 if config.layer_type == "bottleneck" else 1
+    widths = [width // expansion for width in config.hidden_sizes]
+    if tuple(widths) != PLANES or config.embedding_size != STEM or config.num_channels != 3:
+        raise UserError(
+            f"torchvision's ResNet has widths {', '.join(map(str, PLANES))} and 3 channels; this one has "
+            f"{', '.join(map(str, widths))} and {config.num_channels}: use timm, transformers or onnx"
+        )
+    _save_tensors(state, folder / WEIGHTS)
     processor.save_pretrained(folder)
-    name = standard_name(backbone.config)
+    name = standard_name(config)
     load = "load_state_dict(safetensors.torch.load_file({folder!r} + '/" + WEIGHTS + "'), strict=False)"
-    maker = f"torchvision.models.{name}()" if name else "a torchvision.models.ResNet of these depths and widths"
-    return f"{maker}.{load}  # only fc is missing"
+    block = "Bottleneck" if expansion == 4 else "BasicBlock"
+    maker = f"{name}()" if name else f"ResNet(torchvision.models.resnet.{block}, {list(config.depths)})"
+    return f"torchvision.models.{maker}.{load}  # only fc is missing"
 
 
 def write_timm(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
     """Write weights and a config that `timm.create_model("local-dir:FOLDER")` reads."""
-    config = backbone.config
-    if config.embedding_size != 64:
-        raise UserError(f"timm's ResNet has 64 stem channels, this one {config.embedding_size}; use transformers")
-    _save_tensors(_torchvision_state(backbone), folder / WEIGHTS)
-    name = standard_name(config)
-    arguments = {}
-    if name is None:
-        expansion = 4 if config.layer_type == "bottleneck" else 1
-        name = "resnet50" if config.layer_type == "bottleneck" else "resnet18"
-        channels = [width // expansion for width in config.hidden_sizes]
-        arguments = {"layers": list(config.depths), "channels": channels}
     size = processor.crop_size["height"]
+    config = backbone.config
+    found = FAMILIES[config.model_type](backbone, size) if config.model_type in FAMILIES else _timm_resnet(backbone)
+    size = found.size or size
+    _save_tensors(found.state, folder / WEIGHTS)
     settings = {
-        "architecture": name,
+        "architecture": found.architecture,
         "num_classes": 0,
-        "num_features": config.hidden_sizes[-1],
-        "model_args": arguments,
+        "num_features": backbone.channels[-1],
+        "model_args": found.arguments,
         "pretrained_cfg": {
             "input_size": [config.num_channels, size, size],
             "interpolation": "bicubic",
-            "crop_pct": size / processor.size["shortest_edge"],
+            "crop_pct": min(1.0, size / processor.size["shortest_edge"]),
             "mean": list(processor.image_mean),
             "std": list(processor.image_std),
             "num_classes": 0,
-            "first_conv": "conv1",
-            "classifier": "fc",
+            "first_conv": found.first,
+            "classifier": found.classifier,
         },
     }
     write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
-    return "timm.create_model('local-dir:' + {folder!r}, pretrained=True, num_classes=0)"
+    _check_with_timm(backbone, folder, size)
+    hint = "timm.create_model('local-dir:' + {folder!r}, pretrained=True, num_classes=0)"
+    return hint + "".join(f"  # {note}" for note in found.notes)
 
 
 def write_detectron2(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str:
@@ -125,21 +131,31 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
     graph = StageOutputs(backbone).eval()
     example = torch.rand(2, backbone.config.num_channels, size, size)
     free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-    path = folder / ONNX_FILE
-    torch.onnx.export(
-        graph,
-        (example,),
-        str(path),
-        input_names=["pixel_values"],
-        output_names=graph.names,
-        dynamic_shapes=(free,),
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
-    check_with_onnxruntime(path, graph, example, ONNX_TOLERANCE)
-    processor.save_pretrained(folder)
-    return "onnxruntime.InferenceSession({folder!r} + '/" + ONNX_FILE + "')"
+    path, failures = folder / ONNX_FILE, []
+    # Some families compute sizes that torch.export can only fix: they are written for images of one size.
+    for any_size, shapes in ((True, free), (False, {0: free[0]}), (False, None)):
+        try:
+            torch.onnx.export(
+                graph,
+                (example,),
+                str(path),
+                input_names=["pixel_values"],
+                output_names=graph.names,
+                dynamic_shapes=None if shapes is None else (shapes,),
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+            )
+            check_with_onnxruntime(path, graph, example, TOLERANCE, any_size=any_size, any_batch=shapes is not None)
+        except Exception as error:  # torch.export and onnxruntime raise errors of many kinds
+            failures.append(" ".join(str(error).split())[:160])
+            continue
+        processor.save_pretrained(folder)
+        hint = "onnxruntime.InferenceSession({folder!r} + '/" + ONNX_FILE + "')"
+        if any_size:
+            return hint
+        return f"{hint}  # {'images' if shapes else '2 images'} of {size} x {size} pixels only"
+    raise UserError(f"this {backbone.config.model_type} cannot be written as ONNX: {failures[-1]}; use transformers")
 
 
 WRITERS: dict[str, Callable[["PreTrainedModel", Any, Path], str]] = {
@@ -149,6 +165,52 @@ WRITERS: dict[str, Callable[["PreTrainedModel", Any, Path], str]] = {
     "detectron2": write_detectron2,
     "onnx": write_onnx,
 }
+
+
+def _timm_resnet(backbone: "PreTrainedModel") -> TimmModel:
+    """A ResNet in timm's form."""
+    config = backbone.config
+    state = _torchvision_state(backbone)
+    if config.embedding_size != STEM:
+        raise UserError(f"timm's ResNet has 64 stem channels, this one {config.embedding_size}; use transformers")
+    name, arguments = standard_name(config), {}
+    if name is None:
+        expansion = 4 if config.layer_type == "bottleneck" else 1
+        name = "resnet50" if config.layer_type == "bottleneck" else "resnet18"
+        channels = [width // expansion for width in config.hidden_sizes]
+        arguments = {"layers": list(config.depths), "channels": channels}
+    return TimmModel(name, arguments, state, "conv1", "fc")
+
+
+def _check_with_timm(backbone: "PreTrainedModel", folder: Path, size: int) -> bool:
+    """Compare the pooled features of timm with those of the backbone; without timm nothing is checked.
+
+    Raises:
+        UserError: timm cannot load the folder, or computes something different.
+    """
+    import torch
+
+    try:
+        import timm
+    except ImportError:
+        return False
+    images = torch.rand(2, backbone.config.num_channels, size, size, generator=torch.Generator().manual_seed(0))
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+        with torch.inference_mode():
+            got, want = model(images), backbone.eval()(images).feature_maps[-1].mean(dim=(2, 3))
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"timm cannot hold this {backbone.config.model_type}: {reason}; use transformers or onnx"
+        ) from error
+    difference = (got - want).abs().max().item() / max(want.abs().max().item(), 1e-9)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"timm computes other features than this {backbone.config.model_type} (relative difference "
+            f"{difference:.1e}); use transformers or onnx"
+        )
+    return True
 
 
 def _torchvision_state(backbone: "PreTrainedModel") -> dict[str, Any]:

@@ -33,7 +33,7 @@ def check_convertible(config: Any) -> None:
     """
     if config.model_type != "resnet":
         raise UserError(
-            f"this format holds ResNets only, and the backbone is {config.model_type!r}; use transformers or onnx"
+            f"this format holds ResNets only, and the backbone is {config.model_type!r}; use transformers, timm or onnx"
         )
     for name in ("downsample_in_first_stage", "downsample_in_bottleneck"):
         if getattr(config, name):

@@ -30,14 +30,24 @@ class StageOutputs(nn.Module):
         return (*maps, maps[-1].mean(dim=(2, 3)))
 
 
-def check_with_onnxruntime(path: Path, graph: StageOutputs, example: Tensor, tolerance: float) -> bool:
-    """Compare the file with PyTorch at a batch size and image size other than those of the export.
+def check_with_onnxruntime(
+    path: Path,
+    graph: StageOutputs,
+    example: Tensor,
+    tolerance: float,
+    *,
+    any_size: bool = True,
+    any_batch: bool = True,
+) -> bool:
+    """Compare the file with PyTorch, where it may at a batch size and image size other than those of the export.
 
     Args:
         path: The ONNX file.
         graph: The exported module.
         example: The images (batch, channels, height, width) of the export.
         tolerance: Largest difference allowed, relative to the largest value of an output.
+        any_size: Whether the file takes images of any size.
+        any_batch: Whether it takes any number of images.
 
     Returns:
         Whether the file was checked, which needs onnxruntime.
@@ -50,7 +60,9 @@ def check_with_onnxruntime(path: Path, graph: StageOutputs, example: Tensor, tol
     except ImportError:
         return False
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    images = torch.rand(3, example.shape[1], example.shape[2] + 32, example.shape[3] + 64)
+    more = (32, 64) if any_size else (0, 0)
+    count = 3 if any_batch else len(example)
+    images = torch.rand(count, example.shape[1], example.shape[2] + more[0], example.shape[3] + more[1])
     with torch.inference_mode():
         expected = graph(images)
     outputs = session.run(graph.names, {"pixel_values": images.numpy()})
