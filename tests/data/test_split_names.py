@@ -53,7 +53,7 @@ def test_shards_named_in_the_middle_are_not_trained_on_with_those_of_another_spl
 def test_what_names_do_not_say_is_said() -> None:
     account = Account()
     assert assign_splits(["a.tar", "b.tar"], "x", account) == {"train": ["a.tar", "b.tar"]}
-    assert account.lines() == ["no name of a file or folder names a split: all 2 files are taken for train"]
+    assert account.lines() == ["no name of a file or folder names a split: all 2 are taken for train"]
     account = Account()
     assert assign_splits(["images.tar", "test.tar"], "x", account) == {"train": ["images.tar"], "test": ["test.tar"]}
     assert account.lines() == [

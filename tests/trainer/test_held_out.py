@@ -5,6 +5,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
+from helpers.stream_data import encoded
 from ladder_training import TwoViewTransform
 from ladder_training.evaluation import knn
 from ladder_training.evaluation.backbone import load_image_settings
@@ -70,3 +71,26 @@ def test_the_log_shows_the_accuracy_that_evaluate_knn_finds(model, size, k, temp
     assert logged == pytest.approx({name: np.mean(values) for name, values in scores.items()}, abs=1e-6)
     assert len(set(logged.values())) > 1  # accuracies that differ between stages cannot agree by chance
     assert 0 < min(logged.values()) < 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "column", "expected", "said"),
+    [
+        ([3, 0, 3, 1], None, [3, 0, 3, 1], None),
+        (["dog", "cat", "dog", "ant"], "label", [2, 1, 2, 0], None),
+        ([3, None, 3, 1], None, None, "1 of 4 held-out images have no label"),
+        ([3, -1, 3, 1], None, None, "1 of 4 held-out images have no label"),
+        ([[3, 1], [0], [3], [1]], "label", None, "its values are list"),
+        ([0.5, 1.0, 2.0, 3.0], "label", None, "its values are float"),
+        ([3, 0, 3, 1], "lable", None, "no label column 'lable' among image, label; did you mean label?"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_said_and_do_not_stop_a_training(labels, column, expected, said, caplog) -> None:
+    rows = [{"bytes": encoded(24, number, "PNG"), "path": None} for number in range(4)]
+    held_out = Dataset.from_dict({"image": rows, "label": labels}).cast_column("image", Image())
+    _, images = held_out_images(held_out, held_out, TwoViewTransform(size=16), None, column, 10)
+    assert images.pixels.shape == (4, 16, 16, 3)
+    assert (None if images.labels is None else images.labels.tolist()) == expected
+    messages = [record.getMessage() for record in caplog.records if "measures no kNN" in record.getMessage()]
+    assert len(messages) == (said is not None)
+    assert said is None or said in messages[0]

@@ -69,7 +69,8 @@ def assign_splits(files: Sequence[str], what: str, account: Account) -> dict[str
     splits = {split: chosen for split, chosen in found.items() if chosen}
     unnamed = [file for file, name in zip(files, named, strict=True) if name is None]
     if not splits:
-        account.notes.append(f"no name of a file or folder names a split: all {len(files):,} files are taken for train")
+        if len(files) > 1:
+            account.notes.append(f"no name of a file or folder names a split: all {len(files):,} are taken for train")
         return {"train": list(files)}
     if unnamed and "train" not in splits:
         account.notes.append(
