@@ -103,6 +103,11 @@ def test_checkpoints_of_every_pass_are_kept_unless_a_limit_is_given(
         ({"adam_beta2": 0.95}, "adam_beta2 has no effect on the optimizer lars: it is for adamw"),
         ({"knn_neighbours": 0}, "knn_neighbours must be at least 1, got 0"),
         ({"knn_temperature": float("nan")}, "knn_temperature must be greater than 0, got nan"),
+        (
+            {"load_best_model_at_end": True, "metric_for_best_model": "knn/stage4"},
+            "load_best_model_at_end needs looks and checkpoints at the same steps: eval_strategy and save_strategy "
+            "both steps or both epoch, or save_strategy best; they are no and steps",
+        ),
         ({"optimizer": "adam"}, "optimizer must be one of lars, sgd, adamw, got 'adam'; did you mean adamw?"),
     ],
 )

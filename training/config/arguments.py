@@ -87,6 +87,7 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         for name, allowed in RANGES.items():
             allowed.check(getattr(self, name), name)
         self._refuse_what_has_no_effect()
+        self._check_strategies()
         if self.report_to is None:
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
         check_launcher()
@@ -114,6 +115,14 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         for name, optimizers in OPTIMIZER_FIELDS.items():
             if self.optimizer not in optimizers and getattr(self, name) != default_of(declared[name][1]):
                 raise UserError(f"{name} has no effect on the optimizer {self.optimizer}: it is for {optimizers[0]}")
+
+    def _check_strategies(self) -> None:
+        looks, saves = (str(getattr(value, "value", value)) for value in (self.eval_strategy, self.save_strategy))
+        if self.load_best_model_at_end and saves != "best" and (looks == "no" or looks != saves):
+            raise UserError(
+                "load_best_model_at_end needs looks and checkpoints at the same steps: eval_strategy and save_strategy "
+                f"both steps or both epoch, or save_strategy best; they are {looks} and {saves}"
+            )
 
     @property
     def global_batch_size(self) -> int:

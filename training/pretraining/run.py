@@ -154,6 +154,9 @@ def _train_and_publish(trainer: "LadderTrainer", folder: Path, keeper: RecordCal
                 "nothing is published; the same command goes on from the last checkpoint"
             )
         trainer.end_if_asked()
+        if trainer.is_world_process_zero() and trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+            value = f"{trainer.args.metric_for_best_model} {state.best_metric:.4g}"
+            print(f"the weights that are published are those of step {state.best_global_step}, the best: {value}")
         if trainer.is_world_process_zero():
             publish(trainer.pretraining_model, trainer.transform, state, folder)
         trainer.end_if_asked()
