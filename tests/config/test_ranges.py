@@ -12,12 +12,13 @@ from ladder_training.config.fields import check_value, default_of, fields_of, re
 from ladder_training.config.ranges import LARGEST_WHOLE, Range
 from ladder_training.config.recipe import OWN_GROUPS, all_fields
 from ladder_training.errors import UserError
-from ladder_training.evaluation.options import TASK_OPTIONS
 
-OPTION_CLASSES = list(
-    dict.fromkeys(
-        [*OWN_GROUPS.values(), *TASK_OPTIONS.values(), ListedEvaluation, *(row.options for row in COMMANDS.values())]
-    )
+OPTION_CLASSES = dict.fromkeys(
+    [
+        *OWN_GROUPS.values(),
+        ListedEvaluation,
+        *(kind for row in COMMANDS.values() for kind in (row.options, *(row.tasks or {}).values())),
+    ]
 )
 
 

@@ -115,7 +115,7 @@ def test_mistakes_are_one_line_and_leave_nothing(model, tmp_path, capsys):
     (tmp_path / "full" / "letter.txt").write_text("mine")
     for more, said in (
         (["--output", str(tmp_path / "full")], "is not empty and holds no fine-tuned model"),
-        (["--output", str(tmp_path / "new"), "--warmup", "2"], "warmup must be from 0"),
+        (["--output", str(tmp_path / "new"), "--warmup", "2"], "warmup must be at least 0 and less than 1"),
         ([], "option --output is needed"),
     ):
         assert main([*words, *more]) == 2

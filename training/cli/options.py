@@ -60,7 +60,7 @@ class FinetuneOptions:
     dataset: str = needed("Labelled images: digits, Hub data set, folder, Parquet files; boxes or masks beside images.")
     test_dataset: str | None = option(None, "Data set to score, where it is not a split of --dataset.")
     output: str = needed("Folder for the fine-tuned model.")
-    seed: int = option(0, "Seed of everything random in the task.")
+    seed: int = option(0, "Seed of everything random in the task.", minimum=0, maximum=2**32 - 1)
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
 
 

@@ -11,24 +11,23 @@ from ..evaluation.options import DetectionOptions, SegmentationOptions, SemiSupe
 class FinetuneClassificationOptions(SemiSupervisedOptions):
     """Fine-tuning of a transformers image classifier: AdamW, a cosine, random crops and flips."""
 
-    label_fraction: float = option(1.0, "Share of the labels that is used, the same of every class.")
-    epochs: int = option(20, "Passes over the training images.")
-    min_steps: int = option(300, "Fewest optimizer steps, however few images there are.")
-    batch_size: int = option(64, "Images per step and device.")
-    learning_rates: tuple[float, ...] = option(
-        (5e-4,), "Peak learning rate of the backbone; of several, the best on held-out training images wins."
+    label_fraction: float = option(
+        1.0, "Share of the labels that is used, the same of every class.", above=0, maximum=1
     )
-    head_learning_rate_factor: float = option(10.0, "The classifier's learning rate is the backbone's times this.")
-    weight_decay: float = option(0.05, "Weight decay of matrices and kernels.")
-    min_crop_scale: float = option(0.35, "Smallest area of a random crop.")
+    epochs: int = option(20, "Passes over the training images.", above=0)
+    min_steps: int = option(300, "Fewest optimizer steps, however few images there are.", above=0)
+    batch_size: int = option(64, "Images per step and device.", above=0)
+    learning_rates: tuple[float, ...] = option(
+        (5e-4,), "Peak learning rate of the backbone; of several, the best on held-out training images wins.", above=0
+    )
+    head_learning_rate_factor: float = option(
+        10.0, "The classifier's learning rate is the backbone's times this.", above=0
+    )
+    weight_decay: float = option(0.05, "Weight decay of matrices and kernels.", minimum=0)
+    min_crop_scale: float = option(0.35, "Smallest area of a random crop.", above=0, maximum=1)
     flip: bool = option(True, "Mirror images at random; not for digits and letters.")
-    warmup: float = option(0.1, "Share of the steps in which the learning rate rises from 0.")
+    warmup: float = option(0.1, "Share of the steps in which the learning rate rises from 0.", minimum=0, below=1)
     mixed_precision: str = option("no", "Arithmetic of the network.", choices=("no", "fp16", "bf16"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"warmup must be from 0 to less than 1; it is {self.warmup}")
 
 
 @dataclass(kw_only=True)
