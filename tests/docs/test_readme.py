@@ -4,8 +4,10 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from helpers.paths import ROOT
 from ladder_training.cli.entry import main
@@ -30,11 +32,63 @@ def run_of_the_readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_python_runs_as_written(code: str, run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(code: str) -> dict[str, Any]:
+    """Run a block of the README in the current folder and return its names."""
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_the_folder_of_a_run_is_what_load_says(run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run_of_the_readme)
+    native, ours = run(PYTHON[0]), run(PYTHON[2])
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = native["backbone"](images).feature_maps
+        named = ours["features"].feature_maps(images)
+        assert list(named) == ["stage1", "stage2", "stage3", "stage4"] and len(maps) == 4
+        for got, wanted in zip(maps, named.values(), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+        pooled = native["model"](images).pooler_output.flatten(1)
+        torch.testing.assert_close(pooled, maps[-1].mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
+        trained = ours["training"].feature_maps(images)
+    assert all(torch.allclose(trained[stage], named[stage], rtol=1e-4, atol=1e-5) for stage in named)
+    assert ours["training"].target is not None
+
+
+def test_the_weights_are_in_the_detector(run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run_of_the_readme)
+    names = run(PYTHON[1])
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    inside = names["detector"].eval().model.backbone.model
+    with torch.no_grad():
+        wanted = names["backbone"].eval()(images).feature_maps
+        for got, expected in zip(inside(images).feature_maps, wanted, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_python_of_training_runs(run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of its steps; the whole is a slow test."""
     monkeypatch.chdir(run_of_the_readme)
     shutil.rmtree("runs/python", ignore_errors=True)
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert '"max_steps": 300, "warmup_steps": 20' in PYTHON[3]
+    run(PYTHON[3].replace('"max_steps": 300, "warmup_steps": 20', '"max_steps": 2, "warmup_steps": 1'))
+    assert (Path("runs/python") / "pretraining" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_of_training_makes_features_better(
+    run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """What its comment says, by its own tables: the kNN accuracy of every stage above that of the untrained network."""
+    monkeypatch.chdir(run_of_the_readme)
+    shutil.rmtree("runs/python", ignore_errors=True)
+    run(PYTHON[3])
+    rows = re.findall(r"^(stage\d|mean) +(0\.\d+)", capsys.readouterr().out, flags=re.MULTILINE)
+    before, after = (dict(rows[start : start + 5]) for start in (0, 5))
+    assert before.keys() == after.keys() and len(before) == 5
+    assert float(after["mean"]) > float(before["mean"]) + 0.03
+    assert all(float(after[stage]) > float(before[stage]) for stage in before)
 
 
 def test_every_python_block_was_found() -> None:
