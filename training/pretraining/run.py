@@ -125,7 +125,7 @@ def pretrain(recipe: ResolvedRecipe) -> int:
             if arguments.push_to_hub:
                 _push(trainer, folder)
             print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
-        print(f"next: ladder evaluate knn --model {folder} --dataset {_evaluated(recipe)}")
+            print(f"next: ladder evaluate knn --model {folder} --dataset {_evaluated(recipe)}")
         trainer.accelerator.wait_for_everyone()
     return 0
 
