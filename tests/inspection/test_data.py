@@ -13,8 +13,11 @@ from PIL import Image
 from helpers.stream_data import encoded, write_tar
 from ladder_training.cli.entry import main
 from ladder_training.data.sources import load_image_stream
+from ladder_training.evaluation.backbone import ImageSettings
+from ladder_training.evaluation.image_transforms import CenterTransform
 from ladder_training.inspection.contact_sheet import VIEW_COLOURS, contact_sheet, save_contact_sheet, source_points
 from ladder_training.inspection.data import evenly, inspect_data, inspect_one
+from ladder_training.inspection.report import print_report
 from ladder_training.inspection.speed import compare_with_step, measure_step
 from ladder_training.views.two_views import TwoViewTransform
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
@@ -247,3 +250,44 @@ def test_mistakes_are_one_line_and_write_nothing(
     assert error.startswith("ladder: error: ")
     assert message in error
     assert sorted(path for path in tmp_path.rglob("*") if "cache" not in str(path)) == before
+
+
+def test_the_values_of_images_of_more_than_8_bits_are_said_and_the_option_for_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        values = rng.integers(0, 4096, (16, 16)).astype(np.uint16)
+        values[0, :2] = 0, 4095
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").touch()
+    report, _ = inspect_one(load_image_stream(tmp_path))
+    assert report["deep"] == {"images": 3, "smallest": 0.0, "largest": 4095.0}
+    lines: list[str] = []
+    print_report({"datasets": [finished(report)], "sheet": None}, lines.append)
+    assert (
+        "  values      0 to 4095 in 3 images of more than 8 bits: only the 17 darkest of 256 levels are used; give the "
+        "range with --image_range 0 4095" in lines
+    )
+    assert any("left out: 1 files with an ending that is not an image's: 1 .txt (notes.txt)" in line for line in lines)
+    ranged, _ = inspect_one(load_image_stream(tmp_path), value_range=(0, 4095))
+    lines.clear()
+    print_report({"datasets": [finished(ranged)], "sheet": None}, lines.append)
+    assert any(line.endswith("--image_range 0 4095 is black to white") for line in lines)
+    one = load_image_stream(tmp_path)[0]["image"]
+    pixels = CenterTransform(ImageSettings(16, 1.0, (0.0,) * 3, (1.0,) * 3, (0.0, 4095.0)))(one)
+    assert len(np.unique(np.asarray(one))) > 200
+    assert len(pixels.unique()) > 140
+
+
+def finished(report: dict) -> dict:
+    """A report of one data set as `inspect_data` completes it, without the speed."""
+    notes = [
+        f"left out: {left['count']} {left['what']} ({left['examples'][0]})" for left in report["account"]["left_out"]
+    ]
+    return {**report, "name": "x", "notes": notes, "input": None, "step": None}
+
+
+def test_images_without_a_label_are_counted(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": encoded(8, n), "path": None} for n in range(4)], "label": [1, None, 0, -1]}
+    data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    report, _ = inspect_one(data, label_column="label")
+    assert (report["without_label"], report["labels"]) == (2, {"1": 1, "0": 1})
