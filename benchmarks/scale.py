@@ -54,7 +54,9 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--share", type=float, default=0.08, help="share of the peak that a step reaches (assumed)")
     parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s of one GPU in bfloat16 (H100 SXM)")
-    parser.add_argument("--pairs-per-core", type=float, default=476.0, help="pairs of views a second and core (views.py)")
+    parser.add_argument(
+        "--pairs-per-core", type=float, default=476.0, help="pairs of views a second and core (views.py)"
+    )
     parser.add_argument("--link", type=float, default=50.0, help="GB/s of the network for each GPU (400 Gbit/s)")
     options = parser.parse_args()
     report = Report("scale", options)

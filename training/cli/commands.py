@@ -23,6 +23,7 @@ from .options import (
     EvaluateOptions,
     ExportOptions,
     FinetuneOptions,
+    ImportOptions,
     InspectOptions,
     PretrainOptions,
     PushOptions,
@@ -144,6 +145,16 @@ _ROWS = (
         options=ExportOptions,
         run="cli.export:export_command",
         positionals=("checkpoint",),
+    ),
+    Command(
+        name="import",
+        arguments="FILE --output DIR",
+        summary="weights of torchvision, timm, lightly or DeepMind's BYOL as a model's folder",
+        description="Reads a ResNet of torchvision, timm, lightly or DeepMind's BYOL, weights only, into a folder that "
+        "can be evaluated, compared and continued (ladder pretrain --from DIR).",
+        options=ImportOptions,
+        run="cli.import_weights:import_command",
+        positionals=("file",),
     ),
     Command(
         name="card",

@@ -1,0 +1,53 @@
+"""`ladder import`: weights of other libraries as a folder that every command takes."""
+
+import hashlib
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import folder_written_at_once, write_json
+from ..models.foreign import ForeignResNet, convert_resnet, read_tensors
+from ..models.processor import image_processor
+from .keys import torchvision_key
+
+RECORD = "imported.json"
+
+
+def import_weights(
+    file: str | Path,
+    output: str | Path,
+    *,
+    prefix: str | None = None,
+    image_size: int = 224,
+    licence: str | None = None,
+) -> ForeignResNet:
+    """Convert a file of weights and write a native backbone, its image processor and where it came from.
+
+    Args:
+        file: .safetensors, .npz or a PyTorch file of weights; no code in it is run.
+        output: New folder.
+        prefix: What stands before the backbone's names; None finds it.
+        image_size: Side of the images in pixels.
+        licence: Of the weights; None takes the one that the source is known to have.
+
+    Raises:
+        UserError: the file holds no plain ResNet, or the folder is not empty.
+    """
+    path, folder = Path(file).expanduser(), Path(output).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"output {folder} exists already; choose another --output")
+    found = convert_resnet(read_tensors(path), prefix, torchvision_key)
+    found.licence = licence or found.licence
+    record = {
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "names": found.source,
+        "prefix": found.prefix,
+        "left_out": found.left_out,
+        "license": found.licence or "other",
+        "notes": found.notes,
+    }
+    with folder_written_at_once(folder) as temporary:
+        found.backbone.save_pretrained(temporary)
+        image_processor(image_size).save_pretrained(temporary)
+        write_json(temporary / RECORD, record)
+    return found
