@@ -74,7 +74,7 @@ run=$work/run
 timed pretrain "$LADDER" pretrain --dataset "$work/photos" --output "$run" ${STEPS:+--steps $STEPS} --disable_tqdm
 timed evaluate "$LADDER" evaluate knn --model "$run" --dataset "$data"
 timed embed "$LADDER" embed --model "$run" --dataset "$work/photos" --output "$work/embeddings.parquet"
-timed export "$LADDER" export "$run" --format timm --output "$work/exported"
+timed export "$LADDER" export "$run" --format transformers --output "$work/exported"
 # shellcheck disable=SC2086
 timed finetune "$LADDER" finetune classification --model "$run" --dataset "$data" --output "$work/tuned" ${TUNING:-}
 
