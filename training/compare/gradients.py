@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..config.recipe import ResolvedRecipe
 from ..loading.loader import ViewLoader
+from ..models.devices import choose_device
 from ..pretraining.build import build_model, build_views, load_data
 from ..runs.run_folder import PRETRAINING
 
@@ -46,10 +47,11 @@ def gradient_shares(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
 
     from modeling_ladder import LadderSiameseForPreTraining
 
-    batches = view_batches(recipe)
+    device = torch.device("cpu") if recipe.arguments.get("use_cpu") else choose_device(None)
+    batches = [{name: value.to(device) for name, value in batch.items()} for batch in view_batches(recipe)]
     set_seed(int(recipe.values["seed"]))
-    start = shares(build_model(recipe), batches)
-    end = shares(LadderSiameseForPreTraining.from_pretrained(folder / PRETRAINING), batches)
+    start = shares(build_model(recipe).to(device), batches)
+    end = shares(LadderSiameseForPreTraining.from_pretrained(folder / PRETRAINING).to(device), batches)
     return {"status": "finished", "start": start, "end": end}
 
 

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from ..errors import UserError
+from ..models.devices import visible_gpus
 from ..runs.interruption import ended_by_signals
 from .plan import Plan
 from .work import WorkItem, do_work
@@ -23,13 +25,13 @@ def run_all(plan: Plan, items: list[WorkItem], jobs: int, after: Callable[[], No
     Args:
         plan: The comparison.
         items: Work items with missing cells.
-        jobs: Number of items at the same time; 1 works in this process.
+        jobs: Number of items at the same time; 1 works in this process, unless it sees several GPUs: a run takes one.
         after: Called whenever an item is done.
 
     Raises:
         UserError: an item cannot be done. Those that run at the same time are ended too.
     """
-    if jobs == 1:
+    if jobs == 1 and len(visible_gpus()) < 2:
         for item in items:
             do_work(plan, item)
             after()
@@ -51,9 +53,13 @@ def cores() -> int:
 
 
 def _run_in_processes(plan: Plan, items: list[WorkItem], jobs: int, after: Callable[[], None]) -> None:
-    """Do the work items in a pool of processes, which are ended at the first error."""
+    """Do the work items in a pool of processes, which are ended at the first error. Each gets a GPU in turn."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(items)), mp_context=context, initializer=_start_worker, initargs=(plan,))
+    count, gpus = min(jobs, len(items)), visible_gpus()
+    shares = context.SimpleQueue()
+    for index in range(count):
+        shares.put(gpus[index % len(gpus)] if gpus else None)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(plan, shares))
     pending: set[Future] = {pool.submit(_do_work_in_process, plan, item) for item in items}
     try:
         while pending:
@@ -80,8 +86,11 @@ def _do_work_in_process(plan: Plan, item: WorkItem) -> None:
         do_work(plan, item)
 
 
-def _start_worker(plan: Plan) -> None:
-    """Limit this process to its share of the cores, and end it when its parent process has ended."""
+def _start_worker(plan: Plan, shares: Any) -> None:
+    """Limit this process to its share of the cores and one GPU, and end it when its parent process has ended."""
+    gpu = shares.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is first used
     import cv2
     import torch
 

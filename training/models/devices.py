@@ -1,5 +1,6 @@
 """Choosing the device to compute on, and its fastest convolutions."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,14 @@ def choose_device(device: Any) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
     return chosen
+
+
+def visible_gpus() -> list[str]:
+    """Return the names by which CUDA_VISIBLE_DEVICES can give one of this process's GPUs to another process."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in named.split(",")] if named else [str(index) for index in range(count)]
+    return names[:count]
 
 
 @contextmanager
