@@ -167,6 +167,7 @@ def folder_written_at_once(target: Path | str) -> Iterator[Path]:
         yield temporary
         for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
             fsync(file)
+            set_mode(file, 0o644)  # safetensors makes files that only their owner can read
             destination = target / file.relative_to(temporary)
             destination.parent.mkdir(parents=True, exist_ok=True)
             replace(file, destination)

@@ -149,7 +149,7 @@ def make_blocks(page: Page) -> Any:
                     for n, viewer in enumerate(page.viewers)
                 ]
 
-        with gr.Tab("Similar images"):
+        with gr.Tab("Similar"):
             with gr.Row():
                 row = gr.Number(0, label=f"Image 0 to {count - 1}", precision=0, minimum=0, maximum=count - 1)
                 another = gr.Button("Another one", elem_id="another")
@@ -158,7 +158,7 @@ def make_blocks(page: Page) -> Any:
                 dropped = gr.Image(label="Or drop an image", sources=["upload"], elem_id="dropped", height=320)
             similar = galleries("Similar")
             places = galleries("Places like the point")
-        with gr.Tab("Near duplicates"):
+        with gr.Tab("Duplicates"):
             least = gr.Slider(0.8, 1.0, 0.98, step=0.005, label="At least this similar (cosine)")
             find_pairs = gr.Button("Find", elem_id="pairs")
             pairs = galleries("Pairs")

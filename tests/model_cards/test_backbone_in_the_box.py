@@ -1,0 +1,60 @@
+"""The backbone that comes with the repository: it loads without this package, and its outputs are pinned."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, ResNetBackbone
+
+from helpers.paths import ROOT
+
+FOLDER = ROOT / "model_cards" / "backbones" / "imagenette96-ladder"
+MEANS = {  # of the first four channels of each stage, for `picture`
+    "stage1": [1.5930, 0.3797, 0.4065, 0.7983],
+    "stage2": [0.6248, 0.0032, 0.0416, 0.9257],
+    "stage3": [1.4057, 2.1503, 0.0000, 0.0013],
+    "stage4": [1.1101, 2.4643, 0.0000, 0.0000],
+}
+ALONE = """
+import sys
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1])
+assert not {"modeling_ladder", "ladder_training", "ladder_model_cards"} & set(sys.modules)
+print(sum(parameter.numel() for parameter in model.parameters()))
+"""
+
+
+def picture() -> Image.Image:
+    """A picture of two ramps, the same on every machine."""
+    ramp = np.linspace(0, 255, 128, dtype=np.float32)
+    planes = [np.tile(ramp, (128, 1)), np.tile(ramp[:, None], (1, 128)), np.full((128, 128), 128)]
+    return Image.fromarray(np.stack(planes, -1).astype(np.uint8))
+
+
+def test_outputs_are_pinned() -> None:
+    pixels = AutoImageProcessor.from_pretrained(FOLDER)(picture(), return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 3, 96, 96)
+    model = ResNetBackbone.from_pretrained(FOLDER).eval()
+    with torch.no_grad():
+        maps = dict(zip(model.out_features, model(pixels).feature_maps, strict=True))
+    assert maps.keys() == MEANS.keys()
+    for stage, means in MEANS.items():
+        assert maps[stage].mean(dim=(2, 3))[0, :4].tolist() == pytest.approx(means, abs=2e-3)
+
+
+def test_it_loads_in_a_process_without_this_package() -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE, str(FOLDER)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 1_230_240
+
+
+def test_its_folder_says_what_was_measured_and_shows_no_photograph() -> None:
+    assert json.loads((FOLDER / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
+    scores = json.loads(next((FOLDER / "evaluation").glob("knn-*.json")).read_text(encoding="utf-8"))
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"{100 * scores['metrics']['all']['accuracy']:.1f}" in card
+    assert {path.name for path in (FOLDER / "figures").iterdir()} == {"collapse.png", "knn.png", "loss.png"}
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 6_000_000
