@@ -12,9 +12,10 @@ from typing import Any
 from report import Table, describe, shown_as
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("step", "end_to_end", "views", "prepare", "input", "features", "scaling", "startup")
+ORDER = ("step", "counts", "end_to_end", "views", "prepare", "input", "features", "scaling", "startup")
 ABOUT = {
     "step": "A training step against the bare convolutions",
+    "counts": "What a step costs, counted",
     "end_to_end": "From JPEG files to optimizer steps",
     "views": "Two views of an image on one core",
     "prepare": "Large photographs before and after `ladder prepare`",
@@ -57,6 +58,9 @@ def page(results: list[dict[str, Any]]) -> str:
                 "too long; ratios within a turn suffer less.**\n"
             )
         parts += [markdown(Table(**table)) for table in result["tables"]]
+    missing = [name for name in ORDER if name not in {result["benchmark"] for result in results}]
+    if missing:
+        parts.append(f"Not measured yet: {', '.join(f'`benchmarks/{name}.py`' for name in missing)}.\n")
     return "\n".join(parts)
 
 

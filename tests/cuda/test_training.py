@@ -12,6 +12,7 @@ from helpers.models import tiny_resnet
 from helpers.training import make_arguments, make_model, weights
 from helpers.view_dataset import ViewPairs
 from ladder_training.trainer.trainer import LadderTrainer
+from modeling_ladder.batch_norm import _Synchronised
 
 pytestmark = pytest.mark.cuda
 
@@ -69,24 +70,29 @@ def test_a_compiled_step_has_the_same_loss(tmp_path: Path, view_pairs: Callable,
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.cuda(rehearse=False)  # torch has no shared batch norm on a CPU
-def test_shared_batch_norm_of_one_process_is_torchs_own(device: torch.device) -> None:
-    """With one process shared batch norm must be plain batch norm, forward and backward."""
+@pytest.mark.cuda(rehearse=False)  # the kernels of shared batch norm exist on a GPU only
+def test_shared_batch_norm_is_torchs_batch_norm(device: torch.device) -> None:
+    """In a group of one process, the kernels that share statistics must give plain batch norm, forward and backward."""
     import torch.distributed as dist
 
     dist.init_process_group("nccl", init_method="tcp://127.0.0.1:29591", rank=0, world_size=1)
     try:
-        plain = make_model(tiny_resnet()).train().to(device)
-        shared = torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
-        pixels = torch.randn(8, 2, 3, 64, 64, device=device)
-        boxes = torch.tensor([0.1, 0.1, 0.9, 0.9], device=device).expand(8, 2, 4)
-        flips = torch.zeros(8, 2, dtype=torch.bool, device=device)
-        losses = [m(pixel_values=pixels, view_boxes=boxes, view_flips=flips).loss for m in (plain, shared)]
-        for loss in losses:
-            loss.backward()
-        assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-4)
-        gradients = [{n: p.grad for n, p in m.named_parameters() if p.grad is not None} for m in (plain, shared)]
-        assert_close(gradients[0], gradients[1], 1e-2)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            generator = torch.Generator(device).manual_seed(0)
+            inputs = torch.randn(8, 12, 9, 7, device=device, generator=generator).to(memory_format=layout)
+            weight, bias = (torch.randn(12, device=device, generator=generator) for _ in range(2))
+            found = []
+            for shared in (False, True):
+                leaves = [tensor.clone().requires_grad_() for tensor in (inputs, weight, bias)]
+                mean, variance = torch.zeros(12, device=device), torch.ones(12, device=device)
+                if shared:
+                    output = _Synchronised.apply(*leaves, mean, variance, 1e-5, 0.1)
+                else:
+                    output = torch.nn.functional.batch_norm(leaves[0], mean, variance, *leaves[1:], True, 0.1, 1e-5)
+                (output * inputs.sin()).sum().backward()
+                found.append([output, mean, variance, *(leaf.grad for leaf in leaves)])
+            for plain, other in zip(*found, strict=True):
+                torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-3)
     finally:
         dist.destroy_process_group()
 
