@@ -206,7 +206,10 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
         # The parts of a mixture, and the data set for monitoring, may have other columns.
         "only_if_there": len(names) > 1,
     }
-    parts, records, notes, files = [], [], [], {}
+    parts: list[Any] = []
+    records: list[DatasetRecord] = []
+    notes: list[str] = []
+    files: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(names):
         saved = earlier.datasets[number] if earlier is not None and number < len(earlier.datasets) else None
         revision = options.revision
