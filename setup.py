@@ -34,9 +34,11 @@ def mapped_packages() -> list[str]:
 
 EXPLORE = ["gradio>=5", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
+TIMM = ["timm"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 EXTRAS = {
     "onnx": ONNX,
+    "timm": TIMM,
     "docs": DOCS,
     "explore": [*EXPLORE, "umap-learn>=0.5"],
     "dev": [
@@ -49,13 +51,13 @@ EXTRAS = {
         "types-tqdm",
         "build",
         "setuptools>=70",
-        "timm",
         "playwright",
+        *TIMM,
         *DOCS,
         *EXPLORE,
         *ONNX,
     ],
-    "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", "timm"],
+    "benchmarks": ["lightly>=1.5", "byol-pytorch", "albumentations", *TIMM, *ONNX],
 }
 
 setup(

@@ -20,7 +20,7 @@ DISTRIBUTION = {  # of imports whose distribution has another name
 }
 EXTRA_OF_FOLDER = {"benchmarks": "benchmarks", "docs": "docs", "examples": None, "tests": "dev"}
 # Tools that are run and not imported, and packages that are imported by their name as a string.
-NOT_IMPORTED = {"build", "mkdocs-material", "mkdocstrings", "mypy", "playwright", "pytest-xdist", "ruff", "timm"}
+NOT_IMPORTED = {"build", "mkdocs-material", "mkdocstrings", "mypy", "playwright", "pytest-xdist", "ruff"}
 NOT_IMPORTED |= {"types-pyyaml", "types-tqdm"}
 
 
@@ -64,8 +64,8 @@ def names_of(requirements: object) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["modeling_ladder", "model_cards", "training"])
 def test_what_a_package_imports_is_installed_with_it(declared: dict, folder: str) -> None:
-    # Exporting to ONNX and the page of `ladder explore` are extras, and timm's layout is written without timm.
-    extras = (names_of(declared["extras_require"][extra]) for extra in ("onnx", "explore"))
+    # Exporting to ONNX and timm, and the page of `ladder explore`, are extras.
+    extras = (names_of(declared["extras_require"][extra]) for extra in ("onnx", "timm", "explore"))
     known = names_of(declared["install_requires"]).union(*extras)
     missing = {name: file for name, file in imported(folder).items() if name not in known}
     assert not missing, missing
