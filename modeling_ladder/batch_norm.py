@@ -219,7 +219,8 @@ class _OnProcessor:
 
 
 def _kernels(input: Tensor) -> Any:
-    return _OnProcessor if input.device.type == "cpu" else torch
+    # The compiler knows no shapes of torch's kernels, and fuses the plain functions itself.
+    return _OnProcessor if input.device.type == "cpu" or torch.compiler.is_compiling() else torch
 
 
 def _dense(values: Tensor) -> Tensor:

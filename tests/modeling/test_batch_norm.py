@@ -157,3 +157,23 @@ def test_the_fake_gpu_notices_a_read_and_a_second_device() -> None:
                 values + torch.empty(3)
 
     run_apart(work)
+
+
+@pytest.mark.slow
+def test_a_step_with_synchronised_batch_norm_compiles_to_one_graph(view_pairs) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    batch = view_pairs()
+
+    def work() -> tuple[int, int]:
+        graphs = []
+        for autocast in (False, True):
+            torch._dynamo.reset()
+            counter = CompileCounter()
+            model = convert_batch_norms(make_model(tiny_resnet()).train(), synchronised=True)
+            with fake_group(8), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                torch.compile(model, backend=counter)(**batch).loss.backward()
+            graphs.append(counter.frame_count)
+        return graphs[0], graphs[1]
+
+    assert run_apart(work, seconds=200) == (1, 1)
