@@ -49,8 +49,11 @@ def test_a_run_that_a_callback_ends_early_is_not_finished(
     assert forked(lambda: main(words)) == 0
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     (run / "README.md").unlink()  # as after a kill before the card
+    for name in (".lock", ".partial-run.json.x"):  # as after a kill before the end
+        (run / name).write_text("")
     assert forked(lambda: main(words)) == 0
     assert (run / "README.md").is_file()
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
     assert [path.name for path in list_checkpoints(run)] == ["checkpoint-6"]
 
 

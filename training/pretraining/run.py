@@ -16,12 +16,13 @@ from ..errors import TrainingStopped, UserError, system_error, worker_death
 from ..files import write_text
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
-from ..runs.checkpoints import list_checkpoints
+from ..runs.checkpoints import is_leftover, list_checkpoints, remove_leftovers
 from ..runs.data_files import changed_data, write_data_files
 from ..runs.interruption import Interrupted
 from ..runs.lock import FolderLock
 from ..runs.record import FINISHED, RecipeRecord, RunRecord
 from ..runs.run_folder import (
+    LOCK,
     PRETRAINING,
     check_output,
     command_line,
@@ -187,6 +188,10 @@ def _is_done(earlier: RunRecord | None, folder: Path, recipe: ResolvedRecipe) ->
 
 def _tell_finished(earlier: RunRecord | None, folder: Path, recipe: ResolvedRecipe) -> None:
     """Say that the run is finished, and write its card if the run was killed before."""
+    if any(is_leftover(path) or path.name == LOCK for path in folder.iterdir()):
+        # A kill after the last file leaves them. Where they cannot be removed, or another process is here, they stay.
+        with contextlib.suppress(UserError, OSError), FolderLock(folder, "`ladder pretrain`"):
+            remove_leftovers(folder)
     if not (folder / CARD).is_file():
         _write_card(None, folder, recipe)
     steps = earlier.steps if earlier else 0
