@@ -48,6 +48,7 @@ class SplitRows:
         names: Name of each image of a map-style data set; None for a stream.
         count: Number of parts.
         part_images: Images per part of a map-style data set; a part of a stream is a shard.
+        by_path: Whether the paths of the images differ and are their ids.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SplitRows:
     names: list[str] | None
     count: int
     part_images: int
+    by_path: bool = False
 
     def rows(self, part: int, root: str | None) -> Iterator[tuple[str, Any, Any]]:
         """Give (id, label, undecoded image) of each image of a part.
@@ -72,7 +74,7 @@ class SplitRows:
             first, chosen = 0, self.dataset.shard(num_shards=self.count, index=part)
         for position, row in enumerate(chosen):
             if self.names is not None:
-                name = self.names[first + position]
+                name = row[self.image]["path"] if self.by_path else self.names[first + position]
             else:
                 name = _name_in_stream(row, self.image, part, position)
             label = row[self.label.column] if self.label.column is not None else None
@@ -104,15 +106,16 @@ def open_split(
         check_column(dataset, label_column, "label_column")
     label = _label(dataset, label_column or find_label_column(dataset))
     key = KEY if KEY in (dataset.column_names or ()) else None
-    names = None
+    names, by_path = None, False
     count = getattr(dataset, "num_shards", 1)
     if not is_streaming(dataset):
         names = image_names(dataset, image)
+        by_path = bool(names) and not names[0].startswith("row ")
         if key is not None and len(set(dataset[key])) == len(dataset):
-            names = list(dataset[key])
+            names, by_path = list(dataset[key]), False
         count = -(-len(dataset) // part_images)
     rows = undecoded(dataset, image, label.column, key)
-    return SplitRows(name, rows, image, label, names, count, part_images)
+    return SplitRows(name, rows, image, label, names, count, part_images, by_path)
 
 
 @dataclass(frozen=True)
