@@ -25,7 +25,7 @@ class LadderBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (batch, channels, ...)."""
         if self.momentum is None:  # an average over all batches needs their count
-            return cast(Tensor, super().forward(input))
+            return super().forward(input)
         training = self.training or self.running_mean is None
         if training and self.synchronised and dist.is_initialized() and dist.get_world_size() > 1:
             arguments = (self.running_mean, self.running_var, self.eps, self.momentum)
@@ -111,7 +111,9 @@ class _Synchronised(torch.autograd.Function):
             dist.all_gather(list(gathered.view(world_size, -1)), combined)
         else:
             _GATHER(gathered, combined)
-        means, invstds, counts = gathered.view(world_size, -1).split([channels, channels, 1], dim=1)
+        by_process = gathered.view(world_size, -1)
+        means, invstds = by_process[:, :channels], by_process[:, channels : 2 * channels]
+        counts = by_process[:, 2 * channels :]
         mean, invstd = kernels.batch_norm_gather_stats_with_counts(
             input, means, invstds, running_mean, running_var, momentum, eps, counts.reshape(-1)
         )
@@ -130,7 +132,7 @@ class _Synchronised(torch.autograd.Function):
         if wanted[0]:
             combined = torch.cat([sums, products])
             dist.all_reduce(combined)
-            sums, products = combined.split(sums.shape[0])
+            sums, products = combined[: sums.shape[0]], combined[sums.shape[0] :]
             grad_input = kernels.batch_norm_backward_elemt(
                 gradient, input, mean, invstd, weight, sums, products, counts.to(torch.int32)
             )

@@ -58,7 +58,8 @@ class LadderHead(nn.Module):
 
     def _together(self, views: Tensor | Sequence[Tensor]) -> Tensor:
         joined = views if isinstance(views, Tensor) else torch.stack(list(views))
-        hidden = self.hidden(self._rows(joined).unflatten(0, (len(joined), -1)))
+        rows = self._rows(joined)
+        hidden = self.hidden(rows.reshape(len(joined), -1, rows.shape[-1]))
         normalised = torch.stack([self.normalization(part) for part in hidden.unbind()])
         output = cast(Tensor, self.output(self.activation(normalised)))
         return output.reshape(*joined.shape[:-1], output.shape[-1])

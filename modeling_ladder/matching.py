@@ -57,7 +57,8 @@ def match_locations(view_boxes: Tensor, view_flips: Tensor, grid_size: int) -> L
     unit = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
     source = low.unsqueeze(1) + unit * extent.unsqueeze(1)
 
-    origin, corner = boxes.transpose(0, 1).unsqueeze(2).split(2, dim=-1)
+    by_view = boxes.transpose(0, 1).unsqueeze(2)
+    origin, corner = by_view[..., :2], by_view[..., 2:]
     inside = (source - origin) / (corner - origin).clamp(min=torch.finfo(torch.float32).tiny)
     x, y = torch.where(valid.reshape(-1, 1, 1), inside, unit).unbind(dim=-1)
     x = torch.where(view_flips.bool().transpose(0, 1).unsqueeze(2), 1 - x, x)

@@ -172,7 +172,7 @@ def _common_labels(parts: list[Any]) -> list[tuple[list[Any], Any]] | None:
     columns = [find_label_column(part) for part in parts]
     if not any(columns):
         return None
-    found = [part.features[column] if column else None for part, column in zip(parts, columns, strict=True)]
+    found: list[Any] = [part.features[column] if column else None for part, column in zip(parts, columns, strict=True)]
     if all(isinstance(feature, datasets.ClassLabel) for feature in found):
         names = list(dict.fromkeys(name for feature in found for name in feature.names))
         number = {name: index for index, name in enumerate(names)}

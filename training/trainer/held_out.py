@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..config.image_defaults import crop_fraction
-from ..data.columns import find_image_column, find_label_column, without_decoding
+from ..data.columns import check_image_column, find_label_column, without_decoding
 from ..data.held_out import LEAST, LEAST_FROM, split_monitoring
 from ..data.iterable import readable_examples
 from ..data.mixing import Mixture
@@ -61,7 +61,7 @@ def held_out_images(
         source = eval_dataset
     if source is None:
         return train_dataset, None
-    column = image_column if image_column in (source.column_names or []) else find_image_column(source)
+    column = check_image_column(source, image_column if image_column in (source.column_names or []) else None)
     return train_dataset, _decode(source, column, _label_column(source, label_column), transform, maximum)
 
 
@@ -94,9 +94,7 @@ def _say_if_few(held_out: Any) -> None:
         )
 
 
-def _decode(
-    source: Any, column: str | None, label_column: str | None, transform: Any, maximum: int
-) -> HeldOutImages | None:
+def _decode(source: Any, column: str, label_column: str | None, transform: Any, maximum: int) -> HeldOutImages | None:
     source = without_decoding(source, column, *([label_column] if label_column else []))
     if hasattr(source, "__len__"):
         count = min(maximum, len(source))

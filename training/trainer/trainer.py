@@ -88,7 +88,7 @@ class LadderTrainer(SavingTrainer):
             raise UserError("more than one GPU in one process: start with `accelerate launch -m ladder_training ...`")
         model.set_channels_last(args.channels_last)
         if args.sync_batch_norm and args.world_size > 1:
-            model = convert_batch_norms(model, synchronised=True)
+            model = cast(LadderSiameseForPreTraining, convert_batch_norms(model, synchronised=True))
             # The processes' running statistics are equal, so DDP need not send those of the first at each forward.
             if args.ddp_broadcast_buffers is None:
                 args.ddp_broadcast_buffers = False
