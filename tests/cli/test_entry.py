@@ -140,7 +140,7 @@ def test_a_command_says_at_once_that_it_has_started() -> None:
 
 def test_options_of_every_kind(resolved: list) -> None:
     words = """pretrain --streaming digits --dataset a --dataset b --level-weights 0.25 1 --no-stop-on-collapse
-    --weight-decay 1e-6 --max-steps -1 --output-dir here --from there --adam_epsilon=-1e-9""".split()  # noqa: SIM905
+    --weight-decay 1e-6 --max-steps -1 --output-dir here --from there --adam_epsilon=1e-9""".split()  # noqa: SIM905
     assert main([*words, "--backbone_config", "{model_type: resnet, depths: [1, 1, 1, 1]}"]) == 0
     recipe = resolved[0]
     assert recipe.name == "digits"
@@ -153,7 +153,7 @@ def test_options_of_every_kind(resolved: list) -> None:
     assert recipe.arguments["stop_on_collapse"] is False
     assert recipe.arguments["weight_decay"] == 1e-6
     assert recipe.arguments["max_steps"] == -1
-    assert recipe.arguments["adam_epsilon"] == -1e-9
+    assert recipe.arguments["adam_epsilon"] == 1e-9
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class ImportOptions:
     file: str = needed(".safetensors, .npz or a PyTorch file of weights; no code in it is run.")
     output: str = needed("New folder, which every command takes as a model.")
     prefix: str | None = option(None, "What stands before the backbone's names, where the file holds several networks.")
-    image_size: int = option(224, "Side of the images in pixels.")
+    image_size: int = option(224, "Side of the images in pixels.", minimum=2, maximum=8192)
     license: str | None = option(None, "Licence of the weights; default: that of the source, if it is known.")
 
 

@@ -129,7 +129,6 @@ class TrainingOptions:
         0.1,
         "Collapse: standard deviation of the normalised projection below this share of 1/sqrt(d).",
         minimum=0,
-        maximum=1,
     )
 
 
