@@ -1,6 +1,6 @@
 """Fine-tune a pretrained backbone for classification from Python; `ladder finetune classification` does the same.
 
-    python examples/finetune_classification.py runs/digits digits runs/finetuned
+    python examples/finetune_classification.py --model runs/digits --dataset digits --output_dir runs/finetuned
 
 The data set is anything `ladder` reads (a Hub name, an image folder, Parquet files, digits) with labels. The folder
 holds a classifier that transformers loads without this package.
@@ -11,10 +11,11 @@ from typing import Any
 
 from transformers import pipeline
 
+from ladder_training.cli.entry import main as ladder
 from ladder_training.finetuning.run import finetune
 
 
-def main(model: str, dataset: str, output: str, **settings: Any) -> dict[str, float]:
+def fine_tune(model: str, dataset: str, output: str, **settings: Any) -> dict[str, float]:
     """Fine-tune and score.
 
     Args:
@@ -34,5 +35,22 @@ def main(model: str, dataset: str, output: str, **settings: Any) -> dict[str, fl
     return result.metrics["fine_tuned"]
 
 
+def main(words: list[str] | None = None) -> int:
+    """Fine-tune as `ladder finetune classification` does with the same words.
+
+    Args:
+        words: Of the command line; default: those of the process. `--report_to none` is taken too: nothing is reported.
+
+    Returns:
+        The exit code of the command.
+    """
+    given = list(sys.argv[1:] if words is None else words)
+    if "--report_to" in given:
+        place = given.index("--report_to")
+        if given[place + 1 : place + 2] == ["none"]:
+            del given[place : place + 2]
+    return ladder(["finetune", "classification", *given])
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    sys.exit(main())

@@ -39,7 +39,7 @@ def backbone(tmp_path: Path) -> Path:
 
 def test_the_example_learns_digits_and_saves_a_classifier(example: ModuleType, backbone: Path, tmp_path: Path) -> None:
     output = tmp_path / "finetuned"
-    metrics = example.main(str(backbone), "digits", str(output), **SETTINGS)
+    metrics = example.fine_tune(str(backbone), "digits", str(output), **SETTINGS)
     assert metrics["accuracy"] > 0.5  # chance is 0.1
     saved = ResNetForImageClassification.from_pretrained(output)
     assert saved.config.num_labels == 10
@@ -73,8 +73,16 @@ def test_labels_of_the_scored_split_are_matched_by_name(
     scored = labelled_digits(range(600, 800), test, numbers)
     # No image of the digit 3: the labels after it must not move.
     scored.filter(lambda label: label != numbers[3], input_columns="label").to_parquet(root / "test.parquet")
-    metrics = example.main(str(backbone), str(root), str(tmp_path / "out"), **SETTINGS)
+    metrics = example.fine_tune(str(backbone), str(root), str(tmp_path / "out"), **SETTINGS)
     assert metrics["accuracy"] > 0.5  # chance is 0.1; by position it would be at most about 0.1
     printed = capsys.readouterr().out
     assert f"1 class is only in split train: {'digit 3' if kind == 'permuted names' else '3'}" in printed
     assert ("by name" in printed) == (kind == "permuted names")
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_words_of_the_command_line(example: ModuleType, backbone: Path, tmp_path: Path) -> None:
+    words = ["--model", str(backbone), "--dataset", "digits", "--output_dir", str(tmp_path / "out")]
+    assert example.main([*words, "--max_steps", "2", "--report_to", "none", "--device", "cpu"]) == 0
+    assert ResNetForImageClassification.from_pretrained(tmp_path / "out").config.num_labels == 10
+    assert example.main([*words, "--report_to", "wandb"]) == 2

@@ -110,7 +110,8 @@ def _last_layer(model: nn.Module) -> nn.Module:
 
 def _steps(options: Any, images: int, accelerator: Any) -> int:
     batch = options.batch_size * accelerator.num_processes
-    return max(options.min_steps, options.epochs * math.ceil(images / batch))
+    steps = max(options.min_steps, options.epochs * math.ceil(images / batch))
+    return steps if options.max_steps is None else min(steps, options.max_steps)
 
 
 def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: float) -> Any:

@@ -16,6 +16,7 @@ class FinetuneClassificationOptions(SemiSupervisedOptions):
     )
     epochs: int = option(20, "Passes over the training images.", above=0)
     min_steps: int = option(300, "Fewest optimizer steps, however few images there are.", above=0)
+    max_steps: int | None = option(None, "Most optimizer steps; default: as many as the passes take.", minimum=1)
     batch_size: int = option(64, "Images per step and device.", above=0)
     learning_rates: tuple[float, ...] = option(
         (5e-4,), "Peak learning rate of the backbone; of several, the best on held-out training images wins.", above=0

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ladder_training import load_image_stream
+from ladder_training.data.annotations.coco import coco_files
 from ladder_training.data.sources import split_names
 from ladder_training.errors import UserError
 from ladder_training.evaluation.object_detection.data import DetectionImages, check_layout, decode_mask
@@ -234,3 +235,11 @@ def test_folders_of_classes_stay_folders_of_classes(tmp_path):
         (tmp_path / name / "a.txt").write_text("a photograph of a pet")
     (tmp_path / "about.json").write_text('{"made": "today"}')
     assert load_image_stream(tmp_path).features["label"].names == ["cats", "dogs"]
+
+
+def test_another_json_file_beside_images_is_no_coco_file(tmp_path):
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "run.json").write_text('{"datasets": [{"name": "digits", "images": 1428}]}')
+    assert coco_files(tmp_path) == {}
+    (tmp_path / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert coco_files(tmp_path) == {"train": tmp_path / "boxes.json"}

@@ -9,6 +9,8 @@ from .places import IMAGE_FOLDERS, split_in, subfolders
 from .rows import Box, Boxes
 
 _HEAD = 4096
+_WHOLE = 64 * 2**20
+"""Bytes below which a file is read whole to see what it is."""
 
 
 def coco_files(root: Path) -> dict[str, Path]:
@@ -101,10 +103,12 @@ def _is_coco(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
             head = file.read(_HEAD)
-            whole = len(head) < _HEAD
-            if whole or '"images"' not in head:
-                size = path.stat().st_size
-                head += file.read() if size < 64 * 2**20 else ""
+            if not head.lstrip().startswith("{"):
+                return False
+            whole = path.stat().st_size < _WHOLE
+            head += file.read() if whole else ""
     except (OSError, ValueError):
         return False
-    return head.lstrip().startswith("{") and '"images"' in head and not path.stem.startswith("captions")
+    # Other files name images too, such as the record of a run.
+    keys = ('"images"', '"annotations"', '"categories"') if whole else ('"images"',)
+    return all(key in head for key in keys) and not path.stem.startswith("captions")
