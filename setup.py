@@ -78,7 +78,7 @@ setup(
     package_data={
         "modeling_ladder": ["py.typed"],
         "ladder_training": ["py.typed", "recipes/*.yaml", "recipes/**/*.yaml", "exploration/map.html"],
-        "ladder_model_cards": ["py.typed", "templates/*", "templates/**/*"],
+        "ladder_model_cards": ["py.typed", "README.md", "templates/*", "templates/**/*", "backbones/**/*"],
     },
     data_files=[
         ("share/doc/ladder-siamese", ["CITATION.cff", "CHANGELOG.md"]),
