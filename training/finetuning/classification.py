@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from ..errors import UserError
 from ..evaluation import splits as splits_module
-from ..evaluation.image_classification.fine_tuning import ChosenImages
+from ..evaluation.image_classification.fine_tuning import ChosenImages, centre_scores, optimizer_steps
 from ..evaluation.image_classification.task import (
     ClassificationTask,
     classification_metrics,
@@ -20,10 +20,9 @@ from ..evaluation.image_classification.task import (
     open_classification,
     stratified_split,
 )
-from ..evaluation.image_transforms import CenterTransform, RandomCropTransform
+from ..evaluation.image_transforms import RandomCropTransform
 from ..evaluation.task_run import Outcome, TaskRun
 from ..evaluation.tuning import BATCH_NORM, fine_tune, training_loader
-from ..loading.progress import progress
 
 TASK = "finetune_classification"
 
@@ -109,8 +108,7 @@ def _last_layer(model: nn.Module) -> nn.Module:
 
 
 def _steps(options: Any, images: int, accelerator: Any) -> int:
-    batch = options.batch_size * accelerator.num_processes
-    steps = max(options.min_steps, options.epochs * math.ceil(images / batch))
+    steps = optimizer_steps(options, images, accelerator)
     return steps if options.max_steps is None else min(steps, options.max_steps)
 
 
@@ -159,14 +157,5 @@ def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: floa
     return network
 
 
-@torch.inference_mode()
 def _scores(network: Any, task: ClassificationTask, dataset: Any, indices: Tensor) -> Tensor:
-    """Score the centre crops in eval mode: (images, classes) on the CPU. Every process scores all images."""
-    network.eval()
-    images = ChosenImages(task, dataset, indices, None, CenterTransform(task.settings))
-    loader = DataLoader(images, batch_size=task.run.options.batch_size, num_workers=task.run.options.num_workers)
-    parts = [
-        network(pixel_values=pixels.to(task.run.device)).logits.float().cpu()
-        for pixels, _ in progress(loader, "scoring")
-    ]
-    return torch.cat(parts)
+    return centre_scores(network, lambda pixels: network(pixel_values=pixels).logits, task, dataset, indices)

@@ -7,6 +7,7 @@ label has a part in the choice.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -101,7 +102,7 @@ def _semi_supervised(run: TaskRun) -> Outcome:
             features="backbone fine-tuned, linear classifier on the last stage",
             chosen_learning_rate=chosen,
             holdout_accuracy={str(rate): value for rate, value in accuracies.items()},
-            steps=_steps(options, len(used), accelerator),
+            steps=optimizer_steps(options, len(used), accelerator),
             global_batch=options.batch_size * accelerator.num_processes,
         ),
     )
@@ -139,7 +140,8 @@ class ChosenImages(Dataset):
         return pixels, -1 if self.labels is None else int(self.labels[index])
 
 
-def _steps(options: SemiSupervisedOptions, images: int, accelerator: Any) -> int:
+def optimizer_steps(options: Any, images: int, accelerator: Any) -> int:
+    """Optimizer steps of all passes over `images` images, but at least `options.min_steps`."""
     batch = options.batch_size * accelerator.num_processes
     return max(options.min_steps, options.epochs * math.ceil(images / batch))
 
@@ -147,7 +149,7 @@ def _steps(options: SemiSupervisedOptions, images: int, accelerator: Any) -> int
 def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: float) -> Classifier:
     """Fine-tune a new network on the chosen images."""
     options, accelerator = task.run.options, task.run.accelerator
-    steps = _steps(options, len(indices), accelerator)
+    steps = optimizer_steps(options, len(indices), accelerator)
     transform = RandomCropTransform(task.settings, options.min_crop_scale)
     images = ChosenImages(task, task.run.splits.fit, indices, labels, transform)
     loader = training_loader(images, options, steps, task.run.seed, accelerator, torch.utils.data.default_collate)
@@ -177,10 +179,24 @@ def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: floa
 
 
 @torch.inference_mode()
-def _scores(network: Classifier, task: ClassificationTask, dataset: Any, indices: Tensor) -> Tensor:
-    """Score the centre crops in eval mode: (images, classes) on the CPU. Every process scores all images."""
+def centre_scores(
+    network: Any, scores_of: Callable[[Tensor], Tensor], task: ClassificationTask, dataset: Any, indices: Tensor
+) -> Tensor:
+    """Score the centre crops in eval mode: (images, classes) on the CPU. Every process scores all images.
+
+    Args:
+        network: Is put into eval mode.
+        scores_of: Gives the network's scores (batch, classes) of images (batch, 3, height, width).
+        task: Says how images are read and prepared.
+        dataset: The images.
+        indices: Which of them.
+    """
     network.eval()
     images = ChosenImages(task, dataset, indices, None, CenterTransform(task.settings))
     loader = DataLoader(images, batch_size=task.run.options.batch_size, num_workers=task.run.options.num_workers)
-    parts = [network(pixels.to(task.run.device)).float().cpu() for pixels, _ in progress(loader, "scoring")]
+    parts = [scores_of(pixels.to(task.run.device)).float().cpu() for pixels, _ in progress(loader, "scoring")]
     return torch.cat(parts)
+
+
+def _scores(network: Classifier, task: ClassificationTask, dataset: Any, indices: Tensor) -> Tensor:
+    return centre_scores(network, network, task, dataset, indices)
