@@ -14,9 +14,27 @@ from ..models.processor import processor_of
 from .backbone import load_backbone
 
 
+def write_untrained(model: str, seed: int, folder: Path) -> None:
+    """Write a network with the model's architecture, image settings and random weights.
+
+    Args:
+        model: Folder or Hub name.
+        seed: Of the weights; the caller's random state stays as it is.
+        folder: Gets the network and its image processor.
+    """
+    backbone: Any = load_backbone(model).backbone
+    config = type(backbone.config).from_dict(backbone.config.to_dict())
+    config.out_features = stage_names(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = type(backbone)(config)
+    network.save_pretrained(folder)
+    processor_of(model).save_pretrained(folder)
+
+
 @contextlib.contextmanager
 def untrained_copy(model: str, seed: int) -> Iterator[str]:
-    """Write a network with the model's architecture, image settings and random weights to a temporary folder.
+    """Write a network as `write_untrained` does, to a temporary folder.
 
     Args:
         model: Folder or Hub name.
@@ -25,14 +43,7 @@ def untrained_copy(model: str, seed: int) -> Iterator[str]:
     Yields:
         The folder, which is deleted at the end.
     """
-    backbone: Any = load_backbone(model).backbone
-    config = type(backbone.config).from_dict(backbone.config.to_dict())
-    config.out_features = stage_names(config)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = type(backbone)(config)
     with tempfile.TemporaryDirectory(prefix="ladder-untrained-") as name:
         folder = Path(name) / "untrained"
-        network.save_pretrained(folder)
-        processor_of(model).save_pretrained(folder)
+        write_untrained(model, seed, folder)
         yield str(folder)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import torch
 from ..evaluation.backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings
 from ..evaluation.features import pooled_features
 from ..evaluation.image_transforms import to_tensor
+from ..evaluation.untrained import write_untrained
 from .collection import Collection, Pixels, open_collection
 from .options import ExploreOptions
 from .points import coloured, seen_square, similar_places
@@ -90,21 +90,11 @@ def open_viewers(options: ExploreOptions, folder: Path) -> list[Viewer]:
     names = [options.model, *([options.beside] if options.beside else [])]
     viewers = []
     for name in names:
-        reference = str(_untrained_like(options.model, folder)) if name == UNTRAINED else name
+        reference = name
+        if name == UNTRAINED:
+            reference = str(folder / UNTRAINED)
+            write_untrained(options.model, 0, folder / UNTRAINED)
         collection = open_collection(options, reference, folder)
         backbone = load_backbone(reference, options.device or "cpu")
         viewers.append(Viewer(name, collection, backbone, load_image_settings(reference)))
     return viewers
-
-
-def _untrained_like(model: str, folder: Path) -> Path:
-    """Write the network of a model with random weights, and its image processor, to a folder; return the folder."""
-    from ..models.processor import processor_of
-
-    target = folder / UNTRAINED
-    if not (target / "config.json").is_file():
-        native: Any = load_backbone(model).backbone
-        torch.manual_seed(0)
-        type(native)(native.config).save_pretrained(target)
-        processor_of(model).save_pretrained(target)
-    return target
