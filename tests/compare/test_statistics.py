@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from ladder_training.compare.metrics import headline_metric, metrics_of
+from ladder_training.compare.cells import headline_metric, metrics_of
 from ladder_training.compare.short_runs import verdict
 from ladder_training.compare.statistics import paired_difference, steps_to_reach, summarise, t_quantile
 from ladder_training.compare.summary import mean_curves

@@ -26,7 +26,9 @@ class CompareOptions:
         None, "Method that the others are compared with; default: byol, or the first where byol is not asked for."
     )
     variants: str | None = option(
-        None, "YAML file of further methods: name -> fields of the recipe that it changes, method: among them."
+        None,
+        "YAML file of further methods: name -> fields of the recipe that it changes, method: among them; or "
+        "{weights: FOLDER/seed-{seed}}, finished backbones that are only scored.",
     )
     evaluations: str | None = option(
         None,

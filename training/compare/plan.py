@@ -11,8 +11,10 @@ from ..config.options import METHODS
 from ..config.recipe import ALIASES, Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
 from ..config.values import read_mapping
 from ..errors import UserError
+from .cells import PRETRAIN, Cells
 from .evaluations import Evaluation, planned_evaluations
 from .fingerprints import run_fingerprint
+from .given_weights import SEED, WEIGHTS, given_fingerprint, given_folder
 from .grid import Stability, planned_stability
 from .options import CompareOptions
 
@@ -31,11 +33,18 @@ class Method:
         name: As the user gave it; also the name of its folder.
         changes: Fields of the recipe that the method changes: name -> value.
         trained: False for the untrained network.
+        weights: Folder of finished backbones that are only scored, with `{seed}` for the seed; None: trained here.
     """
 
     name: str
     changes: dict[str, Any]
     trained: bool = True
+    weights: str | None = None
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether the comparison itself pretrains this method."""
+        return self.trained and self.weights is None
 
 
 @dataclass
@@ -90,6 +99,9 @@ class Plan:
 
     def run_folder(self, method: str, run: str) -> Path:
         """Return the folder of a run's weights; `run` is "seed-S" or the name of a short run."""
+        weights = self.method(method).weights
+        if weights is not None:
+            return given_folder(weights, int(run.removeprefix("seed-")))
         return self.folder / "runs" / method / run
 
     def recipe(self, method: Method, seed: int, run: str | None = None, **changes: Any) -> ResolvedRecipe:
@@ -109,7 +121,12 @@ class Plan:
     def fingerprint(self, method: Method, seed: int) -> dict[str, Any]:
         """Return everything that decides the weights of a run."""
         if (method.name, seed) not in self.fingerprints:
-            self.fingerprints[method.name, seed] = run_fingerprint(self.recipe(method, seed), method.trained)
+            if method.weights is None:
+                found = run_fingerprint(self.recipe(method, seed), method.trained)
+            else:
+                cell = Cells(self.folder).path(method.name, seed, PRETRAIN)
+                found = given_fingerprint(given_folder(method.weights, seed), cell, seed)
+            self.fingerprints[method.name, seed] = found
         return self.fingerprints[method.name, seed]
 
 
@@ -162,6 +179,8 @@ def find_method(name: str, variants: Mapping[str, dict[str, Any]]) -> Method:
     Raises:
         UserError: there is no such method; the nearest name is suggested.
     """
+    if name in variants and WEIGHTS in variants[name]:
+        return Method(name, {"method": "byol"}, weights=variants[name][WEIGHTS])
     if name in variants:
         return Method(name, variants[name])
     if name in METHODS:
@@ -184,7 +203,7 @@ def read_variants(path: str) -> dict[str, dict[str, Any]]:
     """Read the methods of a YAML file.
 
     Returns:
-        Name -> the fields of the recipe that the method changes, with their declared types.
+        Name -> the fields of the recipe that the method changes, with their declared types; or {"weights": folder}.
 
     Raises:
         UserError: the file holds no such mapping, a field does not exist, or a name is taken or cannot be a folder's.
@@ -200,8 +219,23 @@ def read_variants(path: str) -> dict[str, dict[str, Any]]:
             raise UserError(f"{where}: a variant needs a name of its own, of letters, digits, _ . + -")
         if not isinstance(changes, dict):
             raise UserError(f"{where} must be a mapping of recipe fields")
+        if WEIGHTS in changes:
+            variants[name] = {WEIGHTS: _given(changes, where)}
+            continue
         variants[name] = check_values(changes, known, f"{where}: ", aliases=ALIASES)
     return variants
+
+
+def _given(changes: dict[Any, Any], where: str) -> str:
+    """Return the folder of weights that are given."""
+    folder = changes[WEIGHTS]
+    if len(changes) > 1:
+        raise UserError(f"{where}: {WEIGHTS} are scored as they are, so no other field can stand beside it")
+    if not isinstance(folder, str) or SEED not in folder:
+        raise UserError(
+            f"{where}: {WEIGHTS} must be a folder's name with {SEED} in it, such as runs/simclr/seed-{SEED}"
+        )
+    return folder
 
 
 def _base_recipe(options: CompareOptions) -> Recipe:

@@ -85,7 +85,7 @@ def pretraining_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str
         rows.append(
             [
                 name,
-                "/".join(sorted({str(run["steps"]) for run in runs.values()})) or _MISSING,
+                "/".join(sorted({str(run["steps"]) for run in runs.values() if run["steps"] is not None})) or _MISSING,
                 _average(runs, "seconds"),
                 _average(runs, "cpu_seconds"),
                 state or _MISSING,

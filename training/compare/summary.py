@@ -3,9 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from .cells import DONE
+from .cells import DONE, headline_metric, metrics_of
 from .fingerprints import data_name
-from .metrics import headline_metric, metrics_of
 from .plan import Plan
 from .results import read_evaluation, read_gradients, read_point, read_pretrain
 from .statistics import paired_difference, steps_to_reach, summarise
@@ -217,7 +216,7 @@ def _gradients(plan: Plan) -> dict[str, Any]:
     """Average each level's share in each stage's gradient over seeds, for every method, at start and end."""
     gradients: dict[str, Any] = {}
     for method in plan.methods:
-        seeds = plan.seeds if method.trained and plan.gradients else []
+        seeds = plan.seeds if method.trained_here and plan.gradients else []
         cells = [cell for seed in seeds if (cell := read_gradients(plan, method, seed))]
         if cells:
             gradients[method.name] = {
@@ -247,7 +246,7 @@ def _stability(plan: Plan) -> dict[str, Any]:
             if (cell := read_point(plan, method, point))
         ]
         for method in plan.methods
-        if method.trained
+        if method.trained_here
     }
     return {"seed": plan.stability.seed, "steps": plan.stability.steps, "runs": runs}
 

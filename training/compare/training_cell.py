@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.recipe import ResolvedRecipe
-from ..errors import LevelCollapsed, TrainingStopped
+from ..errors import LevelCollapsed, TrainingStopped, UserError
 from ..files import folder_written_at_once
 from ..models.processor import image_processor
 from ..pretraining.build import build_model, build_views
@@ -17,6 +17,7 @@ from ..runs.record import FINISHED, RunRecord
 from ..runs.run_folder import PRETRAINING, differing_fields, git_commit, hardware, recorded_values
 from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, scrubbed
 from .fingerprints import DATA_FIELDS, data_name, is_local
+from .given_weights import given_cell
 
 if TYPE_CHECKING:
     from .plan import Method, Plan
@@ -65,9 +66,11 @@ def make_training_cell(plan: "Plan", method: "Method", seed: int) -> dict[str, A
     """
     recipe, folder = plan.recipe(method, seed), plan.run_folder(method.name, f"seed-{seed}")
     fingerprint = plan.fingerprint(method, seed)
-    if plan.redo and _is_another_run(folder, recipe):
+    if plan.redo and method.weights is None and _is_another_run(folder, recipe):
         shutil.rmtree(folder)
-    if method.trained:
+    if method.weights is not None:
+        content = given_cell(folder)
+    elif method.trained:
         content = pretrain_quietly(recipe, folder)
         content["log"] = thinned_log(content["log"])
     else:
@@ -86,10 +89,13 @@ def ensure_weights(plan: "Plan", method: "Method", seed: int) -> bool:
 
     Raises:
         TrainingStopped: this time the run was stopped.
+        UserError: the weights were to be given, and are gone.
     """
     folder = plan.run_folder(method.name, f"seed-{seed}")
     if has_weights(plan, method, seed):
         return False
+    if method.weights is not None:
+        raise UserError(f"method {method.name}: {folder} holds no backbone, and this comparison does not train it")
     recipe = plan.recipe(method, seed)
     if not method.trained:
         write_untrained(recipe, folder)
@@ -105,6 +111,8 @@ def has_weights(plan: "Plan", method: "Method", seed: int) -> bool:
     folder = plan.run_folder(method.name, f"seed-{seed}")
     if not (folder / "config.json").is_file():
         return False
+    if method.weights is not None:
+        return True
     run = RunRecord.read(folder)
     finished = run is not None and run.status == FINISHED
     return not method.trained or (finished and not _is_another_run(folder, plan.recipe(method, seed)))

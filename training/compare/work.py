@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingStopped
-from .cells import DONE, GRADIENTS, PRETRAIN, STOPPED, Cells, scrubbed
+from .cells import DONE, GRADIENTS, PRETRAIN, STOPPED, Cells, metrics_of, scrubbed
 from .evaluations import Evaluation
 from .grid import Point
 from .plan import Method, Plan
@@ -50,7 +50,7 @@ def work_items(plan: Plan) -> list[WorkItem]:
     """List all work in its order: seed by seed, so that differences can be paired early, and short runs last."""
     items = [WorkItem(method.name, seed) for seed in plan.seeds for method in plan.methods]
     if plan.stability:
-        trained = [method for method in plan.methods if method.trained]
+        trained = [method for method in plan.methods if method.trained_here]
         items += [
             WorkItem(method.name, plan.stability.seed, point) for point in plan.stability.points for method in trained
         ]
@@ -72,7 +72,7 @@ def missing_cells(plan: Plan, item: WorkItem) -> list[str]:
     if pretrain and pretrain["status"] != DONE:
         return []
     missing += evaluations
-    if plan.gradients and method.trained and not read_gradients(plan, method, item.seed):
+    if plan.gradients and method.trained_here and not read_gradients(plan, method, item.seed):
         # Gradients alone are not worth pretraining again.
         missing += [GRADIENTS] if missing or has_weights(plan, method, item.seed) else []
     return missing
@@ -107,7 +107,7 @@ def do_work(plan: Plan, item: WorkItem, say: Say | None = None) -> None:
             return
     elif missing:
         try:
-            gone = method.trained and not has_weights(plan, method, item.seed)
+            gone = method.trained_here and not has_weights(plan, method, item.seed)
             again = _told(say, f"{item} pretraining again, its weights are gone") if gone else contextlib.nullcontext()
             with again, output_to_log(plan, item):
                 pretrained_again = ensure_weights(plan, method, item.seed)
@@ -127,7 +127,7 @@ def do_work(plan: Plan, item: WorkItem, say: Say | None = None) -> None:
             content = gradient_shares(plan.recipe(method, item.seed), folder)
             fingerprint = gradients_fingerprint(plan, method, item.seed)
             Cells(plan.folder, plan.redo).write(method.name, item.seed, GRADIENTS, fingerprint, content)
-    if not plan.keep_weights:
+    if not plan.keep_weights and method.weights is None:
         remove_checkpoints(plan.run_folder(method.name, f"seed-{item.seed}"))
 
 
@@ -217,8 +217,6 @@ def _pretrain_text(cell: dict[str, Any]) -> str:
 
 def _evaluation_text(cell: dict[str, Any]) -> str:
     """Summarise an evaluation cell for the line of progress."""
-    from .metrics import metrics_of
-
     if cell["status"] != DONE:
         return f"{cell['status']}: {cell['reason']}"
     return " ".join(f"{name} {value:.3f}" for name, value in metrics_of(cell).items() if value is not None)

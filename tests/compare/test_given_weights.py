@@ -1,0 +1,98 @@
+"""Backbones that were trained elsewhere stand in the table beside the comparison's own, and are never touched."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.comparison import compare, summary_of
+from ladder_training.compare.plan import find_method, read_variants
+from ladder_training.errors import UserError
+
+
+def backbone(folder: Path, weights: bytes = b"weights", **said: object) -> Path:
+    """A folder that looks like a backbone of somebody else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(weights)
+    if said:
+        (folder / "run.json").write_text(json.dumps(said), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def variants(tmp_path: Path) -> str:
+    path = tmp_path / "variants.yaml"
+    path.write_text(f"simclr: {{weights: '{tmp_path}/given/simclr/seed-{{seed}}'}}\n", encoding="utf-8")
+    return str(path)
+
+
+def test_given_weights_are_scored_and_not_trained(
+    recipe: str, tmp_path: Path, variants: str, calls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (7, 8):
+        folder = backbone(tmp_path / "given/simclr" / f"seed-{seed}", steps=6, seconds=12.0 + seed, method="x")
+        (folder / "checkpoint-3").mkdir()
+    words = ("--variants", variants)
+    assert compare(recipe, tmp_path / "table", *words, methods="byol simclr", seeds="7 8") == 0
+    assert [call for call in calls if "simclr" in call] == [
+        f"{task} simclr seed-{seed}" for seed in (7, 8) for task in ("knn", "linear")
+    ]
+    assert (tmp_path / "given/simclr/seed-7/checkpoint-3").is_dir()  # not ours to clear away
+    cell = json.loads((tmp_path / "table/cells/simclr/seed-7/pretrain.json").read_text(encoding="utf-8"))
+    assert (cell["steps"], cell["seconds"], cell["cpu_seconds"], cell["images_seen"]) == (6, 19.0, None, None)
+    assert cell["fingerprint"].keys() == {"weights", "seed"}
+    row = next(row for row in summary_of(tmp_path / "table")["rows"] if row["metric"] == "accuracy stage4")
+    assert row["methods"]["simclr"]["values"] == {"7": pytest.approx(0.17), "8": pytest.approx(0.18)}
+    table = (tmp_path / "table/comparison.md").read_text(encoding="utf-8")
+    assert "| simclr" in table and "None" not in table
+
+    # The cells are enough for the table: the weights may be gone.
+    for seed in (7, 8):
+        for file in (tmp_path / "given/simclr" / f"seed-{seed}").iterdir():
+            file.rmdir() if file.is_dir() else file.unlink()
+    calls.clear()
+    assert compare(recipe, tmp_path / "table", *words, methods="byol simclr", seeds="7 8") == 0
+    assert calls == []
+
+
+def test_other_weights_in_the_same_folder_are_noticed(
+    recipe: str, tmp_path: Path, variants: str, calls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = backbone(tmp_path / "given/simclr/seed-7")
+    words = ("--variants", variants)
+    assert compare(recipe, tmp_path / "table", *words, methods="byol simclr", seeds="7") == 0
+    backbone(folder, b"other weights")
+    assert compare(recipe, tmp_path / "table", *words, methods="byol simclr", seeds="7") == 2
+    assert "was made with weights" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_there_are_named_before_anything_runs(
+    recipe: str, tmp_path: Path, variants: str, calls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone(tmp_path / "given/simclr/seed-7")
+    assert compare(recipe, tmp_path / "table", "--variants", variants, methods="byol simclr", seeds="7 8") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "simclr/seed-8 holds no model.safetensors: train seed 8 first" in line
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("simclr: {weights: runs/simclr}", "must be a folder's name with {seed} in it"),
+        ("simclr: {weights: 3}", "must be a folder's name with {seed} in it"),
+        ("simclr: {weights: 'runs/{seed}', learning_rate: 1}", "no other field can stand beside it"),
+    ],
+)
+def test_a_variant_of_given_weights_is_checked(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "variants.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said.replace("{", r"\{").replace("}", r"\}")):
+        read_variants(str(path))
+
+
+def test_a_given_method_is_not_trained_here(variants: str) -> None:
+    method = find_method("simclr", read_variants(variants))
+    assert method.trained and not method.trained_here
+    assert find_method("byol", {}).trained_here and not find_method("random", {}).trained_here

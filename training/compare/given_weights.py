@@ -1,0 +1,53 @@
+"""Columns of the table that this package did not train: the weights are given, and only scored."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..runs.run_folder import hardware
+from .cells import DONE
+
+WEIGHTS = "weights"
+SEED = "{seed}"
+FILES = ("model.safetensors", "model.safetensors.index.json")
+# What a folder may say of its training in `run.json`; what it does not say is missing in the table.
+NUMBERS = ("steps", "images_seen", "batch_size", "seconds", "cpu_seconds")
+
+
+def given_folder(template: str, seed: int) -> Path:
+    """Return the folder of one seed; `{seed}` in the template stands for its number."""
+    return Path(template.replace(SEED, str(seed))).expanduser()
+
+
+def given_fingerprint(folder: Path, cell: Path, seed: int) -> dict[str, Any]:
+    """Return what tells these weights from others: a hash of their file, or what the cell says where they are gone.
+
+    Args:
+        folder: Of the weights.
+        cell: File of the pretraining cell, which need not exist.
+        seed: Of the weights.
+
+    Raises:
+        UserError: there is neither a folder with weights nor a cell of them.
+    """
+    found = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if found is not None:
+        with found.open("rb") as file:
+            return {WEIGHTS: hashlib.file_digest(file, "sha256").hexdigest()[:16], "seed": seed}
+    if cell.is_file():
+        saved: dict[str, Any] = json.loads(cell.read_text(encoding="utf-8"))["fingerprint"]
+        return saved
+    raise UserError(f"{folder} holds no model.safetensors: train seed {seed} first, or leave it out of --seeds")
+
+
+def given_cell(folder: Path) -> dict[str, Any]:
+    """Return the content of the pretraining cell of given weights: what the folder's run.json says, and no log."""
+    try:
+        said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    numbers = {name: value if isinstance(value := said.get(name), int | float) else None for name in NUMBERS}
+    return {"status": DONE, "reason": None, **numbers, "hardware": said.get("hardware", hardware()), "log": {}}
