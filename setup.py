@@ -32,7 +32,7 @@ def mapped_packages() -> list[str]:
     return names
 
 
-EXPLORE = ["gradio>=5", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
+EXPLORE = ["gradio>=6", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 TIMM = ["timm"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]

@@ -12,10 +12,12 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from ladder_model_cards.figures.style import LIGHT, matplotlib_style
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "training"
 WIDTH, ROOM_HEIGHT, FLOOR_HEIGHT = 11.0, 0.46, 0.98
-BANDS = ("#f4f6f8", "#e9edf1")
+BANDS = (LIGHT.mark, LIGHT.paper)
 Rooms = dict[str, set[str]]
 
 
@@ -67,6 +69,11 @@ def drawn_arrows() -> Rooms:
 
 def draw(path: Path) -> None:
     """Draw the picture into an SVG or PNG file."""
+    with matplotlib.rc_context(matplotlib_style()):
+        _draw(path)
+
+
+def _draw(path: Path) -> None:
     floors, arrows = declared_floors(), drawn_arrows()
     height = FLOOR_HEIGHT * len(floors)
     figure = Figure(figsize=(WIDTH, height))
@@ -80,7 +87,7 @@ def draw(path: Path) -> None:
             (0, bottom), WIDTH, FLOOR_HEIGHT, boxstyle="square,pad=0", fc=BANDS[number % 2], ec="none"
         )
         axes.add_patch(band)
-        axes.text(0.15, bottom + FLOOR_HEIGHT / 2, f"floor {number}", va="center", fontsize=9, color="#6b7683")
+        axes.text(0.15, bottom + FLOOR_HEIGHT / 2, f"floor {number}", va="center", fontsize=9, color=LIGHT.soft)
         for column, room in enumerate(sort_by_targets(floor, arrows, place)):
             x = 1.0 + (WIDTH - 1.2) * (column + 0.5) / len(floor)
             # A room that is alone stands above what it imports, so that arrows from higher floors pass beside it.
@@ -90,7 +97,7 @@ def draw(path: Path) -> None:
         box = (x - 0.8, y - ROOM_HEIGHT / 2)
         style = "round,pad=0,rounding_size=0.09"
         axes.add_patch(
-            FancyBboxPatch(box, 1.6, ROOM_HEIGHT, boxstyle=style, fc="white", ec="#2f5d8a", lw=1.2, zorder=3)
+            FancyBboxPatch(box, 1.6, ROOM_HEIGHT, boxstyle=style, fc=LIGHT.paper, ec=LIGHT.series[0], lw=1.2, zorder=3)
         )
         axes.text(x, y - 0.02, room, ha="center", va="center", fontsize=12, zorder=4)
     for room, targets in sorted(arrows.items()):
@@ -106,14 +113,13 @@ def draw(path: Path) -> None:
                 arrowstyle="-|>",
                 mutation_scale=9,
                 lw=1.0,
-                color="#9aa7b4" if far else "#5b7fa3",
+                color=LIGHT.series[6] if far else LIGHT.soft,
                 connectionstyle=f"arc3,rad={0.12 if far else 0.0}",
                 zorder=1 if far else 2,
             )
             arrow.set_gid(f"{room}-to-{target}")  # by these the test knows that the picture is not out of date
             axes.add_patch(arrow)
-    with matplotlib.rc_context({"svg.hashsalt": "floors", "svg.fonttype": "path"}):
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def sort_by_targets(floor: list[str], arrows: Rooms, place: dict[str, tuple[float, float]]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+from ladder_model_cards.figures.style import DARK, LIGHT, css
 from ladder_training.cli.commands import COMMANDS
 from ladder_training.cli.entry import main
 from ladder_training.config.fields import default_of, fields_of
@@ -15,7 +16,8 @@ from ladder_training.config.recipe import OWN_GROUPS, packaged_recipes, read_rec
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the generated pages to the site."""
+    """Add the generated pages, and the colours and fonts of the figures, to the site."""
+    files.append(File.generated(config, "style.css", content=site_style()))
     for uri, content in (("reference/commands.md", commands_page()), ("reference/recipes.md", recipes_page())):
         files.append(File.generated(config, uri, content=content))
     return files
@@ -32,6 +34,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return match[1] if outside or target.is_dir() else match[0]
 
     return re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?://|#|mailto:)([^)\s]+)\)", plain, markdown)
+
+
+def site_style() -> str:
+    """The site in the colours and fonts of the figures."""
+    named = "--md-text-font:var(--font);--md-primary-fg-color:{0};--md-accent-fg-color:{0};--md-typeset-a-color:{0};"
+    return (
+        f"{css()}body{{font-family:var(--font)}}"
+        f"[data-md-color-scheme=default]{{{named.format(LIGHT.series[0])}}}"
+        f"[data-md-color-scheme=slate]{{{named.format(DARK.series[0])}--md-primary-fg-color:{LIGHT.series[5]};}}"
+        ".md-typeset table:not([class]){font-size:.7rem}"
+    )
 
 
 def commands_page() -> str:

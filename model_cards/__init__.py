@@ -2,7 +2,7 @@
 
 from .card import Card, build_card, write_card
 from .errors import CardError, PushError
-from .feature_figures import feature_figures
+from .figures.feature_figures import feature_figures
 from .publish_plan import PlannedFile, PushPlan, plan_push
 from .push import PushResult, make_repository, push
 from .report.page import write_report

@@ -8,7 +8,7 @@ from string import Template
 from . import sections
 from .comparison import comparison
 from .errors import CardError
-from .figures import training_figures
+from .figures.training_figures import training_figures
 from .files import write_whole
 from .metadata import card_data, model_title, recipe_values
 from .run_files import FIGURES, PRETRAINING, RunFiles, read_run_files

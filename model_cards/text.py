@@ -38,6 +38,16 @@ def plain(value: object, limit: int = 200) -> str:
     return "".join(found)
 
 
+def spoken(name: str) -> str:
+    """Say the name of a stage or level as a person would: "stage2.local" is "stage 2, local"."""
+    together = {"all": "all stages", "total": "all levels together"}
+    if name in together:
+        return together[name]
+    stage, _, kind = name.partition(".")
+    stage = re.sub(r"^([A-Za-z]+)[_.]?(\d+)$", r"\1 \2", stage)
+    return f"{stage}, {kind}" if kind else stage
+
+
 def code(value: object, limit: int = 200) -> str:
     """Write a value as an inline code span, or with `plain` if it contains a character that a span cannot contain."""
     text = one_line(value, limit)

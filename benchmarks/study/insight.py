@@ -133,19 +133,22 @@ def table(found: dict[str, Any]) -> str:
 
 def figure(found: dict[str, Any]) -> bytes:
     """Signal before training, steadiness and rank after it, a line per method, stages from left to right."""
-    from ladder_model_cards.figures import canvas
+    from ladder_model_cards.figures.style import LIGHT, WIDTH, canvas, legend_below, method_looks
+    from ladder_model_cards.text import spoken
 
-    drawing, png, style = canvas(11.0, 3.2)
+    drawing, png, style = canvas(WIDTH, 6.4)
+    looks = method_looks(found, "byol")
     with style:
         for place, (name, when) in enumerate(DRAWN, start=1):
-            axes = drawing.add_subplot(1, 3, place)
+            axes = drawing.add_subplot(3, 1, place)
             for method in found:
                 row = spread(found, method, when, name)
+                colour = LIGHT.colour(looks[method].key)
                 means, errors = [v[0] for v in row.values()], [v[1] for v in row.values()]
-                axes.errorbar(list(row), means, yerr=errors, marker="o", capsize=3, label=method)
-            axes.set_title(f"{name} at the {when} of training")
-            if place == 1:
-                axes.legend(frameon=False)
+                stages = [spoken(stage) for stage in row]
+                axes.errorbar(stages, means, yerr=errors, marker="o", capsize=3, label=method, color=colour)
+            axes.set_title(f"{name[0].upper()}{name[1:]} at the {when} of training")
+        legend_below(drawing, *drawing.axes[0].get_legend_handles_labels())
         return png()
 
 

@@ -13,6 +13,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from deep_linear import (
@@ -334,31 +335,33 @@ def table(rows: list[Row]) -> str:
 
 def figure(rows: list[Row]) -> bytes:
     """Four answers by depth: predicted as lines, measured as points."""
-    from ladder_model_cards.figures import canvas
+    from ladder_model_cards.figures.style import LIGHT, WIDTH, canvas, legend_below
 
-    drawing, png, style = canvas(13.0, 3.2)
+    drawing, png, style = canvas(WIDTH, 5.4)
     drawn = (
         ("growth rate of the first layer", "online"),
         ("time to escape", "online"),
         ("smallest start, first layer alive", "online"),
         ("largest stable learning rate", "EMA 0.99"),
     )
+    lines: dict[str, Any] = {}
     with style:
         for place, (question, target) in enumerate(drawn, start=1):
-            axes = drawing.add_subplot(1, len(drawn), place)
+            axes = drawing.add_subplot(2, 2, place)
             for number, kind in enumerate(KINDS):
                 chosen = [row for row in rows if (row.question, row.target, row.losses) == (question, target, kind)]
                 chosen = [row for row in chosen if row.depth > 1 or kind == "last"]
                 if not chosen:
                     continue
                 depths = [row.depth for row in chosen]
-                axes.plot(depths, [row.predicted for row in chosen], color=f"C{number}", label=f"loss: {kind}")
-                axes.plot(depths, [row.measured for row in chosen], "o", color=f"C{number}")
-            axes.set_title(question, fontsize=9)
-            axes.set_xlabel("layers")
+                colour = LIGHT.series[number]
+                (lines[kind],) = axes.plot(depths, [row.predicted for row in chosen], color=colour)
+                axes.plot(depths, [row.measured for row in chosen], "o", color=colour)
+            axes.set_title(f"{question[0].upper()}{question[1:]}", fontsize=9)
+            axes.set_xlabel("layers of the network" if place > 2 else "")
             axes.set_xticks([1, 2, 3, 4])
             axes.set_yscale("log")
-            axes.legend(frameon=False, fontsize=7)
+        legend_below(drawing, list(lines.values()), [f"loss at {kind}" for kind in lines])
         return png()
 
 

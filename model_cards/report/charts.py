@@ -4,16 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from ..figures.style import Look, line_looks
+from ..text import spoken
+
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 150, 10, 38
-COLOURS = 8
-"""Number of colours in the page's style; further lines repeat them with dashes."""
 MAX_POINTS = 400
 Points = Sequence[tuple[float, float]]
 
 
 def line_chart(
-    lines: Mapping[str, Points], y_title: str, x_title: str = "optimizer step", bottom: float | None = None
+    lines: Mapping[str, Points],
+    y_title: str,
+    x_title: str = "step of training",
+    bottom: float | None = None,
+    looks: Mapping[str, Look] | None = None,
 ) -> str:
     """Draw lines over a common axis, each labelled at its end.
 
@@ -22,6 +27,7 @@ def line_chart(
         y_title: What the vertical axis shows, with its unit.
         x_title: What the horizontal axis shows.
         bottom: Lowest value of the vertical axis; None takes it from the data.
+        looks: Name -> look; None takes those of stages and levels.
 
     Returns:
         An `<figure>` element; empty if no line has points.
@@ -52,21 +58,24 @@ def line_chart(
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_title)}</text>')
     ends = []
-    for number, (name, points) in enumerate(lines.items()):
+    looks = line_looks(lines) if looks is None else looks
+    for name, points in lines.items():
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
-        dashes = ' stroke-dasharray="5 3"' if number >= COLOURS else ""
-        kind = f"c{number % COLOURS}"
-        parts.append(f'<polyline class="line {kind}" points="{path}"{dashes}/>')
+        look = looks[name]
+        dashes = ' stroke-dasharray="5 3"' if look.dashed else ""
+        parts.append(f'<polyline class="line {look.key}" points="{path}"{dashes}/>')
         if len(points) < 40:
             for x, y in points:
                 across, up = place(x, y)
-                told = f"{escape(name)}: {shown(y)} at {shown(x)}"
-                parts.append(
-                    f'<circle class="dot {kind}" cx="{across:.1f}" cy="{up:.1f}" r="3"><title>{told}</title></circle>'
-                )
-        ends.append((place(*points[-1])[1], name, kind))
-    for y, name, kind in spread(ends):
-        parts.append(f'<text class="{kind}" x="{WIDTH - RIGHT + 8}" y="{y + 4:.1f}">{escape(name[:24])}</text>')
+                told = f"{escape(spoken(name))}: {shown(y)} at {shown(x)}"
+                circle = f'cx="{across:.1f}" cy="{up:.1f}" r="3"'
+                parts.append(f'<circle class="dot {look.key}" {circle}><title>{told}</title></circle>')
+        ends.append((place(*points[-1])[1], name))
+    for y, name in spread(ends):
+        dashes = ' stroke-dasharray="5 3"' if looks[name].dashed else ""
+        x = WIDTH - RIGHT + 6
+        parts.append(f'<polyline class="line {looks[name].key}" points="{x},{y:.1f} {x + 14},{y:.1f}"{dashes}/>')
+        parts.append(f'<text x="{x + 18}" y="{y + 4:.1f}">{escape(spoken(name)[:22])}</text>')
     drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_title)}">{"".join(parts)}</svg>'
     return f"<figure><figcaption>{escape(y_title)}</figcaption>{drawing}</figure>"
 
@@ -95,16 +104,16 @@ def thinned(points: Points) -> Points:
     return [points[round(number * step)] for number in range(MAX_POINTS)]
 
 
-def spread(ends: Sequence[tuple[float, str, str]], gap: float = 14) -> list[tuple[float, str, str]]:
+def spread(ends: Sequence[tuple[float, str]], gap: float = 14) -> list[tuple[float, str]]:
     """Move labels apart vertically so that none covers another, and keep them inside the drawing."""
-    placed: list[tuple[float, str, str]] = []
-    for y, name, kind in sorted(ends):
-        placed.append((max(y, placed[-1][0] + gap) if placed else y, name, kind))
+    placed: list[tuple[float, str]] = []
+    for y, name in sorted(ends):
+        placed.append((max(y, placed[-1][0] + gap) if placed else y, name))
     over = placed[-1][0] - (HEIGHT - BOTTOM)
     limit: float = HEIGHT - BOTTOM
     if over > 0:
         for number in range(len(placed) - 1, -1, -1):
-            y, name, kind = placed[number]
-            placed[number] = (min(y, limit), name, kind)
+            y, name = placed[number]
+            placed[number] = (min(y, limit), name)
             limit = placed[number][0] - gap
     return placed

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from ..figures.style import Look, method_looks
 from ..metadata import METHOD_TITLES, TASK_TITLES
-from ..text import duration, quantity, shown_dataset
+from ..text import duration, quantity, shown_dataset, spoken
 from ..values import dictionaries, dictionary, is_number, items, numbers, percent
 from .charts import line_chart
 from .html import paragraph, section, table, text
@@ -31,7 +32,7 @@ def comparison_sections(data: dict[str, Any]) -> Iterator[str]:
     rows = dictionaries(data.get("rows"))
     yield section("Results", _results(rows, methods, baseline, others, headlines=True))
     yield section("Pretraining", _costs(data, methods), _reach(data, methods))
-    yield section("How training went", *_curves(dictionary(data.get("curves"))))
+    yield section("How training went", *_curves(dictionary(data.get("curves")), method_looks(methods, baseline)))
     yield section("Every metric", _results(rows, methods, baseline, others, headlines=False))
     yield section("Notes", *(paragraph(text(note)) for note in items(data.get("notes"))[:20]))
 
@@ -104,7 +105,7 @@ def _reach(data: dict[str, Any], methods: list[str]) -> str:
     return paragraph(told, "soft") + table(["stage", *(_title(name) for name in methods)], rows)
 
 
-def _curves(groups: dict[str, Any]) -> Iterator[str]:
+def _curves(groups: dict[str, Any], looks: dict[str, Look]) -> Iterator[str]:
     """One chart per stage (kNN) or level (loss, spread), a line per method, averaged over the seeds."""
     titles = {
         "knn": "kNN accuracy on held-out images, in per cent",
@@ -114,11 +115,14 @@ def _curves(groups: dict[str, Any]) -> Iterator[str]:
     for group, title in titles.items():
         by_method = dictionary(groups.get(group))
         for name in dict.fromkeys(name for curves in by_method.values() for name in dictionary(curves)):
-            lines = {}
+            lines, shown = {}, {}
             for method, curves in by_method.items():
                 curve = dictionary(dictionary(curves).get(name))
                 scale = 100 if group == "knn" else 1
                 pairs = zip(items(curve.get("step")), items(curve.get("mean")), strict=False)
                 points = [(float(x), scale * y) for x, y in pairs if is_number(x) and is_number(y)]
-                lines[METHOD_TITLES.get(method, method)] = points
-            yield line_chart(lines, f"{name}: {title}", bottom=0.0 if group == "std" else None)
+                words = METHOD_TITLES.get(method, method.replace("_", " "))
+                lines[words] = points
+                shown[words] = looks.get(method, Look("ink", True))
+            titled = f"{spoken(name)[0].upper()}{spoken(name)[1:]}: {title}"
+            yield line_chart(lines, titled, bottom=0.0 if group == "std" else None, looks=shown)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..errors import CardError
+from ..figures.style import css
 from ..files import write_whole
 from ..run_files import read_comparison, read_run_files
 from .comparison_page import comparison_sections
@@ -50,6 +51,6 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
         raise CardError(f"{target} is a folder; give the name of an HTML file")
     body = "\n".join(part for part in sections if part)
     title = body.partition("<h1>")[2].partition("</h1>")[0]
-    style = STYLE.read_text(encoding="utf-8")
+    style = css() + STYLE.read_text(encoding="utf-8")
     write_whole(target, PAGE.format(title=title, style=style, body=body).encode())
     return target

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..figures import curves, series
+from ..figures.training_figures import curves, series
 from ..metadata import CONSTANT, METHOD_TITLES, TASK_TITLES, architecture, model_title
 from ..run_files import FIGURES, Evaluation, RunFiles, count_weights
 from ..secrets import hide_secrets

@@ -51,7 +51,7 @@ def test_a_result_prints_as_its_table_and_shows_it_in_a_notebook():
     result = make_result(dataset="<b>", notes=["k & 9"], untrained={"stage1": {"accuracy": 0.125}})
     assert str(result) == result.table()
     shown = result._repr_html_()
-    assert "<th>stage2</th>" in shown and "#9ecae1 75.0%" in shown and ">0.1250</td>" in shown
+    assert "<th>stage2</th>" in shown and "66 75.0%,transparent 75.0%" in shown and ">0.1250</td>" in shown
     assert "on &lt;b&gt;:" in shown and "note: k &amp; 9" in shown and "<b>" not in shown
     assert shown.count("<tr>") == 1 + 4  # two stages, their mean, all
 

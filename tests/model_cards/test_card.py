@@ -17,7 +17,7 @@ from helpers.card_texts import metadata, sections
 from helpers.hub_server.runs import LEVELS, STAGES, evaluation, log_history, make_run, run_facts, write_json
 from ladder_model_cards import CardError, build_card, feature_figures, write_card
 from ladder_model_cards.card import BEGIN, END
-from ladder_model_cards.figures import curves, training_figures
+from ladder_model_cards.figures.training_figures import curves, training_figures
 
 
 def test_metadata_says_what_is_known_and_measured(full_run: Path) -> None:
@@ -265,7 +265,7 @@ def test_principal_colours_are_pca() -> None:
     import torch
     from sklearn.decomposition import PCA
 
-    from ladder_model_cards.feature_figures import principal_colours
+    from ladder_model_cards.figures.feature_figures import principal_colours
 
     maps = torch.randn(3, 7, 5, 4, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8).reshape(1, 7, 1, 1)
     points = maps.permute(0, 2, 3, 1).reshape(-1, 7).numpy()
@@ -286,7 +286,7 @@ def test_neighbours_are_the_nearest(full_run: Path, tmp_path: Path, monkeypatch:
     from ladder_model_cards import feature_figures as function
     from modeling_ladder import load_native_backbone
 
-    module = sys.modules["ladder_model_cards.feature_figures"]
+    module = sys.modules["ladder_model_cards.figures.feature_figures"]
     drawn: dict[str, tuple[list[int], list[list[int]], list[list[float]]]] = {}
     draw = module._neighbours
 

@@ -165,9 +165,10 @@ def check_output(output: str | Path | None) -> None:
 
 def _html_cell(value: Any) -> str:
     """One cell of the table for a notebook."""
-    share = value if isinstance(value, float) and 0 <= value <= 1 else 0
-    bar = f"background:linear-gradient(90deg,#9ecae1 {100 * share:.1f}%,transparent {100 * share:.1f}%)"
-    return f'<td style="text-align:right;{bar}">{_shown(value)}</td>'
+    from ladder_model_cards.figures.style import share_bar
+
+    share = value if isinstance(value, float) and 0 <= value <= 1 else 0.0
+    return f'<td style="text-align:right;{share_bar(share)}">{_shown(value)}</td>'
 
 
 def _shown(value: Any) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ladder_model_cards.figures.style import COLOURS, css
+
 from .collection import Collection
 
 TEMPLATE = Path(__file__).with_name("map.html")
-MOST_CLASSES = 10
+MOST_CLASSES = COLOURS
 """Classes with a colour of their own; further ones share grey."""
 
 
@@ -30,7 +32,8 @@ def map_page(collection: Collection, plane: npt.NDArray[np.float32], prefix: str
         "points": base64.b64encode(plane.astype("<f4").tobytes()).decode(),
         "kinds": base64.b64encode(kinds.tobytes()).decode(),
         "classes": sorted(common),
+        "keys": [*(f"c{number}" for number in range(MOST_CLASSES)), "soft"],
         "prefix": prefix,
     }
     text = json.dumps(data).replace("<", "\\u003c")
-    return TEMPLATE.read_text(encoding="utf-8").replace("__DATA__", text)
+    return TEMPLATE.read_text(encoding="utf-8").replace("__STYLE__", css()).replace("__DATA__", text)

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ladder_model_cards.figures.style import FONT
+
 from ..errors import UserError
 from .collection import Pixels, dropped_image
 from .map_page import map_page
@@ -16,6 +18,7 @@ SHOWN = 12
 OTHERS = 3
 """Images beside the pointed one in which similar places are shown."""
 MOST_PAIRS, MOST_OUTLIERS = 24, 24
+PAGE_CSS = "iframe.map{width:100%;height:58vh;border:1px solid var(--border-color-primary)}"
 Gallery = list[tuple[Pixels, str]]
 
 
@@ -218,9 +221,10 @@ def make_app(page: Page) -> Any:
         except UserError as error:
             return HTMLResponse(f"<p>{error}</p>")
 
-    return gr.mount_gradio_app(app, make_blocks(page), path="/")
+    theme = gr.themes.Base(primary_hue="blue", font=[name.strip(' "') for name in FONT.split(",")])
+    return gr.mount_gradio_app(app, make_blocks(page), path="/", theme=theme, css=PAGE_CSS)
 
 
 def _frame(number: int, stage: str, kind: str) -> str:
     address = f"/look/map/{number}/{stage}/{kind}"
-    return f'<iframe src="{address}" title="map" style="width:100%;height:58vh;border:1px solid #8884"></iframe>'
+    return f'<iframe class="map" src="{address}" title="map"></iframe>'

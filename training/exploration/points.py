@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ladder_model_cards.figures.style import HEAT
+
 from ..evaluation.backbone import ImageSettings, StageFeatures
 from ..evaluation.image_transforms import to_tensor
 from ..images.center import center_view
@@ -65,5 +67,5 @@ def coloured(image: Pixels, similarities: Similarities, side: int) -> Pixels:
     base = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     levels = np.clip(255 * similarities, 0, 255).astype(np.uint8)
     levels = cv2.resize(levels, (side, side), interpolation=cv2.INTER_NEAREST)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, getattr(cv2, f"COLORMAP_{HEAT.upper()}")), cv2.COLOR_BGR2RGB)
     return cv2.addWeighted(colours, STRENGTH, base, 1 - STRENGTH, 0)

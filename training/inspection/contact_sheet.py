@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from ladder_model_cards.figures.style import LIGHT, hues, rgb
 from modeling_ladder.matching import match_locations
 
 from ..errors import BadImageError
@@ -19,11 +20,11 @@ from ..views.two_views import TwoViewTransform
 
 Colour = tuple[int, int, int]
 
-VIEW_COLOURS: tuple[Colour, Colour] = ((230, 80, 30), (30, 110, 230))
+VIEW_COLOURS: tuple[Colour, Colour] = (rgb(LIGHT.series[1]), rgb(LIGHT.series[0]))
 """RGB of the frames of view 1 and view 2."""
 
-_PAPER: Colour = (255, 255, 255)
-_INK: Colour = (60, 60, 60)
+_PAPER: Colour = rgb(LIGHT.paper)
+_INK: Colour = rgb(LIGHT.ink)
 _MARGIN = 8
 _CAPTION = 24
 
@@ -104,7 +105,7 @@ def _row(
         views = DeviceViews(transform)(views)
     boxes, flips = views["view_boxes"], views["view_flips"]
     match = match_locations(boxes[None], flips[None], grid_size)
-    colours = _rainbow(grid_size * grid_size)
+    colours = hues(grid_size * grid_size)
     source, scale, offset = _fit(pixels, cell)
     for box, colour in zip(boxes.numpy(), VIEW_COLOURS, strict=True):
         corners = np.rint(box.reshape(2, 2) * scale + offset).astype(int).tolist()
@@ -145,9 +146,3 @@ def _draw_points(picture: np.ndarray, points: np.ndarray, colours: list[Colour])
     for (x, y), colour in zip(np.rint(points).astype(int).tolist(), colours, strict=True):
         cv2.circle(picture, (x, y), 4, _PAPER, -1, cv2.LINE_AA)
         cv2.circle(picture, (x, y), 3, colour, -1, cv2.LINE_AA)
-
-
-def _rainbow(count: int) -> list[Colour]:
-    hues = np.linspace(0, 255, count, endpoint=False).astype(np.uint8)
-    colours = np.stack([hues, np.full_like(hues, 255), np.full_like(hues, 230)], axis=-1)[None]
-    return [tuple(colour) for colour in cv2.cvtColor(colours, cv2.COLOR_HSV2RGB_FULL)[0].tolist()]

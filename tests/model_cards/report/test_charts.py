@@ -43,7 +43,7 @@ def test_a_line_runs_through_its_points() -> None:
         pytest.approx(((LEFT + WIDTH - RIGHT) / 2, (HEIGHT - BOTTOM + TOP) / 2)),
         (WIDTH - RIGHT, TOP),
     ]
-    assert "<title>stage1: 5 at 50</title>" in chart
+    assert "<title>stage 1: 5 at 50</title>" in chart
 
 
 def test_names_are_escaped_and_nothing_is_drawn_without_points() -> None:
@@ -53,7 +53,7 @@ def test_names_are_escaped_and_nothing_is_drawn_without_points() -> None:
 
 @given(st.lists(st.floats(0, HEIGHT), min_size=1, max_size=12))
 def test_labels_keep_their_distance(places: list[float]) -> None:
-    placed = sorted(y for y, _, _ in spread([(y, str(n), "c0") for n, y in enumerate(places)]))
+    placed = sorted(y for y, _ in spread([(y, str(n)) for n, y in enumerate(places)]))
     assert all(after - before >= 14 - 1e-9 for before, after in itertools.pairwise(placed))
     assert placed[-1] <= max(HEIGHT - BOTTOM, 0) + 1e-9 or len(placed) * 14 > HEIGHT
 

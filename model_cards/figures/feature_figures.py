@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import CardError
-from .figures import canvas, label
-from .files import write_whole
+from ..errors import CardError
+from ..files import write_whole
+from ..text import spoken
+from .style import canvas, label
 
 MAX_IMAGES = 1000
 BATCH = 32
@@ -153,7 +154,7 @@ def _neighbours(
     pictures: list[Any], queries: list[int], best: list[list[int]], similarity: list[list[float]], stage: str
 ) -> bytes:
     columns = 1 + len(best[0])
-    figure, png, style = canvas(1.25 * columns + 0.3, 1.35 * len(queries) + 0.4)
+    figure, png, style = canvas(0.85 * columns, 1.05 * len(queries) + 0.4)
     with style:
         grid = figure.subplots(len(queries), columns, squeeze=False)
         for row, query in enumerate(queries):
@@ -161,23 +162,25 @@ def _neighbours(
                 axes = grid[row][column]
                 axes.imshow(pictures[index], interpolation="nearest" if pictures[index].shape[0] < 64 else None)
                 axes.axis("off")
-                title = "image" if column == 0 else f"{similarity[row][column - 1]:.3f}"
-                axes.set_title(title, fontsize=7, pad=2)
-        figure.suptitle(f"{label(stage)}: nearest by cosine of the mean feature", fontsize=9)
+                title = "image" if column == 0 else f"{similarity[row][column - 1]:.2f}"
+                axes.set_title(title, fontsize=9, pad=2, loc="center")
+        figure.suptitle(label(f"Most similar by the features of {spoken(stage)} (1.00: equal)"), fontsize=10)
         return png()
 
 
 def _components(pictures: list[Any], maps: dict[str, Any]) -> bytes:
-    figure, png, style = canvas(1.5 * (1 + len(maps)) + 0.2, 1.5 * len(pictures) + 0.4)
+    figure, png, style = canvas(1.12 * (1 + len(maps)), 1.12 * len(pictures) + 0.4)
     with style:
         grid = figure.subplots(len(pictures), 1 + len(maps), squeeze=False)
         colours = {stage: principal_colours(values) for stage, values in maps.items()}
+        titles = ["image", *(f"{spoken(stage)}\n{c.shape[1]} × {c.shape[2]}" for stage, c in colours.items())]
         for row, picture in enumerate(pictures):
-            for column, (title, image) in enumerate([("image", picture), *((s, c[row]) for s, c in colours.items())]):
+            for column, image in enumerate([picture, *(c[row] for c in colours.values())]):
                 grid[row][column].imshow(image, interpolation="nearest" if image.shape[0] < 64 else None)
                 grid[row][column].axis("off")
                 if row == 0:
-                    grid[row][column].set_title(label(title), fontsize=8, pad=3)
+                    title = "\n".join(map(label, titles[column].split("\n")))
+                    grid[row][column].set_title(title, fontsize=9, pad=3, loc="center")
         return png()
 
 
