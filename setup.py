@@ -52,6 +52,7 @@ EXTRAS = {
         "build",
         "setuptools>=70",
         "playwright",
+        "lightly>=1.5",
         *TIMM,
         *DOCS,
         *EXPLORE,

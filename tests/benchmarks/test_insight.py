@@ -1,23 +1,19 @@
 """The measures of benchmarks/study/insight.py against values known in advance."""
 
-import importlib.util
+from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
-from helpers.paths import ROOT
-
-SCRIPT = ROOT / "benchmarks" / "study" / "insight.py"
+from helpers.scripts import loaded_script
 
 
 @pytest.fixture(scope="module")
-def insight():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("insight", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def insight() -> Iterator[ModuleType]:
+    with loaded_script("benchmarks/study/insight.py") as module:
+        yield module
 
 
 class Bowl(nn.Module):

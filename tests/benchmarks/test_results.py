@@ -1,26 +1,17 @@
 """The tables of docs/results.md: made from cells as they should be, and up to date."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
-from helpers.paths import ROOT
-
-SCRIPT = ROOT / "benchmarks" / "study" / "results.py"
+from helpers.scripts import loaded_script
 
 
 @pytest.fixture(scope="module")
 def results() -> Iterator[ModuleType]:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("results", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["results"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["results"]
+    with loaded_script("benchmarks/study/results.py") as module:
+        yield module
 
 
 def row(evaluation: str, **methods: dict[str, float]) -> dict:

@@ -1,7 +1,7 @@
 """The theory of deep linear networks: closed forms against known values, and the cases against simulations."""
 
-import importlib.util
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -9,25 +9,15 @@ import pytest
 import torch
 
 from helpers.paths import ROOT
+from helpers.scripts import loaded_script
 
-FOLDER = ROOT / "benchmarks" / "study"
 SIGNAL, NOISE = 1.0, 0.25
 
 
 @pytest.fixture(scope="module")
-def theory() -> ModuleType:
-    """The script as a module; it imports its neighbour as a script does."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location("theory", FOLDER / "theory.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["theory"] = module
-        spec.loader.exec_module(module)
+def theory() -> Iterator[ModuleType]:
+    with loaded_script("benchmarks/study/theory.py") as module:
         yield module
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in ("theory", "deep_linear", "gradient_noise"):
-            sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
