@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ladder_training.trainer.lars import Lars, trust_ratios
+from helpers.fake_gpu import OperationCount, fake_gpu
+from helpers.processes import run_apart
+from ladder_training.trainer.lars import Lars, spread, trust_ratios
 
 
 def reference_step(p, g, buffer, lr, momentum, decay, eta):
@@ -63,7 +65,7 @@ def test_biases_and_norms_follow_plain_sgd_without_decay() -> None:
 def test_zero_weights_and_zero_gradients_do_not_divide_by_zero() -> None:
     weights = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))]
     weights[0].grad, weights[1].grad = torch.ones(2, 2), torch.zeros(2, 2)
-    assert [r.item() for r in trust_ratios(weights, [w.grad for w in weights], 0.1)] == [1, 1]
+    assert trust_ratios(weights, [w.grad for w in weights], 0.1).tolist() == [1, 1]
     Lars(weights, lr=0.5).step()
     assert torch.equal(weights[0], torch.full((2, 2), -0.5))
     assert torch.equal(weights[1], torch.ones(2, 2))
@@ -92,6 +94,74 @@ def test_state_round_trip_is_exact() -> None:
     one.step()
     other.step()
     assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def weights_and_gradients(count: int = 6) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Kernels in both memory formats, matrices, and a factor of each."""
+    torch.manual_seed(3)
+    shapes = [(8, 4, 3, 3), (5, 7), (16, 3, 7, 7), (4, 4, 1, 1), (2, 3), (1, 1)]
+    weights = [torch.randn(shapes[number % 6]) for number in range(count)]
+    weights[2] = weights[2].to(memory_format=torch.channels_last)
+    return weights, [torch.randn_like(weight) for weight in weights]
+
+
+def test_spread_ratios_scale_to_the_bit_as_one_by_one() -> None:
+    weights, gradients = weights_and_gradients()
+    ratios = trust_ratios(weights, gradients, 1e-3)
+    assert len(ratios.unique()) == 6
+    shaped = spread(ratios, gradients)
+    assert [part.stride() for part in shaped] == [gradient.stride() for gradient in gradients]
+    expected = [gradient * ratio for gradient, ratio in zip(gradients, ratios, strict=True)]
+    for found, wanted in zip(torch._foreach_mul(gradients, shaped), expected, strict=True):
+        assert torch.equal(found, wanted)
+
+
+class Watch(OperationCount):
+    """Also notes joint operations whose pairs differ: on a GPU each pair would be a launch of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        lists = [value for value in args if isinstance(value, (list, tuple)) and isinstance(value[0], torch.Tensor)]
+        for other in lists[1:]:
+            pairs = zip(lists[0], other, strict=True)
+            same = all(
+                (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device) for a, b in pairs
+            )
+            if "foreach" in str(func) and not same:
+                self.slow.append(str(func))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+NO_LAUNCH = {"expand", "as_strided", "split_with_sizes", "unbind", "detach", "device"}
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-6])
+def test_on_a_gpu_a_step_is_the_same_few_launches_for_any_number_of_weights(decay) -> None:
+    def step(count: int) -> tuple[dict[str, int], list[str]]:
+        weights, _ = weights_and_gradients(count)
+        with fake_gpu(), Watch() as watch:
+            params = []
+            for weight in [*weights, torch.ones(5)]:
+                there = torch.empty_strided(weight.shape, weight.stride(), device="cuda")
+                params.append(nn.Parameter(there))
+                params[-1].grad = torch.empty_like(there)
+            optimizer = Lars(params, lr=0.1, weight_decay=decay)
+            optimizer.step()  # makes the momentum
+            watch.counts.clear()
+            optimizer.step()
+        return watch.counts, watch.slow
+
+    (few, slow), (many, _) = run_apart(lambda: step(6)), run_apart(lambda: step(60))
+    assert slow == []
+    launches = [
+        {name: number for name, number in counts.items() if name.split(".")[1] not in NO_LAUNCH}
+        for counts in (few, many)
+    ]
+    assert launches[0] == launches[1]
+    assert sum(launches[0].values()) < 25
 
 
 def test_closure_and_wrong_values() -> None:

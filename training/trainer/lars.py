@@ -92,20 +92,40 @@ class Lars(Optimizer):
         return state["momentum_buffer"]
 
 
-def _scaled(tensors: list[Tensor], factors: list[Tensor]) -> list[Tensor]:
-    """Multiply tensors by scalar tensors. torch's types know this overload for numbers only."""
-    return list(torch._foreach_mul(tensors, cast(Any, factors)))
+def _scaled(tensors: list[Tensor], factors: Tensor) -> list[Tensor]:
+    """Multiply each tensor by its own factor."""
+    return list(torch._foreach_mul(tensors, _for_kernels(factors, tensors)))
 
 
-def _scale_(tensors: list[Tensor], factors: list[Tensor]) -> None:
-    """Multiply tensors by scalar tensors in place."""
-    torch._foreach_mul_(tensors, cast(Any, factors))
+def _scale_(tensors: list[Tensor], factors: Tensor) -> None:
+    """Multiply each tensor by its own factor, in place."""
+    torch._foreach_mul_(tensors, _for_kernels(factors, tensors))
 
 
-def trust_ratios(params: list[Tensor], updates: list[Tensor], eta: float) -> list[Tensor]:
-    """Return eta * |param| / |update| for each pair, or 1 if a norm is 0, as scalars on the parameters' device."""
+def _for_kernels(factors: Tensor, tensors: list[Tensor]) -> Any:
+    """The factors as the device multiplies them fastest; the products are the same to the bit.
+
+    On a GPU a list of scalars would be one launch per tensor: torch's joint kernels want pairs of equal shape.
+    """
+    return spread(factors, tensors) if tensors[0].is_cuda else list(factors.unbind())
+
+
+def spread(factors: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    """Repeat each factor in the shape and the strides of its tensor, by one kernel and without a read by the host.
+
+    Args:
+        factors: (count,).
+        tensors: As many, without gaps in memory, as parameters are.
+    """
+    sizes = [tensor.numel() for tensor in tensors]
+    together = torch.cat([factor.expand(size) for factor, size in zip(factors.unbind(), sizes, strict=True)])
+    parts = together.split(sizes)
+    return [part.as_strided(own.shape, own.stride()) for part, own in zip(parts, tensors, strict=True)]
+
+
+def trust_ratios(params: list[Tensor], updates: list[Tensor], eta: float) -> Tensor:
+    """Return eta * |param| / |update| for each pair, or 1 if a norm is 0, as (count,) on the parameters' device."""
     param_norms = torch.stack(torch._foreach_norm(params))
     update_norms = torch.stack(torch._foreach_norm(updates))
     usable = (param_norms > 0) & (update_norms > 0)
-    ratios = torch.where(usable, eta * param_norms / update_norms.where(usable, 1.0), 1.0)
-    return list(ratios.unbind())
+    return torch.where(usable, eta * param_norms / update_norms.where(usable, 1.0), 1.0)
