@@ -1,5 +1,8 @@
 """Evaluation on several processes ends with one network, on the device asked for, or is refused in one line."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +11,16 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset, Features, Image, Value
 
 from helpers.models import tiny_native_backbone
+from helpers.pictures import encode
 from helpers.processes import run_together
 from ladder_training.errors import UserError
 from ladder_training.evaluation import knn, linear, tuning
-from ladder_training.evaluation.backbone import StageFeatures
+from ladder_training.evaluation.backbone import ImageSettings, StageFeatures
+from ladder_training.evaluation.features import FeaturePart, extract_part
+from ladder_training.evaluation.image_transforms import CenterTransform
+from ladder_training.evaluation.shared_features import gathered
 from ladder_training.evaluation.tuning import TunedBackbone, agree_on_statistics, fine_tune, make_accelerator
+from ladder_training.runs.agreement import patient_group
 
 
 @pytest.fixture
@@ -94,13 +102,95 @@ def test_a_device_by_number_is_refused_with_several_processes(monkeypatch, fresh
         make_accelerator("cpu:0")
 
 
+def labelled(count: int, seed: int) -> Dataset:
+    """Noise of three kinds, in files; one of them is damaged."""
+    generator = np.random.default_rng(seed)
+    files = []
+    for index in range(count):
+        pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        pixels[..., index % 3] //= 3
+        files.append({"bytes": encode(pixels) if index != 11 else b"no image", "path": None})
+    columns = {"image": files, "label": [index % 3 for index in range(count)]}
+    return Dataset.from_dict(columns, features=Features({"image": Image(), "label": Value("int64")}))
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [(knn, {"k": 3}), (linear, {"epochs": 3, "learning_rates": [0.1, 1.0]}), (linear, {"label_fraction": 0.3})],
+    ids=["knn", "linear", "linear on some labels"],
+)
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_images_and_get_the_result_of_one(tmp_path, task, settings, processes) -> None:
+    """113 and 35 images in batches of 8: shares of different sizes, and a last batch of one process only."""
+    torch.manual_seed(0)
+    backbone, fit, score = tiny_native_backbone(), labelled(113, 0), labelled(35, 1)
+
+    def work(rank: int, output: Path) -> tuple[dict, int]:
+        decoded = []
+        real = CenterTransform.__call__
+
+        def counting(self, *given):
+            decoded.append(given)
+            return real(self, *given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CenterTransform, "__call__", counting)
+            patch.setattr("ladder_training.evaluation.features.MAX_BAD_FRACTION", 0.05)
+            found = task(
+                backbone, fit, test_dataset=score, output=output, device="cpu", batch_size=8, image_size=32, **settings
+            )
+        facts = {**found.to_dict(), "seconds": 0, "date": ""}
+        return facts, len(decoded)
+
+    (alone, seen), *_ = run_together(lambda rank: work(rank, tmp_path / "one"), 1, group=False)
+    assert seen == 148
+    assert any("2 images could not be read" in note for note in alone["notes"])
+    results = run_together(lambda rank: work(rank, tmp_path / "many"), processes)
+    assert [facts for facts, _ in results] == [alone] * processes
+    shares = [count for _, count in results]
+    assert sum(shares) == 148
+    assert max(shares) < 148 / processes + 2 * 8
+    (file,) = (tmp_path / "many" / "evaluation").iterdir()
+    assert json.loads(file.read_text())["metrics"] == alone["metrics"]
+
+
+def test_an_error_in_the_first_process_is_raised_in_all(tmp_path) -> None:
+    """More than 1 % of the images cannot be read; only the first process knows it."""
+    backbone, fit, score = tiny_native_backbone(), labelled(24, 0), labelled(12, 1)
+
+    def work(rank: int) -> None:
+        knn(backbone, fit, test_dataset=score, output=tmp_path, device="cpu", batch_size=8, image_size=32)
+
+    for found in run_together(work):
+        assert isinstance(found, UserError)
+        assert "1 of 24 images cannot be read" in str(found)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_gathered_features_are_those_of_one_process_to_the_bit(processes) -> None:
+    """With five processes for four batches one has nothing."""
+    backbone, data = StageFeatures(tiny_native_backbone().eval(), None), labelled(29, 2)
+    words = {"image_column": "image", "label_column": "label", "split": "train", "device": "cpu"}
+
+    def part(process: int, processes: int) -> FeaturePart:
+        transform = CenterTransform(ImageSettings(32, 1.0, (0.5,) * 3, (0.2,) * 3))
+        return extract_part(
+            backbone, data, transform, batch_size=8, num_workers=0, process=process, processes=processes, **words
+        )
+
+    whole = part(0, 1)
+    first, *others = run_together(lambda rank: gathered(part(rank, processes), patient_group()), processes)
+    assert others == [None] * (processes - 1)
+    assert (first.labels, first.bad) == (whole.labels, whole.bad)
+    assert first.features.keys() == whole.features.keys()
+    assert all(torch.equal(values, whole.features[name]) for name, values in first.features.items())
+
+
 @pytest.mark.parametrize("task", [knn, linear])
-def test_tasks_on_cached_features_are_refused_with_several_processes(tmp_path, monkeypatch, task) -> None:
+def test_a_stream_is_refused_with_several_processes(tmp_path, monkeypatch, task) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    pixels = np.zeros((8, 32, 32, 3), np.uint8)
-    data = Dataset.from_dict(
-        {"image": list(pixels), "label": [0, 1] * 4}, features=Features({"image": Image(), "label": Value("int64")})
-    )
-    with pytest.raises(UserError, match="runs in one process, but 2 were started"):
+    data = labelled(9, 0).to_iterable_dataset()
+    with pytest.raises(UserError, match="a stream is read by one process here, but 2 were started"):
         task(tiny_native_backbone(), data, test_dataset=data, output=tmp_path)
     assert list(tmp_path.iterdir()) == []

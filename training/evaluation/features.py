@@ -37,7 +37,36 @@ class FeatureSet:
         return len(self.labels)
 
 
-@torch.inference_mode()
+@dataclass
+class FeaturePart:
+    """Features of the images that one process has read.
+
+    Attributes:
+        features: Stage name to float32 (images, channels) on the CPU; empty if no image could be read.
+        labels: For each batch that was read, the labels of its images.
+        bad: For each batch that was read, the reasons of its images that could not be read.
+    """
+
+    features: dict[str, Tensor]
+    labels: list[list[Any]]
+    bad: list[list[str]]
+
+    def checked(self, split: str) -> FeatureSet:
+        """All batches as one set.
+
+        Args:
+            split: The split's name, for messages.
+
+        Raises:
+            UserError: no image can be read, more than 1 % cannot, or features are not finite.
+        """
+        labels = [label for batch in self.labels for label in batch]
+        bad = [reason for batch in self.bad for reason in batch]
+        check_readable(len(labels), bad, split)
+        check_finite(self.features)
+        return FeatureSet(self.features, labels, bad)
+
+
 def extract_features(
     backbone: StageFeatures,
     dataset: Any,
@@ -66,27 +95,64 @@ def extract_features(
     Raises:
         UserError: no image can be read, more than 1 % cannot, or features are not finite.
     """
-    source = undecoded(dataset, image_column, label_column)
-    kind = _StreamedImages if is_streaming(source) else _StoredImages
-    loader = DataLoader(
-        kind(source, transform, image_column, label_column),
+    part = extract_part(
+        backbone,
+        dataset,
+        transform,
+        image_column=image_column,
+        label_column=label_column,
+        split=split,
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=_collate,
+        device=device,
     )
-    pooled = FeatureBuffer(length_of(source))
-    labels: list[Any] = []
-    bad: list[str] = []
-    for pixels, batch_labels, batch_bad in progress(loader, f"features of {split}"):
-        bad += batch_bad
-        if pixels is None:
-            continue
-        labels += batch_labels
-        pooled.add(pooled_features(backbone, pixels, device))
-    check_readable(len(labels), bad, split)
-    features = pooled.take()
-    check_finite(features)
-    return FeatureSet(features, labels, bad)
+    return part.checked(split)
+
+
+@torch.inference_mode()
+def extract_part(
+    backbone: StageFeatures,
+    dataset: Any,
+    transform: Callable[..., Tensor],
+    *,
+    image_column: str,
+    label_column: str | None,
+    split: str,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device | str,
+    process: int = 0,
+    processes: int = 1,
+) -> FeaturePart:
+    """Extract the features of one process's share of the batches; the arguments are those of `extract_features`.
+
+    The batches are those of a single process, dealt out in turn: a kernel may round otherwise for another batch.
+
+    Args:
+        process: Number of this process.
+        processes: How many share a map-style data set.
+    """
+    source = undecoded(dataset, image_column, label_column)
+    if is_streaming(source):
+        assert processes == 1, "a stream is read by one process"
+        images: Any = _StreamedImages(source, transform, image_column, label_column)
+        loader = DataLoader(images, batch_size=batch_size, num_workers=num_workers, collate_fn=_collate)
+        size = length_of(source)
+    else:
+        starts = range(process * batch_size, len(source), processes * batch_size)
+        batches = [list(range(first, min(first + batch_size, len(source)))) for first in starts]
+        images = _StoredImages(source, transform, image_column, label_column)
+        loader = DataLoader(images, batch_sampler=batches, num_workers=num_workers, collate_fn=_collate)
+        size = sum(map(len, batches))
+    pooled = FeatureBuffer(size)
+    part = FeaturePart({}, [], [])
+    for pixels, labels, bad in progress(loader, f"features of {split}"):
+        part.labels.append(labels)
+        part.bad.append(bad)
+        if pixels is not None:
+            pooled.add(pooled_features(backbone, pixels, device))
+    part.features = pooled.take()
+    return part
 
 
 def pooled_features(backbone: StageFeatures, pixels: Tensor, device: torch.device | str) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UserError
 from ..models.devices import choose_device
 from .backbone import ImageSettings, StageFeatures, load_backbone, model_name
 from .options import Options, read_options
@@ -70,18 +69,9 @@ class TaskRun:
         self.accelerator = make_accelerator(self.asked_device, mixed_precision)
         return self.accelerator
 
-    def alone(self, task: str) -> None:
-        """Check that one process runs the task.
-
-        Raises:
-            UserError: several processes were started. Each would do all the work on the same GPU.
-        """
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if processes > 1:
-            raise UserError(
-                f"{task} runs in one process, but {processes} were started: leave out `accelerate launch` (`linear "
-                "--augment`, `semi_supervised`, `detection` and `segmentation` share their images among processes)"
-            )
+    def launched(self) -> int:
+        """Number of processes that the launcher has started."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
 
     def load_backbone(self) -> StageFeatures:
         """Load the model's backbone on the CPU, with the stages that the option `stages` names (default: all)."""

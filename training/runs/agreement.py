@@ -5,6 +5,7 @@ With one process every function here only calls what it is given.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -23,11 +24,20 @@ def process_count() -> int:
     return dist.get_world_size() if _together() else 1
 
 
-def chosen_by_first(choose: Callable[[], Result]) -> Result:
+def patient_group() -> Any:
+    """A group of all processes for main memory, in which they wait for each other for days; every process calls it.
+
+    Other groups give up after some minutes. A process that dies still ends the wait: the launcher ends the others.
+    """
+    return dist.new_group(backend="gloo", timeout=timedelta(days=7))
+
+
+def chosen_by_first(choose: Callable[[], Result], group: Any = None) -> Result:
     """Let process 0 choose, and give its choice to all.
 
     Args:
         choose: Called in process 0 only. Its result is sent as a pickle.
+        group: In which the others wait; None is the group of all processes, whose patience is some minutes.
 
     Raises:
         UserError: `choose` raised it; every process raises the same.
@@ -36,7 +46,7 @@ def chosen_by_first(choose: Callable[[], Result]) -> Result:
     if process_count() == 1:
         return choose()
     choice: list[Any] = [_attempt(choose) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(choice, src=0)
+    dist.broadcast_object_list(choice, src=0, group=group)
     result, error = choice[0]
     if error is not None:
         raise error

@@ -14,7 +14,13 @@ from ..options import LinearOptions
 from ..report import EvaluationResult
 from ..task_run import Outcome, Request, TaskRun, run_task
 from .linear_heads import ParallelHeads, accuracy_per_rate, best_rates, make_optimizer, set_cosine
-from .task import classification_metrics, classification_protocol, extract_classification, stratified_split
+from .task import (
+    ClassificationData,
+    classification_metrics,
+    classification_protocol,
+    on_features,
+    stratified_split,
+)
 
 
 def linear(
@@ -50,13 +56,15 @@ def linear(
 
 
 def _linear(run: TaskRun) -> Outcome:
-    options = run.options
-    if options.augment:
+    if run.options.augment:
         from .linear_stream import linear_on_augmented_images
 
         return linear_on_augmented_images(run)
-    run.alone("linear without --augment")
-    data = extract_classification(run)
+    return on_features(run, lambda data: _probe(run, data))
+
+
+def _probe(run: TaskRun, data: ClassificationData) -> Outcome:
+    options = run.options
     fit, fit_labels = data.fit.features, data.fit_labels
     if options.label_fraction is not None:
         used, _ = stratified_split(fit_labels, options.label_fraction, run.seed, at_least=1)

@@ -7,7 +7,7 @@ from ...models.neighbour_votes import knn_votes
 from ..options import KnnOptions
 from ..report import EvaluationResult
 from ..task_run import Outcome, Request, TaskRun, run_task
-from .task import classification_metrics, classification_protocol, extract_classification
+from .task import ClassificationData, classification_metrics, classification_protocol, on_features
 
 
 def knn(
@@ -41,8 +41,10 @@ def knn(
 
 
 def _knn(run: TaskRun) -> Outcome:
-    run.alone("knn")
-    data = extract_classification(run)
+    return on_features(run, lambda data: _votes(run, data))
+
+
+def _votes(run: TaskRun, data: ClassificationData) -> Outcome:
     options, device = run.options, run.device
     k = min(options.k, len(data.fit_labels))
     if k < options.k:

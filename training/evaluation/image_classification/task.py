@@ -1,19 +1,22 @@
 """What the classification tasks share: columns, classes, features of both splits, and metrics of a classifier."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ...errors import UserError
 from ...models.stage_sizes import check_image_size
+from ...runs.agreement import all_or_none, chosen_by_first, patient_group
 from .. import splits as splits_module
 from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings
 from ..classes import ClassIndex, class_index, label_feature
-from ..features import FeatureSet, bad_image_notes, extract_features
+from ..features import FeaturePart, FeatureSet, bad_image_notes, extract_part
 from ..image_transforms import CenterTransform
-from ..task_run import TaskRun
+from ..shared_features import gathered
+from ..task_run import Outcome, TaskRun
 
 TOP_FIVE_FROM = 6
 
@@ -82,26 +85,62 @@ def open_classification(run: TaskRun) -> ClassificationTask:
     return ClassificationTask(run, backbone, settings, image, label, index)
 
 
-def extract_classification(run: TaskRun) -> ClassificationData:
-    """Open a task and run the backbone once over both splits."""
-    task, splits = open_classification(run), run.splits
-    fit, score = (
-        extract_features(
-            task.backbone,
-            part,
-            CenterTransform(task.settings),
-            image_column=task.image_column,
-            label_column=task.label_column,
-            split=name,
-            batch_size=run.options.batch_size,
-            num_workers=run.options.num_workers,
-            device=run.device,
-        )
-        for part, name in ((splits.fit, splits.fit_split), (splits.score, splits.score_split))
+def on_features(run: TaskRun, work: Callable[[ClassificationData], Outcome]) -> Outcome:
+    """Run the backbone once over both splits, on all processes, and do the rest of a task in the first one.
+
+    Args:
+        run: Of the task.
+        work: The rest. Its outcome, and what it notes in the run, are those of a single process.
+
+    Returns:
+        The outcome, in every process.
+
+    Raises:
+        UserError: see `open_classification`, `extract_features` and `number_labels`; or several processes were started
+            for a stream.
+    """
+    splits, group = run.splits, None
+    if run.launched() > 1:
+        if any(splits_module.is_streaming(part) for part in (splits.fit, splits.score)):
+            raise UserError(
+                f"a stream is read by one process here, but {run.launched()} were started: leave out `accelerate "
+                "launch`, or leave out streaming"
+            )
+        run.accelerate()
+        group = patient_group()
+    task = open_classification(run) if group is None else all_or_none(lambda: open_classification(run))
+    named = ((splits.fit, splits.fit_split), (splits.score, splits.score_split))
+    fit, score = (_features(task, part, name, group) for part, name in named)
+
+    def rest() -> tuple[Outcome, list[str]]:
+        # Only the first process calls this, and only there are the features.
+        fitted = cast(FeaturePart, fit).checked(splits.fit_split)
+        scored = cast(FeaturePart, score).checked(splits.score_split)
+        fit_labels, score_labels = number_labels(run, task.index, fitted.labels, scored.labels)
+        run.notes += bad_image_notes(len(fitted.bad) + len(scored.bad))
+        return work(ClassificationData(task, fitted, fit_labels, scored, score_labels)), run.notes
+
+    outcome, run.notes = rest() if group is None else chosen_by_first(rest, group)
+    return outcome
+
+
+def _features(task: ClassificationTask, dataset: Any, split: str, group: Any) -> FeaturePart | None:
+    """The features of a split; with a group of several processes in the first one only."""
+    accelerator, options = task.run.accelerator, task.run.options
+    part = extract_part(
+        task.backbone,
+        dataset,
+        CenterTransform(task.settings),
+        image_column=task.image_column,
+        label_column=task.label_column,
+        split=split,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        device=task.run.device,
+        process=0 if group is None else accelerator.process_index,
+        processes=1 if group is None else accelerator.num_processes,
     )
-    fit_labels, score_labels = number_labels(run, task.index, fit.labels, score.labels)
-    run.notes += bad_image_notes(len(fit.bad) + len(score.bad))
-    return ClassificationData(task, fit, fit_labels, score, score_labels)
+    return part if group is None else gathered(part, group)
 
 
 def classification_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
