@@ -83,17 +83,21 @@ class MomentumMethod(SiameseMethod):
         return self.base_momentum
 
 
-class SimCLR(SiameseMethod):
+class ProjectedMethod(SiameseMethod):
+    """A method whose loss compares the projections of both views: a `projector` and a `criterion`."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        loss: Tensor = self.criterion(*(self.projector(self.features(view)).float() for view in (first, second)))
+        return loss
+
+
+class SimCLR(ProjectedMethod):
     """arXiv 2002.05709: NT-Xent at a temperature of 0.1."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
         self.projector = heads.SimCLRProjectionHead(self.width, HIDDEN, SIZE)
         self.criterion = FullPrecision(losses.NTXentLoss(temperature=0.1))
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        loss: Tensor = self.criterion(*(self.projector(self.features(view)).float() for view in (first, second)))
-        return loss
 
 
 class MoCoV2(MomentumMethod):
@@ -137,7 +141,7 @@ class SimSiam(SiameseMethod):
         return loss
 
 
-class BarlowTwins(SiameseMethod):
+class BarlowTwins(ProjectedMethod):
     """arXiv 2103.03230: lambda 5e-3; the projector is four times as wide as the features (8,192 over 2,048)."""
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -145,22 +149,14 @@ class BarlowTwins(SiameseMethod):
         self.projector = heads.BarlowTwinsProjectionHead(self.width, 4 * self.width, 4 * self.width)
         self.criterion = FullPrecision(losses.BarlowTwinsLoss(lambda_param=5e-3))
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        loss: Tensor = self.criterion(*(self.projector(self.features(view)).float() for view in (first, second)))
-        return loss
 
-
-class VICReg(SiameseMethod):
+class VICReg(ProjectedMethod):
     """arXiv 2105.04906: weights 25, 25, 1; the projector is four times as wide as the features (8,192 over 2,048)."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
         self.projector = heads.VICRegProjectionHead(self.width, 4 * self.width, 4 * self.width)
         self.criterion = FullPrecision(losses.VICRegLoss())
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        loss: Tensor = self.criterion(*(self.projector(self.features(view)).float() for view in (first, second)))
-        return loss
 
 
 class SwAV(SiameseMethod):
