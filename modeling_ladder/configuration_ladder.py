@@ -18,7 +18,8 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import CONFIG_MAPPING
 
-LOSS_KINDS = ("global", "local", "both")
+LOSS_KINDS = ("local", "global", "region")
+BOTH = "both"
 MATCHINGS = ("location", "feature")
 TARGETS = ("ema", "stop_gradient")
 MANY_STAGES = 8
@@ -40,6 +41,22 @@ def spread(stages: Sequence[str], count: int = 4) -> list[str]:
     return [stages[round(len(stages) * part / count) - 1] for part in range(1, count + 1)]
 
 
+def loss_kinds(entry: str) -> tuple[str, ...]:
+    """Return the kinds of loss that an entry of `level_losses` stands for, in the order of `LOSS_KINDS`.
+
+    Args:
+        entry: A kind, "both", or different kinds joined by "+".
+
+    Returns:
+        The kinds; none if the entry is not valid.
+    """
+    if entry == BOTH:
+        return "local", "global"
+    named = entry.split("+")
+    valid = len(set(named)) == len(named) and set(named) <= set(LOSS_KINDS)
+    return tuple(kind for kind in LOSS_KINDS if kind in named) if valid else ()
+
+
 class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""Configuration of `LadderSiameseModel` and the models built on it.
 
@@ -58,7 +75,9 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
             Stages that get a loss, in the backbone's order. Default: all stages; the stem is not a stage. Of a
             backbone with eight or more, such as the twelve blocks of a ViT, four that are evenly spaced: 3, 6, 9, 12.
         level_losses (`list[str]`, *optional*):
-            `"global"`, `"local"` or `"both"`, one per level. Default: both at every level.
+            `"global"`, `"local"`, `"region"` or a sum of them such as `"global+region"`, one per level; `"both"` is
+            `"local+global"`. Default: both at every level. A region loss compares the means over the same boxes of the
+            source image in the two views; whether it is worth its cost has not been measured.
         level_weights (`list[float]`, *optional*):
             Weight of each level's loss, at least 0. A level with weight 0 reports its loss but trains nothing.
             Default: 1 for every level.
@@ -146,23 +165,22 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def levels(self) -> list[tuple[str, str, float]]:
-        """The stage, kind ("local" or "global") and weight of each loss.
+        """The stage, kind ("local", "global" or "region") and weight of each loss.
 
         A level with "both" has a local and a global loss, each with the level's weight.
         """
-        kinds = {"both": ("local", "global")}
         rows = zip(self.level_names or [], self.level_losses or [], self.level_weights or [], strict=True)
-        return [(name, kind, float(weight)) for name, loss, weight in rows for kind in kinds.get(loss, (loss,))]
+        return [(name, kind, float(weight)) for name, loss, weight in rows for kind in loss_kinds(loss)]
 
     def hidden_size(self, stage: str, kind: str) -> int:
         """Return the width of the hidden layer of a level's heads.
 
         Args:
             stage: One of `level_names`.
-            kind: "local" or "global".
+            kind: "local", "global" or "region".
         """
         # Construction has filled in every field, so none of them is None here.
-        if kind == "local":
+        if kind != "global":
             return cast(int, self.local_projection_hidden_size)
         last = stage == cast(list[str], self.level_names)[-1]
         return self.projection_hidden_size if last else cast(int, self.lower_projection_hidden_size)
@@ -209,7 +227,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
             self.level_names = list(stages) if len(stages) < MANY_STAGES else spread(stages)
         self._check_names("level_names")
         if self.level_losses is None:
-            self.level_losses = ["both"] * len(self.level_names)
+            self.level_losses = [BOTH] * len(self.level_names)
         if self.level_weights is None:
             self.level_weights = [1.0] * len(self.level_names)
         self._check_size("projection_hidden_size")
@@ -250,8 +268,11 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
             setattr(self, name, list(value))
         for kind in self.level_losses or []:
-            if kind not in LOSS_KINDS:
-                raise ValueError(f"level_losses has {kind!r}; each entry must be one of {', '.join(LOSS_KINDS)}")
+            if not isinstance(kind, str) or not loss_kinds(kind):
+                raise ValueError(
+                    f"level_losses has {kind!r}; each entry must be one of {', '.join(LOSS_KINDS)}, {BOTH}, or a sum "
+                    "of different ones such as global+region"
+                )
         for weight in self.level_weights or []:
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
                 raise ValueError(f"level_weights has {weight!r}; each entry must be a finite number of at least 0")

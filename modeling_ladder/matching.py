@@ -1,8 +1,9 @@
 """Matching of positions between the feature maps of two views.
 
 Location matching samples both maps at the same points of the source image: a K x K grid over the overlap of the two
-crop boxes. Feature matching pairs each cell with the most similar cell of the other view (DenseCL, arXiv 2011.09157,
-section 3.3).
+crop boxes. Region matching averages both maps over the same boxes of the source image, as SCRL does (Roh and others,
+CVPR 2021); here the boxes divide the overlap into 1, 4 and 9 parts. Feature matching pairs each cell with the most
+similar cell of the other view (DenseCL, arXiv 2011.09157, section 3.3).
 """
 
 from dataclasses import dataclass
@@ -17,16 +18,25 @@ MIN_OVERLAP = 0.01
 """Two views count as overlapping if their overlap covers at least this fraction of the smaller crop."""
 
 
+REGION_PARTS = (1, 2, 3)
+"""The overlap is divided into so many parts a side; each division gives its square of regions, 14 in all."""
+REGION_SAMPLES = 4
+"""Samples a side of a region."""
+
+
 @dataclass
 class LocationMatch:
     """Matched points of a batch of view pairs.
 
     Attributes:
         points: For view 1 and view 2, float32 (2, batch, K * K, 2): x and y in [0, 1] of the view, after its flip.
+        corners: For view 1 and view 2, float32 (2, batch, 2, 2): where the top left and the bottom right of the overlap
+            lie in the view, x and y in [0, 1]. In a flipped view the first x is the larger one.
         valid: bool (batch,), whether the two views overlap.
     """
 
     points: Tensor
+    corners: Tensor
     valid: Tensor
 
 
@@ -54,7 +64,9 @@ def match_locations(view_boxes: Tensor, view_flips: Tensor, grid_size: int) -> L
 
     steps = (torch.arange(grid_size, device=boxes.device, dtype=torch.float32) + 0.5) / grid_size
     rows, columns = torch.meshgrid(steps, steps, indexing="ij")
-    unit = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
+    unit = torch.stack([columns, rows], dim=-1).reshape(-1, 2)
+    ends = torch.arange(2, device=boxes.device, dtype=torch.float32)
+    unit = torch.cat([unit, torch.stack([ends, ends], dim=-1)]).unsqueeze(0)
     source = low.unsqueeze(1) + unit * extent.unsqueeze(1)
 
     by_view = boxes.transpose(0, 1).unsqueeze(2)
@@ -62,7 +74,8 @@ def match_locations(view_boxes: Tensor, view_flips: Tensor, grid_size: int) -> L
     inside = (source - origin) / (corner - origin).clamp(min=torch.finfo(torch.float32).tiny)
     x, y = torch.where(valid.reshape(-1, 1, 1), inside, unit).unbind(dim=-1)
     x = torch.where(view_flips.bool().transpose(0, 1).unsqueeze(2), 1 - x, x)
-    return LocationMatch(points=torch.stack([x, y], dim=-1), valid=valid)
+    found = torch.stack([x, y], dim=-1)
+    return LocationMatch(points=found[:, :, :-2], corners=found[:, :, -2:], valid=valid)
 
 
 def sampling_weights(points: Tensor, height: int, width: int) -> Tensor:
@@ -92,6 +105,37 @@ def _hats(coordinates: Tensor, size: int) -> Tensor:
     cells = torch.arange(size, device=coordinates.device, dtype=coordinates.dtype)
     place = (coordinates * size - 0.5).clamp(0, size - 1)
     return (1 - (place.unsqueeze(-1) - cells).abs()).clamp(min=0)
+
+
+def region_weights(corners: Tensor, height: int, width: int) -> Tensor:
+    """Compute how much each cell of a feature map counts in the mean over each region of the overlap.
+
+    The regions divide the overlap into 1 x 1, 2 x 2 and 3 x 3 boxes. A region's value is the mean of `REGION_SAMPLES` x
+    `REGION_SAMPLES` bilinear samples in it, so it is RoIAlign's (Mask R-CNN, arXiv 1703.06870), as weights.
+
+    Args:
+        corners: (..., 2, 2), top left and bottom right of the overlap, x and y in [0, 1] of the map.
+        height: Rows of the map.
+        width: Columns of the map.
+
+    Returns:
+        float32 (..., 14, height * width), the largest region first, row by row; the weights of a region sum to 1.
+    """
+    corners = corners.float()
+    first, last = corners[..., 0, :].unsqueeze(-1), corners[..., 1, :].unsqueeze(-1)
+    regions = []
+    for parts in REGION_PARTS:
+        count = parts * REGION_SAMPLES
+        along = (torch.arange(count, device=corners.device, dtype=torch.float32) + 0.5) / count
+        columns, rows = (first + (last - first) * along).unbind(dim=-2)
+        shares = [
+            _hats(places.reshape(*places.shape[:-1], parts, REGION_SAMPLES), size).mean(dim=-2)
+            for places, size in ((rows, height), (columns, width))
+        ]
+        regions.append(
+            (shares[0][..., :, None, :, None] * shares[1][..., None, :, None, :]).flatten(-4, -3).flatten(-2)
+        )
+    return torch.cat(regions, dim=-2)
 
 
 def pooling_weights(height: int, width: int, grid_size: int, device: torch.device) -> Tensor:

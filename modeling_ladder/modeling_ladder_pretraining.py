@@ -24,6 +24,7 @@ from .matching import (
     grid_cells,
     match_features,
     match_locations,
+    region_weights,
     sampling_weights,
     take_cells,
     weigh_cells,
@@ -31,7 +32,7 @@ from .matching import (
 from .modeling_ladder import LadderSiamesePreTrainedModel
 
 Maps = dict[str, Tensor]
-Sampling = dict[str, tuple[Tensor, ...]]
+Sampling = dict[tuple[str, str], tuple[Tensor, ...]]
 _STAGE_LISTS = ("stages", "layers", "layer", "blocks")
 
 
@@ -44,7 +45,7 @@ class LadderSiameseForPreTrainingOutput(ModelOutput):
         level_losses: Level ("stage1.local") to its unweighted loss, a scalar: the sum of both directions.
         projection_std: Level to the standard deviation of the normalised online projections times sqrt(size), a scalar:
             about 1 is healthy, 0 is collapsed.
-        matched_fraction: Scalar, the fraction of image pairs whose views overlap. None without location matching.
+        matched_fraction: Scalar, the fraction of image pairs whose views overlap. None if no level matches places.
     """
 
     loss: Tensor | None = None
@@ -180,7 +181,7 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
                 target, target_features = projection.detach(), [vectors.detach() for vectors in features]
             else:
                 target, target_features = targets[f"{stage}.{kind}"]
-            if kind == "local" and match is None:
+            if kind == "local" and self._matches_features:
                 # Cells are matched separately for each direction. `symmetric_loss` crosses the targets afterwards, so
                 # each stays at the index of its own view.
                 to_second = match_features(features[0], target_features[1])
@@ -189,7 +190,7 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
             level = _Level(f"{stage}.{kind}", prediction, target, projection[0].detach())
             levels.setdefault((kind, weight, prediction.shape), []).append(level)
 
-        total, losses, spreads = self._losses(levels, match)
+        total, losses, spreads = self._losses(levels, match.valid if match is not None else None)
         names = [f"{stage}.{kind}" for stage, kind, _ in self.config.levels]
         return LadderSiameseForPreTrainingOutput(
             loss=total if return_loss else None,
@@ -198,16 +199,21 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
             matched_fraction=match.valid.float().mean() if match is not None else None,
         )
 
+    @property
+    def _matches_features(self) -> bool:
+        return self.config.local_matching == "feature"
+
     def _match(self, batch: int, view_boxes: Tensor | None, view_flips: Tensor | None) -> LocationMatch | None:
         """Match the locations of the views, or return None if no level needs it."""
         config = self.config
-        if config.local_matching != "location" or not any(kind == "local" for _, kind, _ in config.levels):
+        located = {"region"} if self._matches_features else {"local", "region"}
+        if not any(kind in located for _, kind, _ in config.levels):
             return None
         for name, value, shape in (("view_boxes", view_boxes, (batch, 2, 4)), ("view_flips", view_flips, (batch, 2))):
             if value is None:
                 raise ValueError(
-                    f"{name} is missing: local levels with local_matching='location' need view_boxes and view_flips; "
-                    "TwoViewTransform gives both"
+                    f"{name} is missing: local levels with local_matching='location' and region levels need view_boxes "
+                    "and view_flips; TwoViewTransform gives both"
                 )
             if tuple(value.shape) != shape:
                 raise ValueError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
@@ -220,21 +226,25 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
 
         Args:
             stage: Name of the stage.
-            kind: "global" or "local".
+            kind: "global", "local" or "region".
             maps: The stage's map of each view.
             match: The matched locations, if they are needed.
-            sampling: Stage to the weights that sample the map of each view; both networks use them.
+            sampling: Stage and kind to the weights that sample the map of each view; both networks use them.
         """
         if kind == "global":
             # Bit for bit the result of `mean(dim=(2, 3))`, but the gradient is channels-last like the backbone's own.
             # Adding gradients of different layouts made a step of a small network a fifth slower.
             return [cells.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1) for cells in maps]
-        if match is None:
+        if kind == "local" and self._matches_features:
             return [grid_cells(cells, self.config.local_grid_size) for cells in maps]
-        if stage not in sampling:
-            points = match.points[: len(maps)]
-            sampling[stage] = sampling_weights(points, *maps[0].shape[-2:]).to(maps[0].dtype).unbind()
-        return [weigh_cells(cells, weights) for cells, weights in zip(maps, sampling[stage], strict=True)]
+        if (stage, kind) not in sampling:
+            found = cast(LocationMatch, match)
+            places, weights_of = (
+                (found.points, sampling_weights) if kind == "local" else (found.corners, region_weights)
+            )
+            weights = weights_of(places[: len(maps)], *maps[0].shape[-2:])
+            sampling[stage, kind] = weights.to(maps[0].dtype).unbind()
+        return [weigh_cells(cells, weights) for cells, weights in zip(maps, sampling[stage, kind], strict=True)]
 
     def _project_target(
         self, network: TargetNetwork, views: list[Tensor], match: LocationMatch | None, sampling: Sampling
@@ -245,18 +255,18 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         for stage, kind, _ in self.config.levels:
             vectors = self._level_vectors(stage, kind, [of_view[stage] for of_view in maps], match, sampling)
             # The inputs are compared with those of the online network in feature matching only.
-            kept = vectors if kind == "local" and match is None else []
+            kept = vectors if kind == "local" and self._matches_features else []
             projected[f"{stage}.{kind}"] = head(network.projectors, stage, kind).views(vectors), kept
         return projected
 
-    @staticmethod
     def _losses(
-        groups: dict[tuple[str, float, tuple[int, ...]], list["_Level"]], match: LocationMatch | None
+        self, groups: dict[tuple[str, float, tuple[int, ...]], list["_Level"]], overlapping: Tensor | None
     ) -> tuple[Tensor | None, Maps, Maps]:
         """Compute the weighted total, and the loss and spread of every level; levels of one group together."""
         total, losses, spreads = None, {}, {}
         for (kind, weight, _), levels in groups.items():
-            valid = match.valid if kind == "local" and match is not None else None
+            # A cell finds the most similar one wherever it is, so feature matching needs no overlap.
+            valid = overlapping if kind == "region" or (kind == "local" and not self._matches_features) else None
             with nullcontext() if weight > 0 else torch.no_grad():
                 predictions = torch.stack([level.prediction for level in levels])
                 found = symmetric_loss(predictions, torch.stack([level.target for level in levels]), valid)

@@ -112,8 +112,8 @@ def line_looks(names: Iterable[str]) -> dict[str, Look]:
         names: "stage2", "stage2.global", "all", "total", in any order; other names are series of their own.
 
     Returns:
-        Name to look. Global losses are dashed where a stage has a local one too; what belongs to all stages has the
-        colour of text.
+        Name to look. Global losses are dashed where a stage has a local one too, region losses beside others have
+        colours of their own; what belongs to all stages has the colour of text.
     """
     names = list(names)
     stages = list(dict.fromkeys(name.split(".")[0] for name in names if name not in ("all", "total")))
@@ -129,6 +129,8 @@ def line_looks(names: Iterable[str]) -> dict[str, Look]:
             found[name] = Look("ink", True)
             continue
         number = places[name.split(".")[0]]
+        if name.endswith(".region") and len(kinds) > 1:
+            number += len(stages)
         second = name.endswith(".global") and "local" in kinds
         found[name] = Look(f"c{number % COLOURS}", second or number >= COLOURS)
     return found

@@ -31,7 +31,7 @@ NOT_REPEATABLE = {  # on a GPU; from the documentation of torch.use_deterministi
     "aten.index_put_",
 }
 LEVELS: list[dict[str, Any]] = [
-    {"level_losses": ["both", "local", "global", "both"]},
+    {"level_losses": ["both", "local", "global+region", "both"]},
     {"level_losses": ["local"] * 4, "local_matching": "feature"},
     {"target": "stop_gradient"},
 ]

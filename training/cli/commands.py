@@ -95,8 +95,8 @@ _ROWS = (
         arguments=f"{'|'.join(TASK_OPTIONS)} --model M --dataset D",
         summary="fit on the train split, score the test split; a table and a JSON file",
         usage="TASK --model M --dataset D [--output DIR] [--any_setting value ...]",
-        description="One task per call; `ladder evaluate TASK --help` lists its settings. On many GPUs: accelerate launch "
-        "-m ladder_training evaluate TASK ...",
+        description="One task per call; `ladder evaluate TASK --help` lists its settings. On many GPUs: accelerate "
+        "launch -m ladder_training evaluate TASK ...",
         options=EvaluateOptions,
         run="cli.evaluate:evaluate_command",
         title="what is evaluated",

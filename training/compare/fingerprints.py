@@ -34,7 +34,7 @@ def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, A
     if recipe.model.from_model is None:
         config = network_config(recipe)
         kinds = {kind for _, kind, _ in config.levels}
-        names = _GLOBAL_FIELDS + (_LOCAL_FIELDS if "local" in kinds else ())
+        names = _GLOBAL_FIELDS + (_LOCAL_FIELDS if kinds & {"local", "region"} else ())
         for name in (*_LOCAL_FIELDS, *(["base_momentum"] if config.target == "stop_gradient" else [])):
             fields.pop(name, None)
         fields.pop(_LOWER_FIELD, None)

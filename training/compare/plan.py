@@ -19,7 +19,7 @@ from .grid import Stability, planned_stability
 from .options import CompareOptions
 
 RANDOM = "random"
-_LEVEL = re.compile(r"^(\w+)\.(global|local|both)$")
+_LEVEL = re.compile(r"^(\w+)\.(global|local|region|both)$")
 _NAME = re.compile(r"^\w[\w.+-]*$")
 # The comparison itself sets these fields, so a variant cannot.
 _NOT_IN_VARIANTS = ("seed", "output")

@@ -54,7 +54,9 @@ class ModelOptions:
     )
     backbone_config: dict[str, Any] | None = option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
     level_names: list[str] | None = option(None, "Stages that get a loss.")
-    level_losses: list[str] | None = option(None, "global, local or both, one per level.")
+    level_losses: list[str] | None = option(
+        None, "global, local, region or both, or a sum such as global+region, one per level."
+    )
     level_weights: list[Number] | None = option(None, "Weight of each level's loss.", minimum=0)
     projection_hidden_size: int | None = option(
         None, "Width of the hidden layer of the last level's global heads.", minimum=1
