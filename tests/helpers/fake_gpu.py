@@ -1,7 +1,9 @@
 """Networks and batches on a GPU that is not there: tensors with a device, a type and strides, but without values.
 
 Reading a value raises an error (the host would wait for the device), and so does an operation on tensors of two
-devices.
+devices. Code that may read values, such as a look at held-out images, runs under `AnsweredReads`.
+
+Gradients need another device than "cuda", whose driver autograd asks: `TRAINABLE`, which torch knows by name only.
 """
 
 from collections.abc import Iterator
@@ -15,21 +17,23 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 Network = TypeVar("Network", bound=nn.Module)
+TRAINABLE = "lazy"
+"""A device without values, inside `fake_gpu`, that gradients can be computed on."""
 
 
 @contextmanager
 def fake_gpu(autocast: torch.dtype | None = None) -> Iterator[None]:
     """Inside the block new tensors have no values; those of the device "cuda" exist without a GPU.
 
-    Use it in a process of its own (`run_apart`). torch's autograd engine asks the driver for the device, so nothing
-    can be differentiated; on the device "meta" it can (`without_values`).
+    Use it in a process of its own (`run_apart`). torch's autograd engine asks the driver for the device "cuda", so
+    nothing can be differentiated there; on `TRAINABLE` it can. Tensors made before the block are on the CPU.
 
     Args:
         autocast: The type that autocast computes in; None turns it off.
     """
     _describe_kernels()
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         # `torch.autocast` itself refuses where there is no GPU.
         torch.set_autocast_enabled("cuda", autocast is not None)
         torch.set_autocast_dtype("cuda", autocast or before[1])
@@ -46,7 +50,7 @@ def without_values(network: Network, device: str = "cuda") -> Network:
 
     Args:
         network: The network.
-        device: "cuda" inside `fake_gpu`, or "meta" anywhere.
+        device: "cuda" or `TRAINABLE` inside `fake_gpu`, or "meta" anywhere.
     """
     moved: dict[int, Any] = {}
     for module in network.modules():
@@ -119,4 +123,23 @@ class OperationCount(torch.utils._python_dispatch.TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = ".".join(str(func).split(".")[:2])
         self.counts[name] = self.counts.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+class AnsweredReads(torch.utils._python_dispatch.TorchDispatchMode):
+    """Inside the block, which lies inside `fake_gpu`, a read of a value gives 1.
+
+    Attributes:
+        reads: Device type to number of reads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            kind = args[0].device.type
+            self.reads[kind] = self.reads.get(kind, 0) + 1
+            return True if args[0].dtype is torch.bool else 1.0 if args[0].is_floating_point() else 1
         return func(*args, **(kwargs or {}))

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.fake_gpu import OperationCount, fake_gpu, views_without_values, without_values
+from helpers.fake_gpu import AnsweredReads, OperationCount, fake_gpu, views_without_values, without_values
 from helpers.models import tiny_resnet
 from helpers.processes import run_apart
-from helpers.training import make_model
+from helpers.training import make_arguments, make_model
 from ladder_training.trainer.lars import Lars
 from ladder_training.trainer.meters import LevelMeters
+from ladder_training.trainer.trainer import LadderTrainer
 from ladder_training.views.device import DeviceViews
 from ladder_training.views.two_views import TwoViewTransform
 
@@ -114,3 +115,40 @@ def test_the_list_of_what_is_not_repeatable_catches_the_old_sampling() -> None:
         return counted.counts
 
     assert len(run_apart(step).keys() & NOT_REPEATABLE) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
+def test_on_a_gpu_optimizers_and_the_target_take_no_value_and_no_other_device(tmp_path, optimizer) -> None:
+    """Made as the Trainer makes them. AdamW counts its steps in main memory, so that is where it reads them."""
+    args = make_arguments(tmp_path, optimizer=optimizer, learning_rate=1e-3)
+
+    def steps() -> tuple[dict[str, int], set[str]]:
+        model = make_model(tiny_resnet())
+        decayed = set(LadderTrainer.get_decay_parameter_names(None, model))
+        with fake_gpu(), AnsweredReads() as answered, OperationCount() as counted:
+            without_values(model)
+            trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+            groups = [
+                {
+                    "params": [value for name, value in trained.items() if (name in decayed) == which],
+                    "weight_decay": rate,
+                }
+                for which, rate in ((True, 1e-6), (False, 0.0))
+            ]
+            kind, words = LadderTrainer.get_optimizer_cls_and_kwargs(args)
+            made = kind(groups, **words)
+            for _ in range(2):
+                for value in trained.values():
+                    value.grad = torch.empty_like(value)
+                made.step()
+                made.zero_grad()
+                model.update_target(0.99)
+            state = {value.device.type for own in made.state.values() for value in own.values() if value.ndim > 0}
+        assert set(counted.counts) & {"aten._foreach_add_", "aten._foreach_lerp_"}
+        assert not counted.counts.keys() & (READS - {"aten._local_scalar_dense", "aten.item"})
+        return answered.reads, state
+
+    reads, state = run_apart(steps)
+    assert state == {"cuda"}
+    assert "cuda" not in reads
+    assert optimizer == "adamw" or reads == {}
