@@ -12,7 +12,7 @@ from typing import Any
 from report import Table, describe, shown_as
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("step", "counts", "end_to_end", "views", "prepare", "input", "features", "scaling", "startup")
+ORDER = ("step", "counts", "end_to_end", "views", "prepare", "input", "features", "scaling", "startup", "memory")
 ABOUT = {
     "step": "A training step against the bare convolutions",
     "counts": "What a step costs, counted",
@@ -23,6 +23,7 @@ ABOUT = {
     "features": "Embedding images",
     "scaling": "Two processes",
     "startup": "How long a command takes before it works",
+    "memory": "Memory of a long run",
 }
 # A busy machine makes ratios within a run a little, and times much less reliable.
 _BUSY = 0.25
