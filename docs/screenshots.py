@@ -40,6 +40,7 @@ pre code { padding: 0; font-size: 100%; }
 @media (max-width: 600px) { body { padding: 16px; } }
 """
 PROBLEMS = """() => {
+  document.querySelectorAll("details").forEach(folded => folded.open = true);
   const found = [], wide = document.documentElement.clientWidth;
   const page = document.documentElement.scrollWidth;
   if (page > wide + 1) found.push(`the page is ${page} pixels wide`);
@@ -139,9 +140,9 @@ def look(browser: Any, address: str, width: int, scheme: str, picture: Path | No
         tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         tab.wait_for_selector("#places-0 img", timeout=60_000)
     tab.wait_for_timeout(700)
-    found = [*errors, *tab.evaluate(PROBLEMS)]
     if picture is not None:
         tab.screenshot(path=str(picture), full_page=True)
+    found = [*errors, *tab.evaluate(PROBLEMS)]
     tab.close()
     return found
 

@@ -12,8 +12,8 @@ from .figures.training_figures import training_figures
 from .files import write_whole
 from .metadata import card_data, model_title, recipe_values
 from .run_files import FIGURES, PRETRAINING, RunFiles, read_run_files
-from .text import SLUG, one_line, plain, quantity
-from .values import numbers
+from .text import SLUG, one_line, plain, quantity, spoken
+from .values import is_number, numbers
 
 TEMPLATES = Path(__file__).parent / "templates"
 BEGIN = "<!-- ladder-card: your text begins here -->"
@@ -22,9 +22,9 @@ HERE = "."
 LOADS_AS_MODEL = ("resnet", "dinov2")
 MADE_BY_CARD = ("loss.png", "knn.png", "collapse.png")
 CAPTIONS = {
-    "loss.png": "Loss of each level during pretraining",
-    "knn.png": "Accuracy of a kNN vote on the features of each stage during pretraining",
-    "collapse.png": "Signs of collapse: spread and effective rank of the projections of each level",
+    "loss.png": "Loss of each stage during pretraining",
+    "knn.png": "Accuracy of a vote of the nearest neighbours by the features of each stage, during pretraining",
+    "collapse.png": "Signs of collapse: spread and effective rank of the projections at each stage",
 }
 SMALL_RUN = 10_000_000
 
@@ -65,18 +65,21 @@ def build_card(
     text = old.read_text(encoding="utf-8") if old.is_file() else ""
     name = repo_id or _last_name(text)
     figures = training_figures(files.log)
+    top = _best_picture([*files.figures, *figures])
     with_pretraining = bool(files.pretraining_config) if pretraining is None else pretraining
     parts = {
         "metadata": f"---\n{card_data(files).to_yaml().strip()}\n---",
         "name": name,
         "title": plain(model_title(files)),
         "intro": _intro(files),
+        "picture": _pictures(top, files),
         "facts": sections.facts(files),
         "begin": BEGIN,
         "end": END,
         "hand_written": hand_written(text, old),
         "use": _use(files, name, with_pretraining, remote_code),
-        "sections": _sections(files, list(figures)),
+        "measured": _listed(_measured(files)),
+        "sections": _listed(_sections(files, [name for name in figures if name not in top], top)),
         "citation": f"## Cite\n\n{_template('citation.md')}" if files.method else "",
     }
     return Card(_template("card.md", **parts).rstrip("\n") + "\n", figures, files.figures)
@@ -175,12 +178,22 @@ def _use(files: RunFiles, name: str, pretraining: bool, remote_code: bool) -> st
     return "\n\n".join(parts)
 
 
-def _sections(files: RunFiles, figures: list[str]) -> str:
-    shown = {
-        "Results": sections.results(files),
-        "Compared with the same budget": comparison(files.comparison),
-        "How it was trained": _joined(sections.levels(files), sections.training(files), _pictures(figures)),
-        "What the stages see": _pictures(files.figures),
+def _best_picture(names: list[str]) -> list[str]:
+    """The picture for the top of the card: what the stages see, or else how training went; none without pictures."""
+    order = ("pca", "neighbours", "knn", "loss")
+    found = [name for kind in order for name in reversed(names) if name.startswith(kind)]
+    return found[:1]
+
+
+def _measured(files: RunFiles) -> dict[str, str]:
+    """What was measured: the sections before the code."""
+    return {"Results": sections.results(files), "Compared with the same budget": comparison(files.comparison)}
+
+
+def _sections(files: RunFiles, figures: list[str], top: list[str]) -> dict[str, str]:
+    return {
+        "How it was trained": _joined(sections.levels(files), sections.training(files), _pictures(figures, files)),
+        "What the stages see": _pictures([name for name in files.figures if name not in top], files),
         "What is the paper's and what is not": _template("method.md") if files.method else "",
         "Intended use and limits": _joined(
             _scale(files),
@@ -188,6 +201,10 @@ def _sections(files: RunFiles, figures: list[str]) -> str:
             _template("limits_views.md", views=_views(files)) if files.method else "",
         ),
     }
+
+
+def _listed(shown: dict[str, str]) -> str:
+    """Sections with their headings, those without content left out."""
     return "".join(f"\n## {title}\n\n{body}\n" for title, body in shown.items() if body)
 
 
@@ -209,18 +226,22 @@ def _views(files: RunFiles) -> str:
     return ", ".join(["crops", *done])
 
 
-def _pictures(names: list[str]) -> str:
-    return "\n\n".join(f"![{_caption(name)}]({FIGURES}/{name})\n\n*{_caption(name)}.*" for name in names)
+def _pictures(names: list[str], files: RunFiles) -> str:
+    return "\n\n".join(f"![{_caption(name, files)}]({FIGURES}/{name})\n\n*{_caption(name, files)}.*" for name in names)
 
 
-def _caption(name: str) -> str:
+def _caption(name: str, files: RunFiles) -> str:
+    count = files.run.get("monitoring_images")
+    on = f", on {quantity(count)} held-out images" if is_number(count) and count else ""
     if name in CAPTIONS:
-        return CAPTIONS[name]
+        return CAPTIONS[name] + (on if name != "loss.png" else "")
     kind, _, stage = name.removesuffix(".png").partition("-")
-    of = f" of {plain(stage)}" if stage else " of every stage"
+    of = plain(spoken(stage)) if stage else "every stage"
     if kind == "pca":
-        return f"First three principal components of the feature maps{of}, as red, green and blue"
-    return f"Held-out images (left) and their nearest neighbours by the features{of}"
+        return (
+            f"What {of} sees: the main directions of its features as red, green and blue; equal colours, like features"
+        )
+    return f"Held-out images (left) and those most like them by the features of {of}"
 
 
 def _class_name(files: RunFiles) -> str:

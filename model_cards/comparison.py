@@ -36,25 +36,24 @@ def comparison(data: dict[str, Any]) -> str:
         f"Trained{on} by `ladder compare`: every method sees the same images and views in the same order. In per cent: "
         f"{spread}. Bold: the headline of a task."
     )
-    head = [
-        "Task",
-        "Data",
-        "Metric",
-        *(_title(n) for n in names),
-        *(f"{_title(n)} − {_title(baseline)}" for n in others),
-    ]
-    lines = []
-    for row in rows[:MAX_ROWS]:
-        metric = plain(str(row.get("metric")).replace("_", " "), 60)
-        task = TASK_TITLES.get(str(row.get("task")), str(row.get("task") or ""))
-        line = [plain(task, 60), plain(shown_dataset(row.get("dataset") or ""), 60)]
-        line.append(f"**{metric}**" if row.get("headline") is True else metric)
-        line += [_mean(row, name) or "—" for name in names]
-        line += [_difference(dictionary(row.get("methods")).get(name)) for name in others]
-        lines.append(line)
-    parts = [text, table(head, lines, numbers_from=3), _cost(data, names)]
+    parts = [text]
+    for other in others:
+        lines = []
+        for row in rows[:MAX_ROWS]:
+            results = [_mean(row, name) or "—" for name in (baseline, other)]
+            lines.append([_what(row), *results, _difference(dictionary(row.get("methods")).get(other))])
+        parts.append(table(["Measured", _title(baseline), _title(other), "Difference"], lines))
+    parts.append(_cost(data, names))
     parts += [f"Note: {plain(note, 400)}" for note in items(data.get("notes"))[:20]]
     return "\n\n".join(part for part in parts if part)
+
+
+def _what(row: dict[str, Any]) -> str:
+    """What a row measured: the task, the data set and the metric, the headline of a task in bold."""
+    metric = plain(str(row.get("metric")).replace("_", " "), 60)
+    task = plain(TASK_TITLES.get(str(row.get("task")), str(row.get("task") or "")), 60)
+    shown = f"{task} on {plain(shown_dataset(row.get('dataset') or ''), 60)}, {metric}"
+    return f"**{shown}**" if row.get("headline") is True else shown
 
 
 def _title(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .metadata import CONSTANT, METHOD_TITLES, TASK_TITLES, architecture, recipe_values
 from .run_files import Evaluation, RunFiles, count_weights
+from .stages import input_size, named, stage_size
 from .text import code, duration, fence, hide_paths, one_line, plain, quantity, shown_dataset, table
 from .values import dictionary, is_number, items, numbers
 
@@ -20,16 +21,11 @@ def facts(files: RunFiles) -> str:
     parameters = count_weights(files.path)
     if parameters:
         rows.append(["Parameters", f"{quantity(parameters)}"])
-    widths = files.config.get("hidden_sizes")
-    if isinstance(widths, list) and len(widths) == len(files.stages):
-        strides = [4 * 2**index for index in range(len(widths))] if _plain_resnet(files.config) else []
-        shown = (f"{plain(name)}: {plain(width)}" for name, width in zip(files.stages, widths, strict=True))
-        rows.append(["Channels per stage", ", ".join(shown)])
-        if strides:
-            rows.append(["Stride per stage", ", ".join(str(stride) for stride in strides)])
-    size = files.preprocessor.get("crop_size") or files.preprocessor.get("size")
-    if isinstance(size, dict) and (edge := size.get("height") or size.get("shortest_edge")):
-        rows.append(["Input", f"RGB, {plain(edge)} pixels, prepared by `AutoImageProcessor`"])
+    if files.stages:
+        titles = [_stage(files, name) for name in files.stages]
+        rows.append(["Stages", "<br>".join(titles)])
+    if edge := input_size(files):
+        rows.append(["Input", f"RGB, {edge} pixels, prepared by `AutoImageProcessor`"])
     if files.method:
         rows.append(["Training", f"{plain(METHOD_TITLES[files.method])}, self-supervised, no labels"])
     if files.datasets:
@@ -45,7 +41,7 @@ def levels(files: RunFiles) -> str:
     names, losses, weights = (items(config.get(f"level_{key}")) for key in ("names", "losses", "weights"))
     if not (names and losses and weights):
         return ""
-    rows = [[plain(n), plain(k), plain(w)] for n, k, w in zip(names, losses, weights, strict=False)]
+    rows = [[plain(named(n)), plain(k), plain(w)] for n, k, w in zip(names, losses, weights, strict=False)]
     matching = ""
     if any(kind != "global" for kind in losses):
         grid = config.get("local_grid_size")
@@ -105,7 +101,7 @@ def training(files: RunFiles) -> str:
     if run.get("git_commit"):
         commit = one_line(run["git_commit"])
         changed = ", with local changes" if commit.endswith("+") else ""
-        rows.append(["Code", f"ladder-siamese at commit {code(commit.removesuffix('+'))}{changed}"])
+        rows.append(["Code", f"ladder-siamese at commit {code(commit.removesuffix('+')[:12])}{changed}"])
     if isinstance(run.get("versions"), dict):
         rows.append(["Versions", ", ".join(f"{plain(k)} {plain(v)}" for k, v in run["versions"].items())])
     if run.get("finished") or run.get("started"):
@@ -132,19 +128,27 @@ def results(files: RunFiles) -> str:
     order = [*TASK_TITLES]
     found = [evaluation for evaluation in files.evaluations if evaluation.metrics]
     found.sort(key=lambda one: order.index(one.task) if one.task in order else len(order))
-    return "\n\n".join(map(_result, found))
+    return "\n\n".join(_result(files, evaluation) for evaluation in found)
 
 
-def _result(evaluation: Evaluation) -> str:
+def _result(files: RunFiles, evaluation: Evaluation) -> str:
     first, seeds = evaluation.runs[0], len(evaluation.runs)
     metrics = evaluation.metrics
     columns = list(dict.fromkeys(name for values in metrics.values() for name in values))
     count = dictionary(first.get("count"))
     scored = count.get("score") if is_number(count.get("score")) else None
-    rows = []
+    untrained = dictionary(first.get("untrained"))
+    shown, others = [], []
     for stage, values in metrics.items():
-        cells = [_mean(values.get(c, []), c, scored if seeds == 1 else None) for c in columns]
-        rows.append(["always the same answer, to compare" if stage == CONSTANT else plain(stage), *cells])
+        cells = {c: _mean(values.get(c, []), c, scored if seeds == 1 else None) for c in columns}
+        name = "always the same answer, to compare" if stage == CONSTANT else _stage(files, stage)
+        row = [name, cells[columns[0]]]
+        if untrained:
+            before = numbers(dictionary(untrained.get(stage)).get(columns[0]))
+            row = [name, row[1] + _gain(values.get(columns[0], []), before), _mean(before, columns[0])]
+        shown.append(row)
+        short = "always the same answer" if stage == CONSTANT else plain(named(stage))
+        others += [[short, _words(column), cells[column]] for column in columns[1:] if values.get(column)]
     of = "Stage" if any(stage.startswith("stage") for stage in metrics) else "Output"
     title = (
         f"### {plain(TASK_TITLES.get(evaluation.task, evaluation.task))} on {plain(shown_dataset(evaluation.dataset))}"
@@ -158,7 +162,10 @@ def _result(evaluation: Evaluation) -> str:
         about += f" One seed ({plain(first.get('seed', 'unknown'))})"
         shares = any(c.startswith("accuracy") for c in columns)
         about += "; ± is the 95 % range from the number of scored images alone (Wilson)." if scored and shares else "."
-    text = f"{title}\n\n{about}\n\n{table([of, *map(_words, columns)], rows)}"
+    head = [of, _words(columns[0]) + (" (gain)" if untrained else ""), *(["untrained"] if untrained else [])]
+    text = f"{title}\n\n{about}\n\n{table(head, shown)}"
+    if others:
+        text += "\n\n" + _folded("Other metrics", table([of, "metric", "value"], others, numbers_from=2))
     protocol = first.get("protocol")
     told = [_setting(key, value) for key, value in (protocol if isinstance(protocol, dict) else {}).items()]
     if any(told):
@@ -224,8 +231,20 @@ def _wilson(share: float, count: float) -> float:
     return 1.96 / (1 + square) * math.sqrt((share * (1 - share) + square / 4) / count)
 
 
+def _gain(values: list[float], before: list[float]) -> str:
+    """Write the gain over the untrained network in points, to stand after a value."""
+    return f" ({100 * (statistics.fmean(values) - statistics.fmean(before)):+.1f})" if values and before else ""
+
+
+def _stage(files: RunFiles, name: str) -> str:
+    """A stage as a heading that people read: "Stage 1 (24 × 24 positions, 32 channels)"."""
+    size = stage_size(files, name)
+    return f"{plain(named(name))} ({size})" if size else plain(named(name))
+
+
 def _words(name: str) -> str:
     """Turn a key of a JSON file into words."""
+    name = re.sub(r"^accuracy_top(\d+)$", r"top-\1 accuracy", name)
     return plain(re.sub(r"\biou\b", "IoU", name.replace("_", " ")))
 
 
@@ -237,7 +256,3 @@ def _setting(name: Any, value: Any) -> str:
         return f"{'' if value else 'no '}{_words(str(name))}"
     shown = value if isinstance(value, list) else [value]
     return f"{_words(str(name))} {' '.join(plain(item, 80) for item in shown[:12])}"
-
-
-def _plain_resnet(config: dict[str, Any]) -> bool:
-    return config.get("model_type") == "resnet" and not config.get("downsample_in_first_stage")

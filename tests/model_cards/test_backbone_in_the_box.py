@@ -51,10 +51,13 @@ def test_it_loads_in_a_process_without_this_package() -> None:
     assert int(done.stdout) == 1_230_240
 
 
-def test_its_folder_says_what_was_measured_and_shows_no_photograph() -> None:
+def test_its_folder_says_what_was_measured_and_shows_no_photograph_of_its_training() -> None:
     assert json.loads((FOLDER / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
     scores = json.loads(next((FOLDER / "evaluation").glob("knn-*.json")).read_text(encoding="utf-8"))
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert f"{100 * scores['metrics']['all']['accuracy']:.1f}" in card
-    assert {path.name for path in (FOLDER / "figures").iterdir()} == {"collapse.png", "knn.png", "loss.png"}
+    figures = [100 * scores[key]["all"]["accuracy"] for key in ("metrics", "untrained")]
+    assert f"| All stages | {figures[0]:.1f} ± 1.8 % (+10.4) | {figures[1]:.1f} % |" in card
+    assert "on 2,000 held-out images" in card, "each figure says how many images are behind it"
+    assert {path.name for path in (FOLDER / "figures").iterdir()} == {"collapse.png", "knn.png", "loss.png", "pca.png"}
+    assert "CC BY 2.0" in card and "danielbuechele" in card and "vultilion" in card
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 6_000_000

@@ -111,8 +111,8 @@ def test_every_snippet_runs_offline(full_run: Path) -> None:
 def test_nothing_is_left_blank_and_no_section_without_data(run: Path, full_run: Path) -> None:
     bare = sections(build_card(full_run).text)
     assert list(bare) == [
-        "Use it",
         "Results",
+        "Use it",
         "How it was trained",
         "What is the paper's and what is not",
         "Intended use and limits",
@@ -143,12 +143,12 @@ def test_training_facts_are_the_runs(full_run: Path) -> None:
     ):
         assert fact in text
     for fact in (
-        "commit `0123456789abcdef",
+        "commit `0123456789ab`",
         "torch 2.14.1",
         "| Seed | 0 |",
         "2026-11-23",
         "max_steps: 40",
-        "| stage1 | local | 0.25 |",
+        "| Stage 1 | local | 0.25 |",
     ):
         assert fact in text
     write_json(full_run / "run.json", run_facts(status="stopped", reason="stage3.global has collapsed"))

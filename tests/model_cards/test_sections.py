@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from helpers.card_texts import metadata, sections
-from helpers.hub_server.runs import evaluation, write_json
+from helpers.hub_server.runs import evaluation, log_history, run_facts, write_json
 from ladder_model_cards import build_card
+from ladder_model_cards.run_files import RunFiles
+from ladder_model_cards.stages import stage_size
 
 
 def test_one_seed_shows_the_sampling_error(run: Path) -> None:
@@ -19,7 +21,7 @@ def test_one_seed_shows_the_sampling_error(run: Path) -> None:
     share, images = 0.7, 360
     square = 1.96**2 / images
     error = 196 / (1 + square) * math.sqrt((share * (1 - share) + square / 4) / images)
-    assert f"| stage3 | 70.0 ± {error:.1f} % |" in text
+    assert f"| Stage 3 (4 × 4 positions, 24 channels) | 70.0 ± {error:.1f} % |" in text
     assert "Fitted on 1,437 images (train), scored on 360 images (test). One seed (0)" in text
     assert "Protocol: neighbours 20, temperature 0.1, image size 64." in text
 
@@ -29,9 +31,12 @@ def test_protocols_and_metrics_are_words(run: Path) -> None:
     metrics = {"stage1": {"accuracy": 1.0, "mean_class_accuracy": 0.5, "accuracy_top5": 0.0}}
     write_json(run / "evaluation" / "knn-digits.json", evaluation(protocol=protocol, metrics=metrics))
     text = sections(build_card(run).text)["Results"]
+    assert "| Stage 1 | mean class accuracy | 50.0 % |" in text
+    assert "| Stage 1 | top-5 accuracy | 0.0 ± 0.5 % |" in text
     assert "Protocol: flip, no frozen, image mean 0.5 0.4, k 20." in text
-    assert "| Stage | accuracy | mean class accuracy | accuracy top5 |" in text
-    assert "| stage1 | 100.0 ± 0.5 % | 50.0 % | 0.0 ± 0.5 % |" in text, "the error of 360 right images is not 0"
+    assert "| Stage 1 (16 × 16 positions, 8 channels) | 100.0 ± 0.5 % |" in text, (
+        "the error of 360 right images is not 0"
+    )
 
 
 def test_several_seeds_show_mean_and_deviation(run: Path) -> None:
@@ -41,7 +46,7 @@ def test_several_seeds_show_mean_and_deviation(run: Path) -> None:
     card = build_card(run).text
     text = sections(card)["Results"]
     mean, deviation = 50 + 100 * statistics.fmean(shifts), 100 * statistics.stdev(shifts)
-    assert f"| stage1 | {mean:.1f} ± {deviation:.1f} % |" in text
+    assert f"| Stage 1 (16 × 16 positions, 8 channels) | {mean:.1f} ± {deviation:.1f} % |" in text
     assert "over 3 seeds (0, 1, 2)" in text and text.count("### ") == 1
     values = [m["value"] for r in metadata(card)["model-index"][0]["results"] for m in r["metrics"]]
     assert pytest.approx(mean / 100, abs=1e-6) == values[0]
@@ -56,7 +61,7 @@ def test_other_tasks_classes_and_undefined_values(run: Path) -> None:
     write_json(run / "evaluation" / "detection-pets.json", evaluation("detection", metrics=metrics, **changes))
     card = build_card(run).text
     text = sections(card)["Results"]
-    assert "| box | 31.2 % | 50.0 % |" in text and "Note: 3 images left out" in text
+    assert "| Box | 31.2 % |" in text and "| Box | ap50 | 50.0 % |" in text and "Note: 3 images left out" in text
     assert "| cat | 25.0 % |" in text and "| dog | — |" in text
     tasks = [r["task"]["type"] for r in metadata(card)["model-index"][0]["results"]]
     assert "object-detection" in tasks
@@ -109,7 +114,7 @@ def test_a_constant_answer_is_shown_and_is_no_result_of_the_model(run: Path) -> 
     card = build_card(run).text
     text = sections(card)["Results"]
     assert text.index("k nearest neighbours on") < text.index("Semantic segmentation on")
-    assert "| Output | mean IoU |" in text and "| upernet | 31.0 % |" in text
+    assert "| Output | mean IoU |" in text and "| Upernet | 31.0 % |" in text
     assert "| always the same answer, to compare | 2.7 % |" in text
     assert "<summary>Protocol</summary>" in text and "setting 29 29." in text
     values = [m["value"] for r in metadata(card)["model-index"][0]["results"] for m in r["metrics"]]
@@ -119,11 +124,15 @@ def test_a_constant_answer_is_shown_and_is_no_result_of_the_model(run: Path) -> 
 def test_comparison_with_the_twin(run: Path, tmp_path: Path) -> None:
     write_json(run / "comparison.json", compared())
     text = sections(build_card(run).text)["Compared with the same budget"]
-    head = "| Task | Data | Metric | BYOL | Ladder Siamese | byol_wide | Ladder Siamese − BYOL | byol_wide − BYOL |"
-    assert head in text
-    shown = "51.0 ± 1.4 % | 61.5 ± 2.1 % | collapsed | +10.5 (+4.2 to +16.9) | — |"
-    assert f"| k nearest neighbours | digits | **accuracy stage4** | {shown}" in text
-    assert f"| k nearest neighbours | digits | accuracy all | {shown}" in text
+    assert "| Measured | BYOL | Ladder Siamese | Difference |" in text
+    assert (
+        "| Measured | BYOL | byol&#95;wide | Difference |" in text
+        or "| Measured | BYOL | byol_wide | Difference |" in text
+    )
+    shown = "51.0 ± 1.4 % | 61.5 ± 2.1 % | +10.5 (+4.2 to +16.9) |"
+    assert f"| **k nearest neighbours on digits, accuracy stage4** | {shown}" in text
+    assert f"| k nearest neighbours on digits, accuracy all | {shown}" in text
+    assert "accuracy all | 51.0 ± 1.4 % | collapsed | — |" in text
     assert "over 2 seeds (0, 1)" in text and "Note: detection is left out&#58; no boxes" in text
     assert "BYOL 40 steps in 1 min 1 s; Ladder Siamese 40 steps in 1 min 20 s" in text
     # A run inside the folder of a comparison needs no copy; its own evaluations alone make the model-index.
@@ -147,3 +156,45 @@ def test_the_paper_is_cited_and_none_of_its_numbers(full_run: Path) -> None:
     text = build_card(full_run).text
     assert "Yoshihashi, Ryota" in text and "arXiv:2211.13844" in text and "(Yoshihashi et al.)" in text
     assert not re.search(r"\+?(1\.0|1\.2|3\.1) points", text)
+
+
+def test_a_gain_over_the_untrained_network_and_the_best_picture_come_before_the_code(run: Path) -> None:
+    untrained = {stage: {"accuracy": 0.25} for stage in ("stage1", "stage2")}
+    write_json(run / "evaluation" / "knn-digits.json", evaluation(seed=0, shift=0.0) | {"untrained": untrained})
+    write_json(run / "trainer_state.json", {"log_history": log_history()})
+    write_json(run / "run.json", run_facts(monitoring_images=369))
+    text = build_card(run).text
+    assert "| Stage | accuracy (gain) | untrained |" in text
+    assert re.search(
+        r"\| Stage 1 \(16 × 16 positions, 8 channels\) \| 50\.0 ± \d\.\d % \(\+25\.0\) \| 25\.0 % \|", text
+    )
+    assert re.search(r"\| Stage 3 .* \| 70\.0 ± \d\.\d % \| — \|", text), (
+        "a stage that was not measured untrained says so"
+    )
+    order = ["\n# ", "](figures/knn.png)", "| The&nbsp;model", "## Results", "## Use it"]
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    assert text.count("](figures/knn.png)") == 1
+    assert "on 369 held-out images" in text
+    (run / "figures").mkdir(exist_ok=True)
+    for name in ("pca.png", "neighbours-stage4.png"):
+        (run / "figures" / name).write_bytes(b"")
+    text = build_card(run).text
+    assert text.index("](figures/pca.png)") < text.index("| The&nbsp;model") < text.index("](figures/knn.png)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "expected"),
+    [
+        ("resnet", {"hidden_sizes": [8, 16]}, "7 × 7 positions, 16 channels"),
+        ("resnet", {"hidden_sizes": [8, 16], "downsample_in_first_stage": True}, "4 × 4 positions, 16 channels"),
+        ("convnext", {"hidden_sizes": [8, 16], "patch_size": 4}, "7 × 7 positions, 16 channels"),
+        ("swin", {"embed_dim": 24, "patch_size": 4}, "7 × 7 positions, 48 channels"),
+        ("dinov2", {"hidden_size": 32, "patch_size": 14}, "4 × 4 positions, 32 channels"),
+        ("resnet", {"hidden_sizes": "x"}, "7 × 7 positions"),
+        ("something else", {}, ""),
+    ],
+)
+def test_the_size_of_a_stage(kind: str, config: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    found = {"model_type": kind, "stage_names": ["stem", "stage1", "stage2"], **config}
+    files = RunFiles(tmp_path, config=found, preprocessor={"size": {"height": 56, "width": 56}})
+    assert stage_size(files, "stage2") == expected

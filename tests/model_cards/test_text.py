@@ -87,7 +87,7 @@ def check_card(text: str) -> None:
     assert not ticks and fences % 2 == 0
     prose = re.sub(r"`[^`\n]*`", "", "\n".join(outside))
     tags = set(re.findall(r"<[^>]*>?", re.sub(r"<!-- .*? -->", "", prose)))
-    assert tags <= {"<details>", "</details>", "<summary>", "</summary>"}
+    assert tags <= {"<br>", "<details>", "</details>", "<summary>", "</summary>"}
     assert prose.count("<details>") == prose.count("</details>")
     links = re.findall(r"\]\(([^)]*)\)", prose)
     assert all(link.startswith(("https://arxiv.org/abs/", "figures/")) for link in links)

@@ -37,6 +37,7 @@ def test_a_file_without_a_version_is_read_and_rewritten_without_a_loss(
         "version": VERSION,
         "stopped_by": stopped_by,
         "resumed_with": [],
+        "monitoring_images": 0,
     }
     assert RunRecord.read(tmp_path) == record
 

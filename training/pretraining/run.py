@@ -269,6 +269,7 @@ def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trai
         recipe=RecipeRecord(recipe.name, recorded_text(recipe.text, recipe.values), values),
         seed=trainer.args.seed,
         datasets=data.records,
+        monitoring_images=0 if trainer.held_out is None else len(trainer.held_out),
         batch_size=trainer.args.global_batch_size,
         seconds=0.0,
         cpu_seconds=0.0,

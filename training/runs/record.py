@@ -113,6 +113,7 @@ class RunRecord(_Record):
         seed: Of all random draws.
         datasets: The training images.
         images_seen: Images trained on so far; one that was seen twice counts twice.
+        monitoring_images: Held-out images that the looks during training measure; 0 if there are none.
         steps: Optimizer steps so far.
         batch_size: Images per optimizer step, over all devices.
         seconds: Seconds of training, over all starts.
@@ -139,6 +140,7 @@ class RunRecord(_Record):
     seed: int | None = None
     datasets: list[DatasetRecord] = field(default_factory=list)
     images_seen: int = 0
+    monitoring_images: int = 0
     steps: int = 0
     batch_size: int | None = None
     seconds: float | None = None
