@@ -34,6 +34,7 @@ def mapped_packages() -> list[str]:
 
 EXPLORE = ["gradio>=6", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
+NOTEBOOK = ["nbclient", "nbformat", "ipykernel"]
 TIMM = ["timm"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 EXTRAS = {
@@ -52,6 +53,8 @@ EXTRAS = {
         "build",
         "setuptools>=70",
         "playwright",
+        "markdown-it-py",
+        *NOTEBOOK,
         "lightly>=1.5",
         *TIMM,
         *DOCS,

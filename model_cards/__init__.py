@@ -5,7 +5,7 @@ from .errors import CardError, PushError
 from .figures.feature_figures import feature_figures
 from .publish_plan import PlannedFile, PushPlan, plan_push
 from .push import PushResult, make_repository, push
-from .report.page import write_report
+from .report.page import Report, write_report
 from .verify import Verification, verify_checksums
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "PushError",
     "PushPlan",
     "PushResult",
+    "Report",
     "Verification",
     "build_card",
     "feature_figures",

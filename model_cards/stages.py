@@ -1,6 +1,7 @@
 """What a person calls the stages of a backbone, with the size of their feature maps."""
 
 import math
+from typing import Any
 
 from .run_files import RunFiles
 from .text import spoken
@@ -15,8 +16,7 @@ PLAIN = ("vit", "dinov2", "dinov2_with_registers", "beit")
 def input_size(files: RunFiles) -> int | None:
     """Height and width in pixels of the images that the processor gives the model, if it says so."""
     size = files.preprocessor.get("crop_size") or files.preprocessor.get("size")
-    edge = (size.get("height") or size.get("shortest_edge")) if isinstance(size, dict) else None
-    return int(edge) if is_number(edge) and edge > 0 else None
+    return _positive((size.get("height") or size.get("shortest_edge")) if isinstance(size, dict) else None)
 
 
 def stage_widths(files: RunFiles) -> dict[str, int]:
@@ -33,14 +33,14 @@ def stage_widths(files: RunFiles) -> dict[str, int]:
 def stage_sides(files: RunFiles) -> dict[str, int]:
     """Height and width of each stage's map in positions, for an image of the processor's size; empty if unknown."""
     config, size, kind = files.config, input_size(files), files.config.get("model_type")
-    patch = config.get("patch_size")
+    patch = _positive(config.get("patch_size"))
     if size is None:
         return {}
-    if kind in PLAIN and is_number(patch) and patch > 0:
-        return {name: int(size // patch) for name in files.stages}
+    if kind in PLAIN and patch:
+        return {name: size // patch for name in files.stages}
     if kind not in FIRST_STRIDE:
         return {}
-    first = int(patch) if is_number(patch) and patch > 0 else FIRST_STRIDE[kind]
+    first = patch or FIRST_STRIDE[str(kind)]
     first *= 2 if config.get("downsample_in_first_stage") is True else 1
     return {name: math.ceil(size / (first * 2**place)) for place, name in enumerate(files.stages)}
 
@@ -57,3 +57,8 @@ def named(stage: object) -> str:
     """The name of a stage or level at the beginning of a line: "Stage 2, local"."""
     words = spoken(str(stage))
     return words[:1].upper() + words[1:]
+
+
+def _positive(value: Any) -> int | None:
+    """A whole number above 0, or None."""
+    return int(value) if is_number(value) and value >= 1 else None

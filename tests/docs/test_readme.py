@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.paths import ROOT
+from ladder_training.cli.commands import COMMANDS as COMMAND_LINE
 from ladder_training.cli.entry import main
-from ladder_training.config.recipe import read_recipe
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -41,12 +43,12 @@ def run(code: str) -> dict[str, Any]:
 
 def test_the_folder_of_a_run_is_what_load_says(run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run_of_the_readme)
-    native, ours = run(PYTHON[0]), run(PYTHON[2])
+    native, ours = run(PYTHON[1]), run(PYTHON[3])
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         maps = native["backbone"](images).feature_maps
         named = ours["features"].feature_maps(images)
-        assert list(named) == ["stage1", "stage2", "stage3", "stage4"] and len(maps) == 4
+        assert list(named) == ["stage1", "stage2", "stage3", "stage4"] and len(maps) == 5
         for got, wanted in zip(maps, named.values(), strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
         pooled = native["model"](images).pooler_output.flatten(1)
@@ -58,7 +60,7 @@ def test_the_folder_of_a_run_is_what_load_says(run_of_the_readme: Path, monkeypa
 
 def test_the_weights_are_in_the_detector(run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run_of_the_readme)
-    names = run(PYTHON[1])
+    names = run(PYTHON[2])
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     inside = names["detector"].eval().model.backbone.model
     with torch.no_grad():
@@ -71,8 +73,8 @@ def test_the_python_of_training_runs(run_of_the_readme: Path, monkeypatch: pytes
     """Two of its steps; the whole is a slow test."""
     monkeypatch.chdir(run_of_the_readme)
     shutil.rmtree("runs/python", ignore_errors=True)
-    assert '"max_steps": 300, "warmup_steps": 20' in PYTHON[3]
-    run(PYTHON[3].replace('"max_steps": 300, "warmup_steps": 20', '"max_steps": 2, "warmup_steps": 1'))
+    assert '"max_steps": 300, "warmup_steps": 20' in PYTHON[4]
+    run(PYTHON[4].replace('"max_steps": 300, "warmup_steps": 20', '"max_steps": 2, "warmup_steps": 1'))
     assert (Path("runs/python") / "pretraining" / "config.json").is_file()
 
 
@@ -83,7 +85,7 @@ def test_the_python_of_training_makes_features_better(
     """What its comment says, by its own tables: the kNN accuracy of every stage above that of the untrained network."""
     monkeypatch.chdir(run_of_the_readme)
     shutil.rmtree("runs/python", ignore_errors=True)
-    run(PYTHON[3])
+    run(PYTHON[4])
     rows = re.findall(r"^(stage\d|mean) +(0\.\d+)", capsys.readouterr().out, flags=re.MULTILINE)
     before, after = (dict(rows[start : start + 5]) for start in (0, 5))
     assert before.keys() == after.keys() and len(before) == 5
@@ -92,7 +94,7 @@ def test_the_python_of_training_makes_features_better(
 
 
 def test_every_python_block_was_found() -> None:
-    assert len(PYTHON) == README.count("```python") == 4
+    assert len(PYTHON) == README.count("```python") == 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -111,9 +113,38 @@ def test_commands_cover_what_the_command_line_has() -> None:
     assert {command.split()[1] for command in COMMANDS} >= {"pretrain", "inspect", "evaluate", "export", "push"}
 
 
-def test_the_recipe_is_the_packaged_one() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    assert [read_recipe("digits").text.strip()] == [block.strip() for block in blocks]
+def test_the_first_snippet_draws_the_picture_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that holds only what it names: the backbone in the box."""
+    (tmp_path / "model_cards").symlink_to(ROOT / "model_cards")
+    monkeypatch.chdir(tmp_path)
+    names = run(PYTHON[0])
+    assert names["model"].num_parameters() == 1_230_240
+    after = README.split(PYTHON[0])[1]
+    shown = re.search(r"!\[[^\]]+\]\(([^)]+)\)", after)[1]
+    drawn, committed = (np.asarray(Image.open(path).convert("RGB"), int) for path in ("look/pca.png", ROOT / shown))
+    assert drawn.shape == committed.shape
+    assert np.abs(drawn - committed).mean() < 2
+
+
+def test_the_results_are_those_of_the_study() -> None:
+    """Each row of the table stands on docs/results.md, which is made from the committed cells."""
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("<!-- end -->")[0]
+    rows = re.findall(r"^\| [^|]+ \| (\d+\.\d ± \d+\.\d) \| (\d+\.\d ± \d+\.\d) \| ([^|]+) \|$", README, re.MULTILINE)
+    assert len(rows) >= 6
+    assert [row for row in rows if f"| {' | '.join(row)} |" not in page] == []
+
+
+def test_it_is_short_and_its_pictures_have_words() -> None:
+    assert len(README.splitlines()) <= 200
+    pictures = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", README)
+    assert len(pictures) == 2
+    assert all(len(words) > 20 for words, _ in pictures)
+
+
+def test_the_map_of_the_commands_is_complete() -> None:
+    rows = "\n".join(line for line in README.splitlines() if line.startswith("| `ladder "))
+    told = set(re.findall(r"`ladder (\w+)`", rows))
+    assert told == set(COMMAND_LINE) - {"demo"}
 
 
 def test_local_links_exist() -> None:
