@@ -37,7 +37,7 @@ def stage_sides(files: RunFiles) -> dict[str, int]:
     if size is None:
         return {}
     if kind in PLAIN and patch:
-        return {name: size // patch for name in files.stages}
+        return dict.fromkeys(files.stages, size // patch)
     if kind not in FIRST_STRIDE:
         return {}
     first = patch or FIRST_STRIDE[str(kind)]

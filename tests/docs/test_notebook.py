@@ -28,7 +28,7 @@ def results(notebook: Any) -> dict[str, str]:
     for cell in notebook.cells:
         for word, kind in WORDS.items():
             if cell.cell_type == "code" and word in cell.source:
-                found |= {word: out.data[kind] for out in cell.outputs if kind in out.get("data", {})}
+                found[word] = next((out.data[kind] for out in cell.outputs if kind in out.get("data", {})), "")
     return found
 
 

@@ -1,10 +1,14 @@
 """Neighbours, near duplicates and outliers against brute force."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
+from ladder_training.errors import UserError
 from ladder_training.exploration import neighbours
-from ladder_training.exploration.neighbours import NeighbourIndex, flat_map
+from ladder_training.exploration.neighbours import NeighbourIndex, clusters, curved_map, flat_map
 
 
 def random_vectors(count: int, size: int = 16, seed: int = 0) -> np.ndarray:
@@ -39,7 +43,10 @@ def test_a_large_set_is_searched_in_part_and_still_finds_most(monkeypatch: pytes
     assert hits > 0.9 * 5 * 12
 
 
-def test_near_duplicates_are_the_planted_pairs() -> None:
+@pytest.mark.parametrize("exact", [20_000, 50])
+def test_near_duplicates_are_the_planted_pairs(exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searched as a whole, and in parts as large sets are."""
+    monkeypatch.setattr(neighbours, "EXACT", exact)
     vectors = random_vectors(100)
     vectors[40] = 3 * vectors[7]
     vectors[90] = vectors[12] + 0.01
@@ -64,3 +71,34 @@ def test_a_map_keeps_the_main_direction() -> None:
     assert plane.max() == 1
     assert abs(np.corrcoef(plane[:, 0], np.arange(60))[0, 1]) > 0.999
     assert flat_map(vectors[:2]).shape == (2, 2)
+
+
+def test_clusters_are_the_planted_groups() -> None:
+    sizes = (30, 20, 10)
+    centres = np.eye(3, 16, dtype=np.float32)
+    vectors = np.concatenate([centres[[n]].repeat(size, 0) for n, size in enumerate(sizes)]) + 0.05 * random_vectors(60)
+    found = clusters(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 3)
+    assert found.tolist() == [0] * 30 + [1] * 20 + [2] * 10
+    assert clusters(vectors[:2], 10).shape == (2,)
+
+
+def test_a_curved_map_is_umaps_by_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake takes the place of umap-learn, which takes ten seconds to import."""
+    asked: list[dict] = []
+
+    class Umap:
+        def __init__(self, **settings: object) -> None:
+            asked.append(settings)
+
+        def fit_transform(self, vectors: np.ndarray) -> np.ndarray:
+            return vectors[:, :2] * 7 - 3
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=Umap))
+    vectors = random_vectors(20)
+    plane = curved_map(vectors)
+    assert asked == [{"metric": "cosine", "random_state": 0}]
+    assert plane.min(axis=0).tolist() == [0, 0] and plane.max(axis=0).tolist() == [1, 1]
+    assert np.corrcoef(plane[:, 0], vectors[:, 0])[0, 1] > 0.9999
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(UserError, match="pip install umap-learn"):
+        curved_map(vectors)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from helpers.browser import chromium
 from ladder_training.cli.entry import main
 from ladder_training.exploration.options import ExploreOptions
 from ladder_training.exploration.page import Page, make_app
@@ -85,10 +85,15 @@ def test_addresses_of_the_map_and_the_images(page: Page) -> None:
     assert cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR).shape[0] == 128
     assert client.get("/look/title/3").text == page.first.collection.title(3)
     assert client.get("/look/thumb/25").status_code == 404
-    text = client.get("/look/map/0/stage4/pca").text
+    text = client.get("/look/map/0/stage4/pca/label").text
     data = json.loads(re.search(r"const data = (.*);", text)[1])
     assert data["classes"] == ["blue", "green", "grey", "red"]
-    assert client.get("/look/map/9/stage4/pca").status_code == 404
+    assert data["keys"] == [*(f"c{number}" for number in range(10)), "soft"]
+    assert "--c0:" in text and "__STYLE__" not in text
+    grouped = json.loads(re.search(r"const data = (.*);", client.get("/look/map/0/stage4/pca/cluster").text)[1])
+    assert grouped["classes"] == [f"cluster {number:02d}" for number in range(1, 11)]
+    assert grouped["points"] == data["points"] and grouped["kinds"] != data["kinds"]
+    assert client.get("/look/map/9/stage4/pca/label").status_code == 404
 
 
 def test_a_space_carries_what_it_needs(explored: ExploreOptions, tmp_path: Path) -> None:
@@ -99,6 +104,10 @@ def test_a_space_carries_what_it_needs(explored: ExploreOptions, tmp_path: Path)
     assert (tmp_path / "space" / "model" / "model.safetensors").is_file()
     assert len(list((tmp_path / "space" / "images").rglob("*.png"))) == 25
     assert "sdk: gradio" in (tmp_path / "space" / "README.md").read_text()
+    needed = (tmp_path / "space" / "requirements.txt").read_text().splitlines()
+    assert {"gradio>=6", "torch>=2.6", "faiss-cpu>=1.8"} <= set(needed) and "pytest" not in needed
+    assert (tmp_path / "space" / "ladder_training" / "exploration" / "map.html").is_file()
+    assert not list((tmp_path / "space").rglob("__pycache__"))
     assert main(words) == 2
 
 
@@ -145,37 +154,46 @@ def served(explored: ExploreOptions) -> Iterator[str]:
         process.wait(30)
 
 
-@pytest.mark.slow
+DROP = """([element, bytes]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+  for (const kind of ["dragenter", "dragover", "drop"])
+    element.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: files }));
+}"""
+
+
+@pytest.mark.slow  # half a minute each: the page is started and used in a real browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_in_a_browser(served: str, width: int, tmp_path: Path) -> None:
-    """Needs Chromium (Debian's package) and playwright's Python client."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright to run browser tests")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = driver.chromium.launch(executable_path=chromium, args=flags)
+def test_in_a_browser(served: str, width: int) -> None:
+    """Look, click a point, drop an image, hover the map, switch backbones, on a screen and on a phone."""
+    with chromium() as browser:
         tab = browser.new_page(viewport={"width": width, "height": 900})
         errors: list[str] = []
         tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(served, wait_until="domcontentloaded")
-        tab.wait_for_selector("#similar-0 img", timeout=60_000)
-        tab.wait_for_selector("#similar-1 img", timeout=60_000)
+        tab.wait_for_selector("#similar-0 img", timeout=120_000)
+        tab.wait_for_selector("#similar-1 img", timeout=120_000)
         box = tab.locator("#seen img").first.bounding_box()
         tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        tab.wait_for_selector("#places-0 img", timeout=60_000)
-        picture = tmp_path / "dropped.png"
-        cv2.imwrite(str(picture), np.full((40, 40, 3), 200, np.uint8))
+        tab.wait_for_selector("#places-0 img", timeout=120_000)
+        picture = cv2.imencode(".png", np.full((40, 40, 3), 200, np.uint8))[1].tobytes()
         before = tab.locator("#similar-0").inner_text()
-        tab.set_input_files("#dropped input[type=file]", str(picture))
-        tab.wait_for_function(
-            "text => document.querySelector('#similar-0').innerText !== text", arg=before, timeout=60_000
-        )
+        tab.evaluate(DROP, [tab.locator("#dropped button").first.element_handle(), list(picture)])
+        changed = "text => document.querySelector('#similar-0').innerText !== text"
+        tab.wait_for_function(changed, arg=before, timeout=120_000)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width + 1
+
+        tab.locator("#which").get_by_text("untrained", exact=True).click()
+        tab.wait_for_selector("#similar-0", state="hidden", timeout=60_000)
+        assert tab.locator("#similar-1").is_visible()
+        tab.locator("#which").get_by_text("side by side").click()
+        tab.wait_for_selector("#similar-0", state="visible", timeout=60_000)
+
         tab.get_by_role("tab", name="Map").click()
         frame = tab.frame_locator("iframe").first
         frame.locator("body[data-ready='25']").wait_for(timeout=60_000)
+        assert "red" in frame.locator("#key").inner_text()
         canvas = frame.locator("canvas").bounding_box()
         for step in range(400):
             across, down = (
@@ -186,7 +204,40 @@ def test_in_a_browser(served: str, width: int, tmp_path: Path) -> None:
             if frame.locator("#shown").is_visible():
                 break
         assert "." in frame.locator("#shown span").inner_text(timeout=10_000)
-        wide = tab.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width + 1
+        tab.locator("#colour").get_by_text("cluster").click()
+        frame.locator("#key", has_text="cluster 01").wait_for(timeout=60_000)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width + 1
         assert errors == []
-        browser.close()
+
+
+@pytest.mark.slow  # it embeds the images in a process of its own
+def test_a_space_starts_from_a_clone(explored: ExploreOptions, tmp_path: Path) -> None:
+    """The written folder, cloned by git, shows the page and answers a query, with the code that it carries."""
+    from urllib.request import urlopen
+
+    from gradio_client import Client
+
+    words = ["explore", "--model", explored.model, "--dataset", explored.dataset, "--space", str(tmp_path / "space")]
+    assert main(words) == 0
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "The page"]):
+        subprocess.run(["git", "-C", str(tmp_path / "space"), *command], check=True)
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(tmp_path / "space"), str(clone)], check=True)
+    where = [sys.executable, "-c", "import ladder_training; print(ladder_training.__file__)"]
+    found = subprocess.run(where, cwd=clone, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == clone / "ladder_training" / "__init__.py"
+    environment = {**os.environ, "GRADIO_SERVER_PORT": "0", "GRADIO_ANALYTICS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=clone, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = next(line.split()[1] for line in process.stdout if line.startswith("open "))
+        address = address.replace("0.0.0.0", "127.0.0.1")
+        with urlopen(address) as answer:
+            assert answer.status == 200 and "ladder explore" in answer.read().decode()
+        gallery = Client(address, verbose=False).predict("stage1", api_name="/similar")
+        assert len(gallery) == 12 and all("· red" in entry["caption"] for entry in gallery[:3])
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,15 @@ from ..evaluation.embedding.options import EmbedOptions
 from ..evaluation.embedding.rows import SplitRows, open_split
 from ..evaluation.embedding.task import embed
 from ..images.decode import decode_image
-from .neighbours import NeighbourIndex, flat_map
+from .neighbours import NeighbourIndex, clusters
 from .options import ExploreOptions
 
 Pixels = npt.NDArray[np.uint8]
 SMALLEST = 64
 """Shorter side in pixels below which an image is enlarged for the page, so that a finger can point into it."""
+
+CLUSTERS = 10
+"""Groups of a map that is coloured by cluster: one for each colour."""
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Collection:
     embeddings: dict[str, npt.NDArray[np.float32]]
     images: "StoredImages"
     _indices: dict[str, NeighbourIndex] = field(default_factory=dict, repr=False)
+    _clusters: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,10 +60,16 @@ class Collection:
             self._indices[stage] = NeighbourIndex(self.embeddings[stage])
         return self._indices[stage]
 
-    @cached_property
-    def flat_maps(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Stage -> (count, 2): the set in a plane."""
-        return {stage: flat_map(vectors) for stage, vectors in self.embeddings.items()}
+    @property
+    def has_labels(self) -> bool:
+        """Whether any image has a label."""
+        return any(self.labels)
+
+    def clusters(self, stage: str) -> list[str]:
+        """The group of each image by the features of a stage, "cluster 1" the largest; computed once."""
+        if stage not in self._clusters:
+            self._clusters[stage] = [f"cluster {group + 1:02d}" for group in clusters(self.embeddings[stage], CLUSTERS)]
+        return self._clusters[stage]
 
     def title(self, row: int) -> str:
         """What stands below an image."""
@@ -101,8 +110,6 @@ def open_collection(options: ExploreOptions, model: str, folder: Path) -> Collec
     Raises:
         UserError: there is no such model or data set, or the data set is a stream.
     """
-    import pyarrow.parquet as parquet
-
     file = folder / f"{_file_name(model)}.parquet"
     asked = EmbedOptions(
         model=model,
@@ -115,13 +122,7 @@ def open_collection(options: ExploreOptions, model: str, folder: Path) -> Collec
         normalize=True,
     )
     embed(asked)
-    table = parquet.read_table(file)
-    columns = set(table.column_names)
-    stages = [name for name in table.column_names if name not in ("id", "split", "label", "label_name")]
-    embeddings = {stage: _matrix(table[stage]) for stage in stages}
-    labels = table["label_name"] if "label_name" in columns else table["label"] if "label" in columns else None
-    ids, splits = table["id"].to_pylist(), table["split"].to_pylist()
-    texts = [""] * len(ids) if labels is None else ["" if one is None else str(one) for one in labels.to_pylist()]
+    ids, splits, texts, embeddings = read_embeddings(file)
     root = Path(options.dataset).expanduser()
     rows = []
     for name in dict.fromkeys(splits):
@@ -133,6 +134,19 @@ def open_collection(options: ExploreOptions, model: str, folder: Path) -> Collec
     if not ids:
         raise UserError(f"{options.dataset} holds no image that can be read")
     return Collection(ids, splits, texts, embeddings, images)
+
+
+def read_embeddings(file: Path) -> tuple[list[str], list[str], list[str], dict[str, npt.NDArray[np.float32]]]:
+    """Read what `ladder embed` wrote: ids, splits and labels of the images, and stage -> (count, channels)."""
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(file)
+    columns = set(table.column_names)
+    stages = [name for name in table.column_names if name not in ("id", "split", "label", "label_name")]
+    labels = table["label_name"] if "label_name" in columns else table["label"] if "label" in columns else None
+    ids, splits = table["id"].to_pylist(), table["split"].to_pylist()
+    texts = [""] * len(ids) if labels is None else ["" if one is None else str(one) for one in labels.to_pylist()]
+    return ids, splits, texts, {stage: _matrix(table[stage]) for stage in stages}
 
 
 def shown(pixels: Pixels, side: int) -> Pixels:

@@ -36,6 +36,8 @@ def explore_command(options: ExploreOptions) -> int:
     listening = _listen(options.host, options.port)
     kept = Path(options.output or "runs/explore-" + re.sub(r"[^\w.-]+", "-", Path(options.dataset).name).strip("-"))
     app = make_app(Page(open_viewers(options, kept)))
+    # From here on a browser that comes early waits instead of being refused.
+    listening.listen()
     host, port = listening.getsockname()[:2]
     print(f"open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -2,6 +2,8 @@
 
 import base64
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +11,27 @@ import numpy.typing as npt
 
 from ladder_model_cards.figures.style import COLOURS, css
 
-from .collection import Collection
-
 TEMPLATE = Path(__file__).with_name("map.html")
 MOST_CLASSES = COLOURS
 """Classes with a colour of their own; further ones share grey."""
 
 
-def map_page(collection: Collection, plane: npt.NDArray[np.float32], prefix: str) -> str:
+def map_page(groups: Sequence[str], plane: npt.NDArray[np.float32], prefix: str) -> str:
     """Write the page.
 
     Args:
-        collection: The images.
+        groups: Class or cluster of each image; an empty one has no colour of its own.
         plane: (count, 2), from 0 to 1.
         prefix: Address below which `/thumb/ROW` gives the images.
     """
-    classes = [name for name in dict.fromkeys(collection.labels) if name]
-    common = sorted(classes, key=lambda name: -collection.labels.count(name))[:MOST_CLASSES] if classes else []
-    numbers = {name: number for number, name in enumerate(sorted(common))}
-    kinds = np.array([numbers.get(label, MOST_CLASSES) for label in collection.labels], np.uint8)
+    sizes = Counter(group for group in groups if group)
+    common = sorted(name for name, _ in sizes.most_common(MOST_CLASSES))
+    numbers = {name: number for number, name in enumerate(common)}
+    kinds = np.array([numbers.get(group, MOST_CLASSES) for group in groups], np.uint8)
     data = {
         "points": base64.b64encode(plane.astype("<f4").tobytes()).decode(),
         "kinds": base64.b64encode(kinds.tobytes()).decode(),
-        "classes": sorted(common),
+        "classes": common,
         "keys": [*(f"c{number}" for number in range(MOST_CLASSES)), "soft"],
         "prefix": prefix,
     }

@@ -1,6 +1,7 @@
 """Nearest neighbours, near duplicates and outliers among embeddings, by faiss."""
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ EXACT = 20_000
 """Up to this many vectors the search is exact; above, a share of the set is searched (inverted lists)."""
 SEARCHED = 12
 """Inverted lists that a query searches."""
+SEARCHED_FOR_ALL = 4
+"""The same where every vector of the set is a query."""
 AROUND = 10
 """Neighbours whose average distance makes an image an outlier."""
 
@@ -59,6 +62,17 @@ class NeighbourIndex:
         queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
         return self._index.search(queries, min(count, len(self)))
 
+    @cached_property
+    def around(self) -> tuple[Vectors, npt.NDArray[np.int64]]:
+        """The nearest rows of every row, itself among them, as `search` gives them; computed once."""
+        import faiss
+
+        count = min(AROUND + 1, len(self))
+        if len(self) <= EXACT:
+            return self._index.search(self.vectors, count)
+        fewer = faiss.SearchParametersIVF(nprobe=SEARCHED_FOR_ALL)
+        return self._index.search(self.vectors, count, params=fewer)
+
     def like(self, row: int, count: int) -> list[tuple[int, float]]:
         """The rows most similar to one row, without it: (row, cosine), most similar first."""
         cosines, rows = self.search(self.vectors[row], count + 1)
@@ -66,7 +80,7 @@ class NeighbourIndex:
 
     def near_duplicates(self, least: float, most: int) -> list[tuple[int, int, float]]:
         """Pairs of rows with at least this cosine: (row, other row, cosine), most similar first, at most `most`."""
-        cosines, rows = self.search(self.vectors, 6)
+        cosines, rows = self.around
         first = np.repeat(np.arange(len(rows)), rows.shape[1])
         second, similar = rows.ravel(), cosines.ravel()
         keep = (second >= 0) & (second != first) & (similar >= least)
@@ -77,7 +91,7 @@ class NeighbourIndex:
 
     def outliers(self, most: int) -> list[tuple[int, float]]:
         """Rows far from all others: (row, average cosine to the nearest ones), farthest first."""
-        cosines, rows = self.search(self.vectors, AROUND + 1)
+        cosines, rows = self.around
         others = (rows >= 0) & (rows != np.arange(len(rows))[:, None])
         average = np.where(others, cosines, 0).sum(axis=1) / np.maximum(others.sum(axis=1), 1)
         order = np.argsort(average, kind="stable")[:most]
@@ -105,6 +119,30 @@ def flat_map(vectors: Vectors, seed: int = 0) -> Vectors:
     plane = np.pad(plane, ((0, 0), (0, 2 - kept)))
     plane -= plane.min(axis=0)
     return (plane / np.maximum(plane.max(axis=0), 1e-12)).astype(np.float32)
+
+
+def clusters(vectors: Vectors, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Group embeddings by spherical k-means.
+
+    Args:
+        vectors: (number, size), rows of length 1.
+        count: Groups; fewer if there are fewer rows.
+        seed: Of the starting points.
+
+    Returns:
+        (number,), the group of each row; group 0 is the largest.
+    """
+    import faiss
+
+    count = max(1, min(count, len(vectors)))
+    data = np.ascontiguousarray(vectors, np.float32)
+    found = faiss.Kmeans(data.shape[1], count, niter=20, nredo=5, seed=seed, spherical=True, min_points_per_centroid=1)
+    found.train(data)
+    groups = found.index.search(data, 1)[1][:, 0]
+    order = np.argsort(-np.bincount(groups, minlength=count), kind="stable")
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count)
+    return rank[groups]
 
 
 def curved_map(vectors: Vectors, seed: int = 0) -> Vectors:

@@ -9,7 +9,7 @@ from ladder_model_cards.figures.style import FONT
 from ..errors import UserError
 from .collection import Pixels, dropped_image
 from .map_page import map_page
-from .neighbours import curved_map
+from .neighbours import Vectors, curved_map, flat_map
 from .viewer import Viewer
 
 SIDE = 160
@@ -18,6 +18,8 @@ SHOWN = 12
 OTHERS = 3
 """Images beside the pointed one in which similar places are shown."""
 MOST_PAIRS, MOST_OUTLIERS = 24, 24
+BOTH = -1
+"""Choice of the backbones' switch that shows all of them."""
 PAGE_CSS = "iframe.map{width:100%;height:58vh;border:1px solid var(--border-color-primary)}"
 Gallery = list[tuple[Pixels, str]]
 
@@ -31,7 +33,7 @@ class Page:
 
     def __init__(self, viewers: Sequence[Viewer]) -> None:
         self.viewers = list(viewers)
-        self._plain: dict[tuple[int, str, str], str] = {}
+        self._planes: dict[tuple[int, str, str], Vectors] = {}
 
     @property
     def first(self) -> Viewer:
@@ -74,15 +76,23 @@ class Page:
         found = viewer.collection.index(self.stage_of(viewer, stage)).outliers(MOST_OUTLIERS)
         return [self._entry(viewer, row, cosine) for row, cosine in found]
 
-    def map(self, number: int, stage: str, kind: str, prefix: str) -> str:
-        """The page of the map; computed once."""
-        key = (number, stage, kind)
-        if key not in self._plain:
-            collection = self.viewers[number].collection
-            stage = self.stage_of(self.viewers[number], stage)
-            plane = curved_map(collection.embeddings[stage]) if kind == "umap" else collection.flat_maps[stage]
-            self._plain[key] = map_page(collection, plane, prefix)
-        return self._plain[key]
+    def map(self, number: int, stage: str, kind: str, colour: str, prefix: str) -> str:
+        """The page of the map; its places are computed once.
+
+        Args:
+            number: Of the viewer.
+            stage: Whose features.
+            kind: "pca" or "umap".
+            colour: "label" or "cluster".
+            prefix: See `map_page`.
+        """
+        collection = self.viewers[number].collection
+        key = (number, self.stage_of(self.viewers[number], stage), kind)
+        if key not in self._planes:
+            vectors = collection.embeddings[key[1]]
+            self._planes[key] = curved_map(vectors) if kind == "umap" else flat_map(vectors)
+        groups = collection.labels if colour == "label" else collection.clusters(key[1])
+        return map_page(groups, self._planes[key], prefix)
 
     @staticmethod
     def stage_of(viewer: Viewer, stage: str) -> str:
@@ -137,11 +147,21 @@ def make_blocks(page: Page) -> Any:
         names = " beside ".join(f"**{viewer.name}**" for viewer in page.viewers)
         gr.Markdown(f"# What a backbone sees\n{names}, {count:,} images")
         query = gr.State(0)
-        stage = gr.Radio(stages, value=stages[-1], label="Stage", elem_id="stage")
+        with gr.Row():
+            stage = gr.Radio(stages, value=stages[-1], label="Stage", elem_id="stage")
+            choices = [(viewer.name, number) for number, viewer in enumerate(page.viewers)]
+            which = gr.Radio(
+                [("side by side", BOTH), *choices],
+                value=BOTH,
+                label="Backbones",
+                elem_id="which",
+                visible=len(choices) > 1,
+            )
+        sides: list[list[Any]] = [[] for _ in page.viewers]
 
         def galleries(label: str) -> list[Any]:
             with gr.Row():
-                return [
+                found = [
                     gr.Gallery(
                         label=f"{label}: {viewer.name}",
                         columns=4,
@@ -151,6 +171,9 @@ def make_blocks(page: Page) -> Any:
                     )
                     for n, viewer in enumerate(page.viewers)
                 ]
+            for number, gallery in enumerate(found):
+                sides[number].append(gallery)
+            return found
 
         with gr.Tab("Similar"):
             with gr.Row():
@@ -161,27 +184,36 @@ def make_blocks(page: Page) -> Any:
                 dropped = gr.Image(label="Or drop an image", sources=["upload"], elem_id="dropped", height=320)
             similar = galleries("Similar")
             places = galleries("Places like the point")
-        with gr.Tab("Duplicates"):
+        with gr.Tab("Map"):
+            colours = ["label", "cluster"] if collection.has_labels else ["cluster"]
+            with gr.Row():
+                kind = gr.Radio([("flat (PCA)", "pca"), ("neighbours (UMAP)", "umap")], value="pca", label="Layout")
+                colour = gr.Radio(colours, value=colours[0], label="Colour by", elem_id="colour")
+            for number, viewer in enumerate(page.viewers):
+                with gr.Column() as column:
+                    gr.Markdown(viewer.name)
+                    frame = gr.HTML(_frame(number, stages[-1], "pca", colours[0]))
+                sides[number].append(column)
+                for choice in (stage, kind, colour):
+                    choice.change(lambda *chosen, n=number: _frame(n, *chosen), [stage, kind, colour], frame)
+        with gr.Tab("Pairs"):
             least = gr.Slider(0.8, 1.0, 0.98, step=0.005, label="At least this similar (cosine)")
             find_pairs = gr.Button("Find", elem_id="pairs")
             pairs = galleries("Pairs")
         with gr.Tab("Outliers"):
             find_outliers = gr.Button("Find", elem_id="outliers")
             strange = galleries("Outliers")
-        with gr.Tab("Map"):
-            kind = gr.Radio(["pca", "umap"], value="pca", label="Layout")
-            for number, viewer in enumerate(page.viewers):
-                gr.Markdown(viewer.name)
-                frame = gr.HTML(_frame(number, stages[-1], "pca"))
-                for choice in (stage, kind):
-                    choice.change(lambda s, k, n=number: _frame(n, s, k), [stage, kind], frame)
 
+        def only(chosen: int) -> list[Any]:
+            return [gr.update(visible=chosen in (BOTH, number)) for number, side in enumerate(sides) for _ in side]
+
+        which.change(only, which, [part for side in sides for part in side])
         row.change(choose, row, [query, seen])
         another.click(lambda: random.randrange(count), None, row)
         dropped.upload(drop, dropped, query).then(lambda image: image, dropped, seen)
         for change in (query.change, stage.change):
             change(lambda q, s: both(page.similar, q, s), [query, stage], similar)
-        blocks.load(lambda q, s: both(page.similar, q, s), [query, stage], similar)
+        blocks.load(lambda q, s: both(page.similar, q, s), [query, stage], similar, api_name="similar")
         seen.select(point, [query, stage], places)
         find_pairs.click(lambda s, t: both(page.duplicates, s, t), [stage, least], pairs)
         find_outliers.click(lambda s: both(page.outliers, s), stage, strange)
@@ -212,12 +244,12 @@ def make_app(page: Page) -> Any:
     def title(row: int) -> PlainTextResponse:
         return PlainTextResponse(collection.title(known(row)))
 
-    @app.get("/look/map/{number}/{stage}/{kind}")
-    def one_map(number: int, stage: str, kind: str) -> HTMLResponse:
+    @app.get("/look/map/{number}/{stage}/{kind}/{colour}")
+    def one_map(number: int, stage: str, kind: str, colour: str) -> HTMLResponse:
         if number not in range(len(page.viewers)):
             raise HTTPException(404)
         try:
-            return HTMLResponse(page.map(number, stage, kind, "/look"))
+            return HTMLResponse(page.map(number, stage, kind, colour, "/look"))
         except UserError as error:
             return HTMLResponse(f"<p>{error}</p>")
 
@@ -225,6 +257,6 @@ def make_app(page: Page) -> Any:
     return gr.mount_gradio_app(app, make_blocks(page), path="/", theme=theme, css=PAGE_CSS)
 
 
-def _frame(number: int, stage: str, kind: str) -> str:
-    address = f"/look/map/{number}/{stage}/{kind}"
+def _frame(number: int, stage: str, kind: str, colour: str) -> str:
+    address = f"/look/map/{number}/{stage}/{kind}/{colour}"
     return f'<iframe class="map" src="{address}" title="map"></iframe>'

@@ -1,5 +1,7 @@
 """The page of `ladder explore` as a Hugging Face Space: a folder that starts from a clone."""
 
+import importlib.metadata
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -19,14 +21,19 @@ What a backbone pretrained without labels sees. Written by `ladder explore --spa
 """
 APP = '''"""Starts the page: `python app.py`."""
 
+import os
+
 from ladder_training.cli.entry import main
 
-main({words!r})
+main([*{words!r}, "--port", os.environ.get("GRADIO_SERVER_PORT", "7860")])
 '''
+PACKAGES = ("modeling_ladder", "ladder_model_cards", "ladder_training")
 
 
 def write_space(options: ExploreOptions) -> Path:
-    """Write the Space: the page's start, the packages it needs, and the model and images that lie in folders.
+    """Write the Space: the page's start, this package, what it needs, and the model and images that lie in folders.
+
+    The Space carries this package's own files, so it shows what this version shows, and needs no release of it.
 
     Args:
         options: `space` is the folder. Models and data sets on the Hub are named, those in folders are copied.
@@ -48,11 +55,34 @@ def write_space(options: ExploreOptions) -> Path:
         for name in ("image_column", "label_column"):
             if getattr(options, name):
                 words += [f"--{name}", getattr(options, name)]
-        words += ["--host", "0.0.0.0", "--port", "7860", "--output", "embeddings"]
+        words += ["--host", "0.0.0.0", "--output", "embeddings"]
         write_text(folder / "app.py", APP.format(words=words))
-        write_text(folder / "requirements.txt", "ladder-siamese[explore]\n")
+        write_text(folder / "requirements.txt", "\n".join(_requirements()) + "\n")
+        for name in PACKAGES:
+            _copy_package(name, folder)
         write_text(folder / "README.md", README.format(title=f"Explore {Path(options.model).name}"))
     return target
+
+
+def _requirements() -> list[str]:
+    """The packages that this one needs for the page, without those of other extras."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for line in importlib.metadata.requires("ladder-siamese") or []:
+        needed = Requirement(line)
+        if needed.marker is None or needed.marker.evaluate({"extra": "explore"}):
+            needed.marker = None
+            found.append(str(needed))
+    return sorted(set(found))
+
+
+def _copy_package(name: str, folder: Path) -> None:
+    """Copy a package's files, without the backbones that come with it."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None
+    ignored = shutil.ignore_patterns("__pycache__", "backbones")
+    shutil.copytree(Path(spec.origin).parent, folder / name, ignore=ignored)
 
 
 def _carried(name: str, target: Path) -> str:
