@@ -32,9 +32,10 @@ def mapped_packages() -> list[str]:
     return names
 
 
-EXPLORE = ["gradio>=6", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
-DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
+EXPLORE = ["gradio>=6", "packaging", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
 NOTEBOOK = ["nbclient", "nbformat", "ipykernel"]
+SCREENSHOTS = ["playwright", "markdown-it-py"]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", *NOTEBOOK, *SCREENSHOTS]
 TIMM = ["timm"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 EXTRAS = {
@@ -52,9 +53,7 @@ EXTRAS = {
         "types-tqdm",
         "build",
         "setuptools>=70",
-        "playwright",
-        "markdown-it-py",
-        *NOTEBOOK,
+        "gradio-client",
         "lightly>=1.5",
         *TIMM,
         *DOCS,

@@ -186,7 +186,7 @@ def hues(count: int) -> list[tuple[int, int, int]]:
 
 def matplotlib_style() -> dict[str, Any]:
     """Give matplotlib's settings of the light scheme."""
-    from cycler import cycler
+    from matplotlib import cycler
 
     return {
         "figure.dpi": 100,

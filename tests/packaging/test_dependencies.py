@@ -14,13 +14,14 @@ DISTRIBUTION = {  # of imports whose distribution has another name
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
+    "markdown_it": "markdown-it-py",
     "sklearn": "scikit-learn",
     "umap": "umap-learn",
     "yaml": "pyyaml",
 }
 EXTRA_OF_FOLDER = {"benchmarks": "benchmarks", "docs": "docs", "examples": None, "tests": "dev"}
 # Tools that are run and not imported, and packages that are imported by their name as a string.
-NOT_IMPORTED = {"build", "mkdocs-material", "mkdocstrings", "mypy", "playwright", "pytest-xdist", "ruff"}
+NOT_IMPORTED = {"build", "ipykernel", "mkdocs-material", "mkdocstrings", "mypy", "pytest-xdist", "ruff"}
 NOT_IMPORTED |= {"types-pyyaml", "types-tqdm"}
 
 

@@ -70,8 +70,8 @@ class NeighbourIndex:
         count = min(AROUND + 1, len(self))
         if len(self) <= EXACT:
             return self._index.search(self.vectors, count)
-        fewer = faiss.SearchParametersIVF(nprobe=SEARCHED_FOR_ALL)
-        return self._index.search(self.vectors, count, params=fewer)
+        settings: Any = faiss.SearchParametersIVF  # faiss declares no arguments of it
+        return self._index.search(self.vectors, count, params=settings(nprobe=SEARCHED_FOR_ALL))
 
     def like(self, row: int, count: int) -> list[tuple[int, float]]:
         """The rows most similar to one row, without it: (row, cosine), most similar first."""
