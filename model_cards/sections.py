@@ -84,6 +84,12 @@ def training(files: RunFiles) -> str:
     for key, title in (("images_seen", "Images seen"), ("steps", "Optimizer steps"), ("batch_size", "Batch size")):
         if is_number(run.get(key)):
             rows.append([title, quantity(run[key])])
+    best = run.get("best")
+    if isinstance(best, dict) and is_number(best.get("step")):
+        value = f" of {best['value']:.4g}" if is_number(best.get("value")) else ""
+        rows.append(
+            ["Published weights", f"of step {quantity(best['step'])}, the best {code(best.get('metric'))}{value}"]
+        )
     if values.get("image_size"):
         rows.append(["View size", f"{plain(values['image_size'])} pixels"])
     for key, title in (

@@ -48,6 +48,12 @@ class NotFinite(TrainingStopped):
     kind = "not_finite"
 
 
+class TooManyBadImages(TrainingStopped):
+    """More images cannot be read than `max_bad_fraction` allows."""
+
+    kind = "bad_images"
+
+
 class LevelCollapsed(TrainingStopped):
     """The projections of a level are (almost) the same for all images.
 

@@ -36,6 +36,12 @@ def looks_like_path(reference: str) -> bool:
     return reference.startswith((".", "/", "~")) or reference.count("/") > 1
 
 
+def same_name(name_or_path: str | os.PathLike[str]) -> str:
+    """A name as it is compared: of something on this machine its absolute path, however it was spelt."""
+    path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111, a user that does not exist is no error here
+    return str(path.resolve()) if path.exists() else os.fspath(name_or_path)
+
+
 def fsync(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to the disk; where the file system cannot, say so once."""
     try:
@@ -125,6 +131,13 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON; values that JSON cannot hold (paths, enums) are written as text."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_record(path: Path | str, value: Any) -> None:
+    """Write what a command was asked for and has found, as `write_json` does, without the secrets in it."""
+    from ladder_model_cards.secrets import hide_in_values
+
+    write_json(path, hide_in_values(value))
 
 
 def json_value(value: Any, rounded: Callable[[float], float]) -> Any:

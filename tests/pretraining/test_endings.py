@@ -12,6 +12,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 
 from helpers.kill_client import command, make_place
 from helpers.kill_points import forked
+from ladder_training.cli import entry
 from ladder_training.cli.commands import Command
 from ladder_training.cli.entry import main
 from ladder_training.errors import UserError, WorkerDied, worker_death
@@ -87,12 +88,41 @@ def test_signals_end_a_command_with_their_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)):
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)):
         work = partial(os.kill, os.getpid(), number)
         monkeypatch.setattr(Command, "function", lambda self, work=work: lambda options: work())
         assert main(["compare", "x"]) == code
         assert "interrupted" in (error := capsys.readouterr().err) and "the same command goes on" in error
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_second_signal_does_not_disturb_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned = []
+
+    def work(number: int) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned.append(number)
+
+    monkeypatch.setattr(Command, "function", lambda self: lambda options: work(signal.SIGTERM))
+    assert main(["compare", "x"]) == 143
+    assert cleaned == [signal.SIGTERM]
+    hide, told = entry._fail, []
+
+    def failing(message: str, code: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)  # while the last line is printed
+        told.append(message)
+        return hide(message, code)
+
+    monkeypatch.setattr(entry, "_fail", failing)
+    monkeypatch.setattr(Command, "function", lambda self: lambda options: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["compare", "x"]) == 130
+    assert len(told) == 1
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 def test_a_stop_request_keeps_the_first_signal_and_a_second_interrupt_ends_at_once() -> None:

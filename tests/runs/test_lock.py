@@ -1,5 +1,6 @@
-"""One process works in a run's folder: others are told who, and a dead one does not keep them out."""
+"""One job works in a run's folder: others are told who, and a dead one does not keep them out."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -57,6 +58,78 @@ def test_the_lock_of_a_killed_process_is_free_although_its_fork_lives(tmp_path: 
     finally:
         os.killpg(process.pid, 9)
     assert list(tmp_path.iterdir()) == []
+
+
+JOB = """
+import os, sys, time
+from ladder_training.runs.lock import FolderLock
+first = FolderLock(sys.argv[1], "`ladder pretrain`")
+first.__enter__()
+second = os.fork()
+if second == 0:
+    with FolderLock(sys.argv[1], "`ladder pretrain`", joins=True):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+time.sleep(60)
+"""
+
+
+def test_a_process_that_outlives_its_launcher_keeps_others_out_and_is_named(tmp_path: Path) -> None:
+    """As rank 1 of a job whose launcher and rank 0 were killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", JOB, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        second = int(process.stdout.readline())
+        assert second != process.pid
+        with pytest.raises(UserError, match=f"process {process.pid} on "), FolderLock(tmp_path, "x"):
+            pass
+        process.kill()
+        process.wait()
+        with (
+            pytest.raises(UserError, match=f"another `ladder pretrain` is at work .*process {second} on "),
+            FolderLock(tmp_path, "x"),
+        ):
+            pass
+        os.kill(second, 9)
+        until = time.monotonic() + 10
+        while Path(f"/proc/{second}").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        with FolderLock(tmp_path, "x"):
+            assert len((tmp_path / LOCK).read_text().splitlines()) == 1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+
+
+def test_the_last_process_of_a_job_removes_the_lock(tmp_path: Path) -> None:
+    first, second = FolderLock(tmp_path, "x"), FolderLock(tmp_path, "x", joins=True)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(UserError, match="is at work"), FolderLock(tmp_path, "x"):
+        pass
+    second.__exit__(None, None, None)
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("living", [True, False])
+def test_without_locks_of_the_file_system_every_process_of_a_job_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, living: bool
+) -> None:
+    _without_locks(monkeypatch)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    facts = {"host": socket.gethostname(), "since": "then", "work": "`ladder pretrain`"}
+    pids = [dead.pid, os.getppid() if living else dead.pid]
+    (tmp_path / LOCK).write_text("".join(json.dumps({**facts, "pid": pid}) + "\n" for pid in pids))
+    if living:
+        with pytest.raises(UserError, match=f"process {os.getppid()} on "), FolderLock(tmp_path, "x"):
+            pass
+    else:
+        with FolderLock(tmp_path, "x"):
+            pass
 
 
 def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ladder_training.errors import LevelCollapsed, NotFinite, TrainingStopped, UserError
+from ladder_training.errors import LevelCollapsed, NotFinite, TooManyBadImages, TrainingStopped, UserError
 from ladder_training.files import write_json
 from ladder_training.runs.record import RUN_FILE, VERSION, DatasetRecord, RecipeRecord, RunRecord
 
@@ -38,6 +38,7 @@ def test_a_file_without_a_version_is_read_and_rewritten_without_a_loss(
         "stopped_by": stopped_by,
         "resumed_with": [],
         "monitoring_images": 0,
+        "best": None,
     }
     assert RunRecord.read(tmp_path) == record
 
@@ -51,6 +52,7 @@ def test_the_kind_of_a_stop_is_the_exceptions_and_not_a_phrase(tmp_path: Path) -
     for error, kind in (
         (LevelCollapsed("stage3.global", 7, 0.0123, 0.1), "collapse"),
         (NotFinite("the loss of stage1.local is nan at step 3"), "not_finite"),
+        (TooManyBadImages("3 of the 9 images read so far cannot be read"), "bad_images"),
         (TrainingStopped("a worker says that stage3.global has collapsed"), "other"),
     ):
         record = RunRecord()

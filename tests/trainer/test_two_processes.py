@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,19 +19,31 @@ from ladder_training.trainer.trainer import LadderTrainer
 from modeling_ladder.batch_norm import convert_batch_norms
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("two")
+def launch(script: str, folder: Path) -> list[dict[str, Any]]:
+    """Run a script of the helpers on two processes; what each has written."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(HELPERS.parent), os.environ.get("PYTHONPATH", "")]),
     }
-    script = [str(HELPERS / "two_process_training.py"), str(folder)]
-    done = subprocess.run([*command, *script], env=environment, capture_output=True, text=True, timeout=300)
+    words = [str(HELPERS / script), str(folder)]
+    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict[str, Any]]:
+    return launch("two_process_training.py", tmp_path_factory.mktemp("two"))
+
+
+def test_save_strategy_epoch_saves_where_passes_end_and_at_the_end_in_the_middle_of_one(tmp_path: Path) -> None:
+    ranks = launch("two_process_epochs.py", tmp_path)
+    assert sorted(int(path.name.split("-")[1]) for path in (tmp_path / "run").glob("checkpoint-*")) == [3, 6, 8]
+    for name, tensor in ranks[0]["whole"].items():
+        assert torch.equal(tensor, ranks[1]["whole"][name]), name
+        assert torch.equal(tensor, ranks[0]["resumed"][name]), name
 
 
 def test_the_model_was_wrapped_without_a_search_for_unused_parameters(ranks) -> None:

@@ -11,8 +11,9 @@ from dataclasses import MISSING
 
 from ..config.fields import Fields, build, fields_of, unknown_name
 from ..config.recipe import OWN_GROUPS, inherited_fields, packaged_recipes
+from ..data.left_out import told_once
 from ..errors import TrainingStopped, UserError, system_error, worker_death
-from ..runs.interruption import Interrupted, ended_by_signals
+from ..runs.interruption import Interrupted, deaf_to_interrupts, ended_by_signals
 from . import help_text
 from .commands import COMMANDS, Command
 from .parser import OptionParser
@@ -29,9 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    with ended_by_signals():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(words: list[str]) -> int:
     try:
-        with ended_by_signals():
+        with told_once():
             code = _dispatch(words)
             sys.stdout.flush()
             return code
@@ -47,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(_interrupted(words, f" by {error}"), error.code)
     except KeyboardInterrupt:
-        return _fail(_interrupted(words), 130)
+        with deaf_to_interrupts():
+            return _fail(_interrupted(words), 130)
     except BrokenPipeError:
         # The reader closed the pipe (`| head`): exit quietly.
         _drop_output()

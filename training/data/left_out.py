@@ -1,10 +1,15 @@
 """What a data set was taken for, and what of it is not used: counted and named, so nothing is left out silently."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _EXAMPLES = 3
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,50 @@ def printable(name: str) -> str:
 def attach(dataset: Any, account: Account) -> None:
     """Keep the account with a `datasets` object. Objects made from this one do not have it."""
     dataset._ladder_account = account
+
+
+def tell(name: str, account: Account, columns: bool = True) -> None:
+    """Log what a data set was taken for where that was a choice, and what is left out of it, in the first process.
+
+    Args:
+        name: Name of the data set.
+        account: Its account.
+        columns: Whether to count columns of images that are not used.
+    """
+    if is_first_process():
+        for line in account.lines(columns):
+            logger.warning("%s: %s", name, line)
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all that a launcher started, by the launcher's environment."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class _PrintOnce(logging.Handler):
+    """Prints each line once. Errors of the output end the command, as those of `print` do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        line = record.getMessage()
+        if line not in self._told:
+            self._told.add(line)
+            print(line, flush=True)
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """While the block runs, print what `tell` logs, each line once, as a command does."""
+    handler = _PrintOnce()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def account_of(dataset: Any) -> Account:

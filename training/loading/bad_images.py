@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import BadImageError, TrainingStopped, UserError, is_machine_error
+from ..errors import BadImageError, TooManyBadImages, UserError, is_machine_error
 from ..files import fsync_open
 
 # After few images, one unreadable image is a large share. Shares are therefore taken of at least this many images, or
@@ -172,7 +172,7 @@ class BadImageCount:
             bad: How many of them are unreadable.
 
         Raises:
-            TrainingStopped: More than the share `maximum` of the images is unreadable: three standard deviations more
+            TooManyBadImages: More than the share `maximum` of the images is unreadable: three standard deviations more
                 among the images seen (at least 1,000, or the whole data set if that is smaller), or any more in whole
                 passes over the data set.
         """
@@ -180,7 +180,7 @@ class BadImageCount:
         self.bad += bad
         if bad and self.bad > self._allowed():
             listed = f"they are listed in {self.file.path}" if self.file.path else f"for example {self._name_some(3)}"
-            raise TrainingStopped(
+            raise TooManyBadImages(
                 f"{self.bad} of the {self.seen} images read so far cannot be read, more than the "
                 f"{self.maximum:.3g} that max_bad_fraction allows: {listed}{self.examples() if self.file.path else ''}"
             )

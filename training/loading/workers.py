@@ -34,10 +34,11 @@ class _Endless(IterableDataset[Any]):
 def _prepare_worker(_: int) -> None:
     """Set up a worker process.
 
-    It uses one thread: the workers run in parallel already, and libraries' threads do not survive a fork. Ctrl-C and a
-    scheduler's SIGTERM reach every process of a job: the training process decides when the workers end.
+    It uses one thread: the workers run in parallel already, and libraries' threads do not survive a fork. Ctrl-C, a
+    scheduler's SIGTERM and the end of a terminal reach every process of a job: the training process decides when the
+    workers end.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -93,8 +93,10 @@ def pretrain(recipe: ResolvedRecipe) -> int:
         arguments = training_arguments(recipe, folder)  # with it, the processes know each other
         earlier = chosen_by_first(lambda: check_output(folder, values))
         if not _is_done(earlier, folder, recipe):
-            lock = FolderLock(folder, "`ladder pretrain`")
+            first = arguments.process_index == 0
+            lock = FolderLock(folder, "`ladder pretrain`", joins=not first)
             chosen_by_first(lambda: held.enter_context(lock) and None)
+            all_or_none(lambda: None if first else held.enter_context(lock) and None)
             # Another process may have worked here until now.
             earlier = chosen_by_first(lambda: check_output(folder, values))
         if _is_done(earlier, folder, recipe):
@@ -117,7 +119,7 @@ def pretrain(recipe: ResolvedRecipe) -> int:
             record.write(folder)
             write_data_files(folder, data.files)
             if recipe.name == PLAN:
-                write_text(folder / RECIPE_FILE, recipe.text)
+                write_text(folder / RECIPE_FILE, record.recipe.text)
         with trainer.stop_request:
             _train_and_publish(trainer, folder, keeper, checkpoint)
             if trainer.is_world_process_zero():
@@ -155,9 +157,12 @@ def _train_and_publish(trainer: "LadderTrainer", folder: Path, keeper: RecordCal
                 "nothing is published; the same command goes on from the last checkpoint"
             )
         trainer.end_if_asked()
-        if trainer.is_world_process_zero() and trainer.args.load_best_model_at_end and state.best_model_checkpoint:
-            value = f"{trainer.args.metric_for_best_model} {state.best_metric:.4g}"
-            print(f"the weights that are published are those of step {state.best_global_step}, the best: {value}")
+        if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+            metric, value = trainer.args.metric_for_best_model, state.best_metric
+            record.best = {"step": state.best_global_step, "metric": metric, "value": value}
+            if trainer.is_world_process_zero():
+                best = f"{metric} {value:.4g}"
+                print(f"the weights that are published are those of step {state.best_global_step}, the best: {best}")
         if trainer.is_world_process_zero():
             publish(trainer.pretraining_model, trainer.transform, state, folder)
         trainer.end_if_asked()

@@ -17,13 +17,19 @@ Files = dict[str, list[Any]]
 
 
 def write_data_files(folder: Path, data_sets: dict[str, dict[str, Any]]) -> None:
-    """Write the files of the data sets into a run's folder.
+    """Write the files of the data sets into a run's folder, without secrets in the data sets' names.
 
     Args:
         folder: The run's folder.
         data_sets: Name of a data set -> {"count", "bytes", "hash", "files": `Files` or None}.
     """
-    write_json(folder / DATA_FILES, data_sets)
+    from ladder_model_cards.secrets import hide_secrets
+
+    shown: dict[str, dict[str, Any]] = {}
+    for name, described in data_sets.items():
+        hidden = hide_secrets(name)
+        shown[hidden if hidden not in shown else f"{hidden} {len(shown)}"] = described
+    write_json(folder / DATA_FILES, shown)
 
 
 def changed_data(folder: Path, names: list[str], data_sets: dict[str, dict[str, Any]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Signals that ask the process to end: at once, or politely, when the work in hand is finished.
 
-`ladder` ends with 130 after Ctrl-C, and with 143 after SIGTERM or SIGUSR1, by which schedulers announce the end.
+`ladder` ends with 130 after Ctrl-C, and with 143 after SIGTERM or SIGUSR1, by which schedulers announce the end, and
+after SIGHUP, which the end of a terminal sends.
 """
 
 import contextlib
@@ -8,9 +9,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-TERMINATE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+TERMINATE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 POLITE = (*TERMINATE, signal.SIGINT)
 
 
@@ -82,12 +83,23 @@ class StopRequest:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """While the block runs, SIGTERM and SIGUSR1 raise `Interrupted`, so that what is half done is cleaned up."""
+    """While the block runs, SIGTERM, SIGUSR1 and SIGHUP raise `Interrupted`, so that what is half done is cleaned up.
+
+    The first of them raises it; later ones change nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    ending = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        if not ending:  # schedulers and impatient users send it again, while what is half done is cleaned up
+            ending = True
+            raise Interrupted(number)
+
     wanted = [number for number in TERMINATE if signal.getsignal(number) == signal.SIG_DFL]
-    before = {number: signal.signal(number, _interrupt) for number in wanted}
+    before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         yield
     finally:
@@ -95,5 +107,14 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise Interrupted(number)
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """While the block runs, Ctrl-C is ignored: the process is about to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

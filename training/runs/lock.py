@@ -1,4 +1,4 @@
-"""One process at a time works in a folder; the others are told which one does."""
+"""One job at a time works in a folder; the others are told which process of it does."""
 
 import contextlib
 import errno
@@ -15,31 +15,34 @@ from ..errors import UserError, system_error
 from .run_folder import LOCK, now
 
 _HELD = {errno.EACCES, errno.EAGAIN}
-_MOST_BYTES = 4096
+_MOST_BYTES = 1 << 20
 _PATIENCE = 5.0
 """Seconds in which a process that a killed one has just forked lets go of the lock."""
 
 
 class FolderLock:
-    """Keep other processes out of a folder while this one works in it.
+    """Keep other jobs out of a folder while this one works in it.
 
     The operating system ends the lock with the process, however that ends. Where the file system has no locks, the file
-    itself counts: it says which process made it, and that process is looked for if it ran on this machine. Processes
-    that this one forks do not hold the lock.
+    itself counts: it says which processes hold it, and they are looked for if they ran on this machine. Processes that
+    this one forks do not hold the lock. The first process of a job takes the lock, the others join it: a job holds the
+    folder until the last of its processes has ended.
 
     Args:
         folder: The folder. It is created, and removed again if it stays empty.
         work: What the process does there, for the message to others, e.g. "`ladder pretrain`".
         file: The lock's file. Default: `.lock` in the folder.
+        joins: Whether the first process of this job holds the lock already.
 
     Raises:
-        UserError: another process holds the lock, or the folder cannot be written to.
+        UserError: another job holds the lock, or the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path | str, work: str, file: Path | None = None) -> None:
-        self.folder, self.work = Path(folder), work
+    def __init__(self, folder: Path | str, work: str, file: Path | None = None, *, joins: bool = False) -> None:
+        self.folder, self.work, self._joins = Path(folder), work, joins
         self.path = self.folder / LOCK if file is None else file
         self._descriptor: int | None = None
+        self._has_locks = True
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
@@ -59,7 +62,8 @@ class FolderLock:
         if self._descriptor is not None:
             # Deleted while it is still locked: who opens it before sees by its inode that it is gone.
             with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
+                if self._is_last(self._descriptor):
+                    self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
         self._remove_empty()
@@ -80,40 +84,46 @@ class FolderLock:
             lock = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _close_in_child(lock()))
         facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": now(), "work": self.work}
+        line = (json.dumps(facts) + "\n").encode()
+        if self._joins:
+            with self.path.open("ab") as file:
+                file.write(line)
+            return
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, (json.dumps(facts) + "\n").encode(), 0)
+        os.pwrite(self._descriptor, line, 0)
+        if self._has_locks and not _flock(self._descriptor, shared=True):  # so that other processes of the job can join
+            raise self._refusal(_holders(self._descriptor))
 
     def _lock(self, descriptor: int) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            self._refuse_if_alive(descriptor)
-            return
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as error:
-                if error.errno not in _HELD:
-                    self._refuse_if_alive(descriptor)
+                if _flock(descriptor, shared=self._joins):
                     return
-            holder = _holder(descriptor)
-            dead = holder.get("host") == socket.gethostname() and not _lives(holder.get("pid"))
-            if not dead or time.monotonic() > until:
-                raise self._refusal(holder)
+            except (ImportError, OSError):  # Windows, and file systems without locks
+                self._has_locks = False
+                if not self._joins:
+                    self._refuse_if_alive(descriptor)
+                return
+            holders = _holders(descriptor)
+            alive = [holder for holder in holders if _may_live(holder)]
+            if alive or not holders or time.monotonic() > until:
+                raise self._refusal(alive or holders)
             time.sleep(0.05)
 
     def _refuse_if_alive(self, descriptor: int) -> None:
-        """Without locks of the file system: refuse unless the process that made the file is known to be gone."""
-        holder = _holder(descriptor)
-        if not holder or holder.get("pid") == os.getpid():
-            return
-        here = holder.get("host") == socket.gethostname()
-        if not here or _lives(holder.get("pid")):
-            raise self._refusal(holder, "" if here else f"; if that process is gone, delete {self.path}")
+        """Without locks of the file system: refuse unless the processes that hold it are known to be gone."""
+        for holder in _holders(descriptor):
+            here = holder.get("host") == socket.gethostname()
+            if holder.get("pid") != os.getpid() and _may_live(holder):
+                raise self._refusal([holder], "" if here else f"; if that process is gone, delete {self.path}")
 
-    def _refusal(self, holder: dict[str, Any], remedy: str = "") -> UserError:
+    def _is_last(self, descriptor: int) -> bool:
+        """Whether no other process of the job holds the lock. Without locks, its first process is the last to leave."""
+        return _flock(descriptor, shared=False) if self._has_locks else not self._joins
+
+    def _refusal(self, holders: list[dict[str, Any]], remedy: str = "") -> UserError:
+        holder = holders[0] if holders else {}
         known = holder and f" (process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')})"
         work = holder.get("work") or self.work
         return UserError(
@@ -132,13 +142,39 @@ def _close_in_child(lock: FolderLock | None) -> None:
         lock._descriptor = None
 
 
-def _holder(descriptor: int) -> dict[str, Any]:
-    """What the lock file says about its process; empty if it says nothing that can be read."""
+def _flock(descriptor: int, *, shared: bool) -> bool:
+    """Take or change a lock without waiting; False if another process holds it.
+
+    Raises:
+        OSError: The file system has no locks.
+        ImportError: The system has none.
+    """
+    import fcntl
+
     try:
-        holder = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
+        return False
+    return True
+
+
+def _holders(descriptor: int) -> list[dict[str, Any]]:
+    """What the lock file says about its processes, one line each; empty if it says nothing."""
+    holders = []
+    try:
+        for line in os.pread(descriptor, _MOST_BYTES, 0).splitlines():
+            holder = json.loads(line)
+            holders += [holder] if isinstance(holder, dict) else []
     except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
+        pass  # what was read so far is all that can be said
+    return holders
+
+
+def _may_live(holder: dict[str, Any]) -> bool:
+    """Whether the process of a holder may be there: it ran on another machine, or is there."""
+    return holder.get("host") != socket.gethostname() or _lives(holder.get("pid"))
 
 
 def _lives(pid: Any) -> bool:

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from ..errors import LevelCollapsed, TrainingStopped, UserError
-from ..files import write_json
+from ..files import write_record
 
 RUN_FILE = "run.json"
 VERSION = 1
@@ -112,6 +112,7 @@ class RunRecord(_Record):
         recipe: What was asked for.
         seed: Of all random draws.
         datasets: The training images.
+        best: "step", "metric" and "value" of the step whose weights are published, if that is the best step's.
         images_seen: Images trained on so far; one that was seen twice counts twice.
         monitoring_images: Held-out images that the looks during training measure; 0 if there are none.
         steps: Optimizer steps so far.
@@ -139,6 +140,7 @@ class RunRecord(_Record):
     recipe: RecipeRecord = field(default_factory=RecipeRecord)
     seed: int | None = None
     datasets: list[DatasetRecord] = field(default_factory=list)
+    best: dict[str, Any] | None = None
     images_seen: int = 0
     monitoring_images: int = 0
     steps: int = 0
@@ -184,9 +186,7 @@ class RunRecord(_Record):
 
     def write(self, folder: Path | str) -> None:
         """Write a folder's `run.json` in one step, without secrets."""
-        from ladder_model_cards.secrets import hide_in_values
-
-        write_json(Path(folder) / RUN_FILE, hide_in_values(self.to_json()))
+        write_record(Path(folder) / RUN_FILE, self.to_json())
 
     def stop(self, error: TrainingStopped) -> None:
         """Record that this exception ended the run."""

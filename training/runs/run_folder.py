@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError, system_error
+from ..files import same_name
 from .checkpoints import is_leftover
 from .record import FINISHED, RunRecord
 
@@ -105,8 +106,7 @@ def _place(data_set: Any) -> Any:
         return [_place(entry) for entry in data_set]
     if not isinstance(data_set, str):
         return data_set
-    path = Path(os.path.expanduser(data_set))  # noqa: PTH111, a user that does not exist is no error here
-    return str(path.resolve()) if path.exists() else data_set
+    return same_name(data_set)
 
 
 def recorded_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`HubTrainer`: pushes complete revisions in this package's layout, with its card instead of transformers' template."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,17 +84,14 @@ class HubTrainer(Trainer):
         Args:
             output_dir: Folder that gets the files. Default: the trainer's own.
             _internal_call: Used by the trainer for its checkpoints, which get the complete model as transformers
-                writes it, but without the access token in training_args.bin.
+                writes it, but without secrets in training_args.bin.
 
         Raises:
             UserError: the card cannot be written; or, with `push_to_hub`, the Hub refused the push.
         """
         if _internal_call:
-            token, self.args.hub_token = self.args.hub_token, None
-            try:
+            with _without_secrets(self.args):
                 super().save_model(output_dir, _internal_call=True)
-            finally:
-                self.args.hub_token = token
             return
         own = Path(self.args.output_dir)
         folder = own if output_dir is None else Path(output_dir)
@@ -237,3 +235,20 @@ class HubTrainer(Trainer):
             include_pretraining=self._sends_pretraining,
             report=logger.info,
         )
+
+
+@contextlib.contextmanager
+def _without_secrets(arguments: Any) -> Iterator[None]:
+    """While the block runs, training arguments have no token, and no secrets in their texts."""
+    from ladder_model_cards.secrets import hide_in_values
+
+    texts = {name: value for name, value in vars(arguments).items() if isinstance(value, str | list | dict)}
+    shown = {**hide_in_values(texts), "hub_token": None}
+    changed = {name: value for name, value in texts.items() if shown[name] != value}
+    try:
+        for name in changed:
+            setattr(arguments, name, shown[name])
+        yield
+    finally:
+        for name, value in changed.items():
+            setattr(arguments, name, value)

@@ -26,8 +26,8 @@ from .resuming import loader_file
 class SavingTrainer(HubTrainer):
     """`HubTrainer` whose checkpoints are complete or absent.
 
-    While it trains, a signal that asks the process to end (SIGTERM, SIGUSR1, Ctrl-C) lets it finish the step, and the
-    look or the checkpoint that is due after it. Then all processes write a checkpoint of this step and raise
+    While it trains, a signal that asks the process to end (SIGTERM, SIGUSR1, SIGHUP, Ctrl-C) lets it finish the step,
+    and the look or the checkpoint that is due after it. Then all processes write a checkpoint of this step and raise
     `Interrupted`.
 
     Attributes:
