@@ -1,15 +1,13 @@
 """Damaged shards, shards of different columns, and what of a shard is not used."""
 
-import io
 import itertools
 import json
-import tarfile
 from pathlib import Path
 
 import datasets
 import pytest
 
-from helpers.stream_data import NumberViews, encoded, numbered, write_parquet, write_tar
+from helpers.stream_data import NumberViews, encoded, numbered, write_members, write_parquet, write_tar
 from ladder_training.data.left_out import account_of
 from ladder_training.data.sources import load_image_stream
 from ladder_training.errors import TrainingStopped, UserError
@@ -18,14 +16,6 @@ from ladder_training.views.two_views import TwoViewTransform
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 SHARDS, EACH = 6, 8
-
-
-def write_members(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
 
 
 def shards(folder: Path, damage: str | None, which: int = 2) -> Path:

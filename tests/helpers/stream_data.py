@@ -55,17 +55,23 @@ def encoded(side: int = 12, seed: int = 0, kind: str = "JPEG") -> bytes:
     return buffer.getvalue()
 
 
-def write_tar(path: Path, images: list[bytes], first: int = 0, labels: str | None = None) -> None:
-    """Write a WebDataset shard; `labels` is None, "cls" or "json"."""
+def write_members(path: Path, members: dict[str, bytes]) -> None:
+    """Write a .tar file of these files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for number, data in enumerate(images, start=first):
-            members = {"jpg": data}
-            if labels == "cls":
-                members["cls"] = str(number % 3).encode()
-            if labels == "json":
-                members["json"] = json.dumps({"label": number % 3, "note": "x"}).encode()
-            for extension, content in members.items():
-                member = tarfile.TarInfo(f"{number:05d}.{extension}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def write_tar(path: Path, images: list[bytes], first: int = 0, labels: str | None = None) -> None:
+    """Write a WebDataset shard; `labels` is None, "cls" or "json"."""
+    members: dict[str, bytes] = {}
+    for number, data in enumerate(images, start=first):
+        members[f"{number:05d}.jpg"] = data
+        if labels == "cls":
+            members[f"{number:05d}.cls"] = str(number % 3).encode()
+        if labels == "json":
+            members[f"{number:05d}.json"] = json.dumps({"label": number % 3, "note": "x"}).encode()
+    write_members(path, members)

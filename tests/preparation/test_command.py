@@ -234,3 +234,12 @@ def test_a_killed_preparation_leaves_the_same_files(photos: Path, tmp_path: Path
         process.wait()
     subprocess.run([*words, str(output)], check=True)
     assert files(output) == files(tmp_path / "whole")
+
+
+def test_a_preparation_does_not_go_on_with_data_that_changed(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "prepared"
+    whole = prepare(asked(photos, output))
+    assert prepare(asked(Path(f"{photos}/../{photos.name}/"), output)) == whole  # the same, spelt otherwise
+    (photos / "test" / "emu" / "05.jpg").write_bytes(encode(natural_image(48, 64, seed=7), "JPEG", quality=92))
+    with pytest.raises(UserError, match="prepared otherwise \\(the files of the data set have changed since"):
+        prepare(asked(photos, output))

@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 
 from helpers.models import TINY_YAML
 from helpers.stream_data import encoded
 from ladder_training.cli.entry import main
+from ladder_training.config.recipe import Recipe, resolve
+from ladder_training.data import sources
+from ladder_training.pretraining.build import load_data
+from ladder_training.runs.record import DatasetRecord, RunRecord
 
 RECIPE = f"""
 image_size: 32
@@ -78,3 +84,57 @@ def test_accepted_changes_are_recorded_and_the_next_pass_begins(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], record["datasets"][0]["images"]) == ("finished", 21)
     assert json.loads((tmp_path / "run" / "data_files.json").read_text())["images"]["count"] == 21
+
+
+@pytest.mark.parametrize(
+    ("newest", "accept", "loaded"),
+    [("b" * 40, False, "a" * 40), ("a" * 40, False, "a" * 40), (None, False, "a" * 40), ("b" * 40, True, None)],
+)
+def test_a_run_goes_on_with_the_commit_of_the_hub_that_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, newest: str | None, accept: bool, loaded: str | None
+) -> None:
+    """Also if the Hub does not answer; and the split for monitoring is of the same commit."""
+    revisions = []
+
+    def load(name: str, split: str, revision: str | None = None, **settings: Any) -> Any:
+        revisions.append((split, revision))
+        return datasets.Dataset.from_dict({"image": [1, 2]}, split=split)
+
+    def on_the_hub(name: str, revision: str | None = None) -> tuple[str, str | None]:
+        return name, revision or newest
+
+    monkeypatch.setattr(sources, "load_image_stream", load)
+    monkeypatch.setattr(sources, "hub_dataset", on_the_hub)
+    monkeypatch.setattr(sources, "local_files", lambda name, split: None)
+    monkeypatch.setattr(sources, "split_names", lambda name, revision=None: ["train", "test"])
+    recipe = resolve(Recipe("r", "", {"dataset": "user/pets", "accept_changed_data": accept}, "here"))
+    earlier = RunRecord(datasets=[DatasetRecord("user/pets", hub="user/pets", revision="a" * 40)])
+    data = load_data(recipe, earlier)
+    expected = loaded or newest
+    assert revisions == [("train", loaded), ("test", expected)]
+    assert data.records[0].revision == expected
+    said = [f"user/pets: the Hub has commit {newest} now; this run goes on with {'a' * 40}"]
+    assert data.notes == (said if newest == "b" * 40 and not accept else [])
+
+
+def test_which_steps_weights_are_published_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    looks = "eval_strategy: steps\neval_steps: 2\nload_best_model_at_end: true\n"
+    recipe = RECIPE.replace(
+        "monitor_steps: 0", f"{looks}metric_for_best_model: std/stage4.local\ngreater_is_better: false"
+    )
+    (tmp_path / "best.yaml").write_text(recipe)
+    for number in range(28):
+        path = tmp_path / "images" / ("test" if number > 19 else "train") / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(24, seed=number, kind="PNG"))
+    assert main(["pretrain", "best.yaml", "--dataset", "images", "--output", "run"]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    state = json.loads((tmp_path / "run" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert record["best"] == {
+        "step": state["best_global_step"],
+        "metric": "std/stage4.local",
+        "value": state["best_metric"],
+    }
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"of step {record['best']['step']}, the best `std/stage4.local` of {record['best']['value']:.4g}" in card

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from transformers.integrations import is_tensorboard_available
 from transformers.trainer_utils import SaveStrategy
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean, near_names
 from .fields import check_fields, default_of, fields_of, option
 from .inherited import RANGES, REFUSED, is_default
 from .launchers import check_launcher
@@ -88,6 +88,7 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
             allowed.check(getattr(self, name), name)
         self._refuse_what_has_no_effect()
         self._check_strategies()
+        _check_backend(self.torch_compile_backend)
         if self.report_to is None:
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
         check_launcher()
@@ -155,3 +156,19 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
                 f"{given} is very low for the optimizer {self.optimizer}, so that little is learnt: {usual}",
                 stacklevel=2,
             )
+
+
+def _check_backend(name: str | None) -> None:
+    """Check the compiler, which accelerate would refuse only when the model is there.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name is None:
+        return
+    from accelerate.utils import DynamoBackend
+
+    known = [backend.value.lower() for backend in DynamoBackend]
+    if name.lower() not in known:
+        near = did_you_mean(near_names(name.lower(), known))
+        raise UserError(f"torch_compile_backend: there is no backend {name!r}{near or '; inductor is the usual one'}")

@@ -69,7 +69,7 @@ def describe_files(folder: Path, files: Sequence[str], most_listed: int) -> dict
 
 def _ends(path: Path, size: int) -> str | None:
     """Hash of the beginning and the end of a file; None for a folder or device, which is not read."""
-    if not path.is_file():
+    if not path.is_file() or size == 0:  # files below /proc have no size, and some wait for ever
         return None
     with path.open("rb") as file:
         data = file.read(_READ)

@@ -47,7 +47,7 @@ class FolderTree:
         images: Everything with an image's ending, also folders, which are reported as unreadable when they are used.
         packed: Parquet files and .tar files.
         others: All other files, except those that only describe the data set.
-        hidden: Hidden folders, and hidden files with an image's ending.
+        hidden: Hidden folders, and hidden files with the ending of an image or a packed file.
         closed: Folders that may not be read.
         repeated: Links to folders that are read under another name.
         not_utf8: Files and folders whose names are not UTF-8, which Arrow cannot hold.
@@ -124,7 +124,7 @@ def _walk(root: Path, start: str, tree: FolderTree, visited: set[str], links: li
             if not _is_utf8(entry.name):
                 tree.not_utf8.append(path)
             elif entry.name.startswith("."):
-                if folder or is_image(entry.name):
+                if folder or is_image(entry.name) or ending(entry.name) in PACKED:
                     tree.hidden.append(path)
             elif is_image(entry.name):
                 tree.images.append(path)

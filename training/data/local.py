@@ -132,6 +132,8 @@ def locate(name: str) -> LocalSource | None:
         if files:
             return _packed_files(name, files)
         raise UserError(f"{name}: no .parquet or .tar file matches")
+    if path.exists():
+        raise UserError(f"{name}: a data set is a folder or a file, and this is neither")
     local = looks_like_path(name) or ending(path.name) in PACKED
     if local or ("/" not in name and near_data_sets(path)):
         raise UserError(f"{name}: no such data set{did_you_mean(near_data_sets(path))}")

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from .prepared import with_written_columns, written_features
 
 _MOST_TRIES = 20
 _MOST_MEMBERS = 5000
+_END_MARK = 1024  # bytes of zeros that end an archive
 _JSON_KEYS = ("label", "cls", "class")
 
 
@@ -66,6 +68,10 @@ def load_packed(
         dataset = with_labels(with_written_columns(dataset, folder))
     elif streaming:
         dataset = by_row_group(dataset, footers)
+    if kind == "webdataset":
+        cut = cut_archives(files)
+        account.add("archives without an end mark: what was cut off after their last file", list(cut))
+        damaged |= cut if streaming else {}
     if damaged:
         set_origin(dataset, damaged=tuple(damaged.items()))
     return dataset
@@ -105,6 +111,25 @@ def _load(
 def _unreadable(file: str, kind: str, reason: str, place: str = "") -> str:
     where = f" ({place})" if place else ""
     return f"{file}: cannot be read as {kind}: {reason}{where}"
+
+
+def cut_archives(files: list[str]) -> dict[str, str]:
+    """Archives that were cut between two files, and the reason: a reader takes such an end for the end."""
+    return {file: "the archive has no end mark: it was cut" for file in files if _is_cut(file)}
+
+
+def _is_cut(file: str) -> bool:
+    try:
+        with Path(file).open("rb") as archive:
+            size = archive.seek(0, os.SEEK_END)
+            archive.seek(max(0, size - _END_MARK))
+            if not archive.read().strip(b"\0"):
+                return False
+        with tarfile.open(file) as tar:
+            ends = max((member.offset_data + member.size for member in tar), default=0)
+        return 0 < ends <= size
+    except (tarfile.TarError, OSError, EOFError):
+        return False  # the reader of the shard meets it
 
 
 def _report_shard(file: str, columns: set[str], account: Account) -> None:
@@ -163,7 +188,7 @@ def with_labels(dataset: Any) -> Any:
     if key is None:
         return dataset
     if isinstance(dataset, datasets.Dataset):
-        labels = [entry[key] for entry in dataset.select_columns(["json"])["json"]]
+        labels = [None if entry is None else entry[key] for entry in dataset.select_columns(["json"])["json"]]
         return dataset.add_column("label", labels, feature=described[key])
 
     def labelled(data: Any) -> Any:
@@ -186,4 +211,5 @@ class _JsonLabel:
         self.key = key
 
     def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
-        return {"label": example["json"][self.key]}
+        described = example["json"]
+        return {"label": described.get(self.key) if isinstance(described, dict) else None}

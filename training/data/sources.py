@@ -1,21 +1,23 @@
 """Images as a `datasets` object: digits, image folders, Parquet files, WebDataset shards, data sets on the Hub."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean
 from . import digits
 from .columns import check_image_column, empty_label_columns, own_column, without_decoding
+from .content import describe_files
 from .image_folder import ImageFolder
 from .iterable import as_stream, length_of, readable_examples
-from .left_out import Account, attach
+from .left_out import Account, attach, tell
 from .local import locate, near_data_sets
 from .parquet import stream_hub_dataset
 
@@ -31,10 +33,12 @@ def load_image_stream(
     image_column: str | None = None,
     only_if_there: bool = False,
     trust_paths: bool = False,
+    told: Callable[[str, Account], object] | None = tell,
 ) -> Any:
     """Load a data set of images without decoding them.
 
-    What the data set was taken for, and what of it is left out, is kept with the result: see `left_out.account_of`.
+    What the data set was taken for, and what of it is left out, is logged, and kept with the result: see
+    `left_out.account_of`.
 
     Args:
         name_or_path: "digits"; a folder of images (subfolders are classes; train/ validation/ test/ are splits); a
@@ -50,6 +54,7 @@ def load_image_stream(
         only_if_there: Detect the column of the images if `image_column` does not exist.
         trust_paths: Follow paths and addresses in the rows of a data set wherever they lead; else only below its own
             folder or repository, and other images count as unreadable.
+        told: Gets the data set's name and account; None tells nobody, for callers that report the account themselves.
 
     Returns:
         `datasets.Dataset` or `datasets.IterableDataset` with an `Image` column and, if there are labels, a `ClassLabel`
@@ -59,6 +64,8 @@ def load_image_stream(
         UserError: There is no such data set, split or image column, or the split is empty.
     """
     import datasets
+
+    from ladder_model_cards.secrets import hide_secrets
 
     name = os.fspath(name_or_path)
     rule: Any = None
@@ -88,10 +95,12 @@ def load_image_stream(
     images = [name for name, kind in (dataset.features or {}).items() if isinstance(kind, datasets.Image)]
     account.unused_columns = [name for name in images if name != column]
     account.add("label columns that hold nothing", empty_label_columns(dataset))
-    if rule is not None and not trust_paths:
-        dataset = confined(dataset, rule)
+    if rule is not None:
+        dataset = confined(dataset, dataclasses.replace(rule, trusted=trust_paths))
     dataset.info.dataset_name = name
     attach(dataset, account)
+    if told is not None:
+        told(hide_secrets(name), account)
     return dataset
 
 
@@ -154,6 +163,23 @@ def local_files(name_or_path: str | os.PathLike[str], split: str) -> tuple[Path,
     name = os.fspath(name_or_path)
     source = None if _is_embedded(name) else locate(name)
     return None if source is None else (source.folder, source.files(split))
+
+
+def data_identity(name_or_path: str | os.PathLike[str], split: str, revision: str | None = None) -> str | None:
+    """What tells two states of a split apart: a hash of its local files, or the commit of its repository on the Hub.
+
+    Args:
+        name_or_path: As for `load_image_stream`.
+        split: Name of the split.
+        revision: Branch, tag or commit.
+
+    Returns:
+        None for the embedded data set, and if the Hub does not answer.
+    """
+    files = local_files(name_or_path, split)
+    if files is not None:
+        return str(describe_files(*files, most_listed=0)["hash"])
+    return hub_dataset(name_or_path, revision)[1]
 
 
 def _is_embedded(name: str) -> bool:

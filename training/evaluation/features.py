@@ -1,6 +1,6 @@
 """Pooled features of every stage, of all images, in one pass over the data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..data.iterable import DamagedShard, length_of, readable_examples
+from ..data.iterable import DamagedShard, length_of, readable_examples, unopened_shards
 from ..errors import BadImageError, UserError
 from ..loading.progress import progress
 from ..models.feature_rows import BLOCK_VALUES
@@ -17,6 +17,7 @@ from .feature_buffer import FeatureBuffer
 from .splits import is_streaming, undecoded
 
 MAX_BAD_FRACTION = 0.01
+_NAMED = 3
 
 
 @dataclass
@@ -146,6 +147,9 @@ def extract_part(
         size = sum(map(len, batches))
     pooled = FeatureBuffer(size)
     part = FeaturePart({}, [], [])
+    if unopened := [str(shard) for shard in unopened_shards(source)]:  # only streams have such shards
+        part.labels.append([])
+        part.bad.append(unopened)
     for pixels, labels, bad in progress(loader, f"features of {split}"):
         part.labels.append(labels)
         part.bad.append(bad)
@@ -182,16 +186,26 @@ def check_readable(readable: int, bad: list[str], split: str) -> None:
         raise UserError(f"split {split}: {len(bad)} of {readable + len(bad)} images cannot be read{example}")
 
 
-def bad_image_notes(count: int) -> list[str]:
-    """A note for the report if `count` images could not be read, else none."""
-    return [f"{count} images could not be read and were left out"] if count else []
+def bad_image_notes(count: int, bad: Sequence[str]) -> list[str]:
+    """A note for the report if `count` images could not be read, with some of the reasons; else none."""
+    if not count:
+        return []
+    reasons = list(dict.fromkeys(filter(None, bad)))
+    more = "; ..." if len(reasons) > _NAMED else ""
+    return [f"{count} images could not be read and were left out: {'; '.join(reasons[:_NAMED])}{more}"]
 
 
 def _example(row: dict[str, Any], transform: Callable[..., Tensor], image: str, label: str | None) -> tuple:
     try:
         return transform(row[image]), row[label] if label else None, None
     except BadImageError as error:
-        return None, None, str(error)
+        return None, None, named_reason(row[image], error)
+
+
+def named_reason(image: Any, error: BadImageError) -> str:
+    """Why an undecoded image cannot be read, after its path if it has one."""
+    path = image.get("path") if isinstance(image, dict) else image
+    return f"{path}: {error}" if isinstance(path, str) and path and path not in str(error) else str(error)
 
 
 class _StoredImages(Dataset):
@@ -218,7 +232,7 @@ class _StreamedImages(IterableDataset):
         for row in readable_examples(self.dataset, damaged):
             yield _example(row, self.transform, self.image, self.label)
         for shard in damaged:
-            yield None, None, f"the rest of {shard.file or 'a shard'} cannot be read: {shard.reason}"
+            yield None, None, str(shard)
 
 
 def _collate(examples: list[tuple]) -> tuple[Tensor | None, list[Any], list[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import json_value, write_json
+from ..files import json_value, write_record
 from ..models.all_stages import ALL_STAGES
 from ..runs.run_folder import now, versions
 
@@ -68,10 +68,10 @@ class EvaluationResult:
 
     def save(self, output: str | Path) -> Path:
         """Write `output/evaluation/TASK-DATASET.json` in one step and return its path."""
-        from ladder_model_cards.secrets import hide_in_values, hide_secrets
+        from ladder_model_cards.secrets import hide_secrets
 
         self.path = result_path(output, self.task, hide_secrets(self.dataset))
-        write_json(self.path, hide_in_values(self.to_dict()))
+        write_record(self.path, self.to_dict())
         return self.path
 
     def mean(self) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Which images a task fits on and which it scores, from a data set's name or from `datasets` objects."""
 
+import functools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,15 @@ def resolve_splits(
     Raises:
         UserError: a split is missing; the message names the ones that exist.
     """
-    loading = {"streaming": streaming, "image_column": image, "only_if_there": True, "trust_paths": trust_paths}
+    from ..data.left_out import tell
+
+    loading = {
+        "streaming": streaming,
+        "image_column": image,
+        "only_if_there": True,
+        "trust_paths": trust_paths,
+        "told": functools.partial(tell, columns=False),  # a task may use several columns of images
+    }
     name = _dataset_name(dataset)
     only = _only_split(dataset) if test_dataset is None and split is None else None
     if only is not None:

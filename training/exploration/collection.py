@@ -118,6 +118,7 @@ def open_collection(options: ExploreOptions, model: str, folder: Path) -> Collec
         split=options.split,
         image_column=options.image_column,
         label_column=options.label_column,
+        trust_paths=options.trust_paths,
         device=options.device,
         normalize=True,
     )
@@ -126,7 +127,9 @@ def open_collection(options: ExploreOptions, model: str, folder: Path) -> Collec
     root = Path(options.dataset).expanduser()
     rows = []
     for name in dict.fromkeys(splits):
-        dataset = load_image_stream(options.dataset, split=name, image_column=options.image_column)
+        dataset = load_image_stream(
+            options.dataset, split=name, image_column=options.image_column, trust_paths=options.trust_paths
+        )
         rows.append(
             open_split(dataset, name, image_column=options.image_column, label_column=None, part_images=len(dataset))
         )

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from ..errors import UserError
 from ..evaluation import splits as splits_module
-from ..evaluation.image_classification.fine_tuning import ChosenImages, centre_scores, optimizer_steps
+from ..evaluation.image_classification.fine_tuning import ChosenImages, centre_scores, optimizer_steps, readable_images
 from ..evaluation.image_classification.task import (
     ClassificationTask,
     classification_metrics,
@@ -37,6 +37,9 @@ def finetune_classification(run: TaskRun) -> Outcome:
         run, task.index, splits.fit[task.label_column], splits.score[task.label_column]
     )
     used, _ = stratified_split(labels, options.label_fraction, run.seed, at_least=1)
+    used = readable_images(task, splits.fit, used, splits.fit_split)
+    scored = readable_images(task, splits.score, torch.arange(len(score_labels)), splits.score_split)
+    score_labels = score_labels[scored]
     accuracies: dict[float, float] = {}
     rates = options.learning_rates
     held, kept = stratified_split(labels[used], options.holdout_fraction, run.seed, at_least=0)
@@ -49,7 +52,7 @@ def finetune_classification(run: TaskRun) -> Outcome:
     else:
         chosen = sorted(rates)[len(rates) // 2]
     network = _train(task, labels, used, chosen)
-    scores = _scores(network, task, splits.score, torch.arange(len(score_labels)))
+    scores = _scores(network, task, splits.score, scored)
     run.trained = network.cpu().eval()
     return Outcome(
         TASK,

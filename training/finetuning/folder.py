@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import folder_written_at_once, write_json
+from ..files import folder_written_at_once, write_record
 from ..models.processor import image_processor, processor_of
 
 RECORD = "finetuned.json"
@@ -48,4 +48,4 @@ def write_folder(
     with folder_written_at_once(folder) as temporary:
         save(temporary)
         processor.save_pretrained(temporary)
-        write_json(temporary / RECORD, record)
+        write_record(temporary / RECORD, record)

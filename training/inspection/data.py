@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..data.columns import check_image_column, find_label_column, own_column, without_decoding
-from ..data.iterable import DamagedShard, length_of, readable_examples
+from ..data.iterable import DamagedShard, length_of, readable_examples, unopened_shards
 from ..data.left_out import account_of
-from ..files import write_json
+from ..files import write_record
 from ..images.value_range import ValueRange
 from ..loading.bad_images import is_bad_image, one_line
 from ..loading.encoded import encoded_bytes
@@ -93,8 +93,6 @@ def inspect_data(
         shown.extend(evenly(images, max(1, _SHOWN // len(loaded))))
     result: dict[str, Any] = {"datasets": reports, "sheet": None, "report": None}
     if output is not None:
-        from ladder_model_cards.secrets import hide_in_values
-
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)
         if shown:
@@ -103,7 +101,7 @@ def inspect_data(
             save_contact_sheet(shown, cast(Any, transform), folder / SHEET_FILE, seed=seed)
             result["sheet"] = str(folder / SHEET_FILE)
         result["report"] = str(folder / REPORT_FILE)
-        write_json(folder / REPORT_FILE, hide_in_values(result))
+        write_record(folder / REPORT_FILE, result)
     return result
 
 
@@ -213,14 +211,12 @@ def _load(dataset: Any, split: str, settings: dict[str, Any]) -> tuple[str, Any]
         return str(dataset.info.dataset_name or "data set"), dataset
     from ..data.sources import load_image_stream
 
-    return os.fspath(dataset), load_image_stream(dataset, split, **settings)
+    return os.fspath(dataset), load_image_stream(dataset, split, told=None, **settings)
 
 
 def _all_damaged(dataset: Any, met: list[DamagedShard]) -> list[DamagedShard]:
     """The shards that could not be opened, and those that were met; a stream names each of them in every pass."""
-    from ..data.origin import origin_of
-
-    return [*(DamagedShard(file, "", reason) for file, reason in origin_of(dataset).damaged), *met]
+    return [*unopened_shards(dataset), *met]
 
 
 def _values(deep: list[tuple[float, float]]) -> dict | None:

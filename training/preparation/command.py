@@ -12,7 +12,7 @@ from typing import Any
 from ..config.fields import check_fields
 from ..data.columns import check_image_column
 from ..data.prepared import write_features
-from ..data.sources import load_image_stream, split_names
+from ..data.sources import data_identity, load_image_stream, split_names
 from ..errors import UserError
 from ..loading.bad_images import BadImageFile
 from .columns import Columns, choose_columns
@@ -74,7 +74,8 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
         raise UserError(f"{output} lies in {root}, which is prepared: give --output another folder")
     splits = _splits(options)
     changing = {name: value for name, value in asdict(options).items() if name not in _FREE}
-    asked = {"dataset": options.dataset, "options": {**changing, "split": splits}}
+    files = {split: data_identity(options.dataset, split, options.revision) for split in splits}
+    asked = {"dataset": options.dataset, "files": files, "options": {**changing, "split": splits}}
     folder = PreparationFolder(output, asked)
     if folder.finished is not None:
         return folder.finished
@@ -141,7 +142,12 @@ def _splits(options: PrepareOptions) -> list[str]:
 
 def _open(options: PrepareOptions, split: str) -> tuple[SourceRows, Columns]:
     dataset = load_image_stream(
-        options.dataset, split, options.streaming, revision=options.revision, image_column=options.image_column
+        options.dataset,
+        split,
+        options.streaming,
+        revision=options.revision,
+        image_column=options.image_column,
+        trust_paths=options.trust_paths,
     )
     if dataset.features is None:  # a stream that declares none: they are read from its first example
         dataset = dataset._resolve_features()

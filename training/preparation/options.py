@@ -25,6 +25,9 @@ class PrepareOptions:
     streaming: bool = option(False, "Read the source as a stream: nothing is downloaded first; its order is kept.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub data set.")
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
+    trust_paths: bool = option(
+        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
+    )
     drop_columns: list[str] | None = option(None, "Columns to leave out, such as boxes, which would no longer fit.")
     drop_duplicates: bool = option(False, "Write an image once if its file comes several times in a split.")
     shuffle: bool = option(True, "Write each split in a random order, the same every time, not in the source's.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import fsync, write_json
+from ..files import fsync, same_name, write_record
 from ..loading.bad_images import BadImage
 
 RECORD_FILE, STATE_FOLDER = "preparation.json", ".preparation"
@@ -59,7 +59,9 @@ class PreparationFolder:
     """
 
     def __init__(self, path: Path, asked: dict[str, Any]) -> None:
-        self.path, self._asked = path, asked
+        from ladder_model_cards.secrets import hide_in_values
+
+        self.path, self._asked = path, hide_in_values(asked)
         self._state = path / STATE_FOLDER
         self.finished: dict[str, Any] | None = None
         if path.exists() and not path.is_dir():
@@ -92,7 +94,7 @@ class PreparationFolder:
 
     def add(self, record: ShardRecord) -> None:
         """Write down that a shard is finished."""
-        write_json(self._state / f"{record.name}.json", asdict(record))
+        write_record(self._state / f"{record.name}.json", asdict(record))
 
     def finish(self, records: list[ShardRecord], splits: dict[str, Any]) -> None:
         """Give the shards their names, write the counts, and remove the state.
@@ -112,7 +114,7 @@ class PreparationFolder:
         self._state.rmdir()
 
     def _write(self, splits: dict[str, Any] | None) -> None:
-        write_json(self.path / RECORD_FILE, {"version": VERSION, **self._asked, "splits": splits})
+        write_record(self.path / RECORD_FILE, {"version": VERSION, **self._asked, "splits": splits})
 
     def _check(self, record: Path) -> None:
         try:
@@ -121,14 +123,23 @@ class PreparationFolder:
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{record}: cannot be read ({error!r}); --output takes a new folder") from error
         before, now = ({**value, **value.get("options", {})} for value in (values, self._asked))
+        # Records of older versions do not know these two.
+        before = {"files": now["files"], "trust_paths": False, **before}
         changed = [
             f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
             for name in now
-            if name != "options" and before.get(name) != now.get(name)
+            if name not in ("options", "files") and _comparable(name, before) != _comparable(name, now)
         ]
+        if before["files"] != now["files"]:
+            changed.append("the files of the data set have changed since")
         if changed or version != VERSION:
             what = "; ".join(changed) or f"version {version} of the package's shards"
             raise UserError(f"{self.path} was prepared otherwise ({what}): use another --output, or delete the folder")
+
+
+def _comparable(name: str, values: dict[str, Any]) -> Any:
+    """A value of a record; of the data set, which may be spelt in several ways, its place."""
+    return same_name(str(values.get(name))) if name == "dataset" else values.get(name)
 
 
 def part_of(path: Path) -> Path:

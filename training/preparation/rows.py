@@ -1,12 +1,13 @@
 """The undecoded rows of one split in the order in which they are written, from any position on."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ..data.columns import KEY, URL, without_decoding
-from ..data.iterable import length_of
+from ..data.iterable import DamagedShard, length_of, readable_examples, unopened_shards
 from ..data.order import generator
 from ..loading.map_source import source_name
 
@@ -40,10 +41,14 @@ class SourceRows:
             self._order = generator("prepare", split).permutation(count) if shuffle else np.arange(count)
 
     def after(self, first: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(number of the row in the source, its columns) from position `first` of the order on."""
+        """(number of the row in the source, its columns) from position `first` of the order on.
+
+        What a stream cannot read of a shard comes last, as one row for each shard, which holds a `DamagedShard`.
+        """
         if self._order is None:
-            rows = self._dataset.skip(first) if first else self._dataset
-            yield from enumerate(rows, start=first)
+            damaged = unopened_shards(self._dataset)
+            rows = itertools.chain(readable_examples(self._dataset, damaged), _as_rows(damaged, self._image))
+            yield from itertools.islice(enumerate(rows), first, None)
             return
         for start in range(first, len(self._order), _READ_AT_ONCE):
             numbers = self._order[start : start + _READ_AT_ONCE].tolist()
@@ -54,5 +59,12 @@ class SourceRows:
     def named(self, number: int, row: dict[str, Any]) -> tuple[str, str]:
         """(source, key) by which a row is listed: its shard and WebDataset key, its file, or its number."""
         image = row[self._image]
+        if isinstance(image, DamagedShard):
+            return image.file or self.name, image.place or f"row {number}"
         key = row.get(KEY) or (image.get("path") if isinstance(image, dict) else None) or f"row {number}"
         return str(row.get(URL) or self.name), str(key)
+
+
+def _as_rows(damaged: list[DamagedShard], image: str) -> Iterator[dict[str, Any]]:
+    """A row for each shard of a list, which may be filled until the first row is asked for."""
+    yield from ({image: shard} for shard in damaged)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..data.iterable import DamagedShard
+from ..errors import BadImageError, UserError
 from ..loading.bad_images import BadImage, is_bad_image, one_line
 from .columns import Columns
 from .image import PreparedImage, prepare_image
@@ -109,6 +110,9 @@ class SplitWriter:
         waiting: deque[_Work] = deque()
         for number, row in rows:
             image = row[self._columns.image]
+            if isinstance(image, DamagedShard):
+                waiting.append(_Work(number, row, _refused(f"the rest of this shard cannot be read: {image.reason}")))
+                continue
             made = pool.submit(prepare_image, image, self._options.short_side, self._options.quality)
             path = image.get("path") if isinstance(image, dict) else image
             waiting.append(_Work(number, {**row, self._columns.image: {"path": path}}, made))
@@ -159,3 +163,10 @@ class SplitWriter:
                 f"{self._folder.path / record.name} cannot be written: {reason}; the same command goes on from there"
             ) from error
         return record
+
+
+def _refused(reason: str) -> Future[PreparedImage]:
+    """The work on an image that cannot be read."""
+    made: Future[PreparedImage] = Future()
+    made.set_exception(BadImageError(reason))
+    return made

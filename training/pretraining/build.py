@@ -192,7 +192,6 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
         UserError: a data set or split does not exist, or holds no images.
     """
     from ..data.content import describe_files
-    from ..data.left_out import account_of
     from ..data.sources import hub_dataset, load_image_stream, local_files, split_names
 
     options = recipe.data
@@ -206,6 +205,8 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
         # The parts of a mixture, and the data set for monitoring, may have other columns.
         "only_if_there": len(names) > 1,
     }
+    if len(names) == 1 and options.mix is not None:
+        raise UserError("mix has no effect on one data set: give the shares of several, or take the field out")
     parts: list[Any] = []
     records: list[DatasetRecord] = []
     notes: list[str] = []
@@ -215,8 +216,8 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
         revision = options.revision
         if saved is not None and saved.hub and saved.revision and not options.accept_changed_data:
             _, newest = hub_dataset(name, options.revision)
+            revision = saved.revision
             if newest is not None and newest != saved.revision:
-                revision = saved.revision
                 notes.append(f"{name}: the Hub has commit {newest} now; this run goes on with {revision}")
         part = load_image_stream(name, split=options.split, revision=revision, **settings)
         parts.append(part)
@@ -234,6 +235,8 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
                 images=len(part) if hasattr(part, "__len__") else None,
             )
         )
+    if options.revision is not None and not any(record.hub for record in records):
+        notes.append(f"revision {options.revision} is not used: no data set is on the Hub")
     if len(parts) == 1:
         train = parts[0]
     else:
@@ -241,7 +244,7 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
 
         train = mix_streams(parts, options.mix)
     source = options.eval_dataset or names[0]
-    revision = options.revision if source == names[0] else None
+    revision = records[0].revision if source == names[0] else None
     known = split_names(source, revision=revision)
     candidates: tuple[str, ...] = ("validation", "valid", "val", "test")
     split = next((name for name in candidates if name in known), None)
@@ -251,11 +254,6 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
     if split is not None and (source != names[0] or split != options.split):
         settings["only_if_there"] = True
         monitoring = load_image_stream(source, split=split, revision=revision, **settings)
-    notes += [
-        f"{name}: {line}"
-        for name, part in [*zip(names, parts, strict=True), (source, monitoring)]
-        for line in account_of(part).lines()
-    ]
     return Data(train, monitoring, records, list(dict.fromkeys(notes)), files)
 
 

@@ -35,7 +35,9 @@ def plan_table(plan: Plan, images_per_second: float | None = None) -> str:
 
 
 def recipe_text(plan: Plan) -> str:
-    """Format a plan as a recipe, with the facts that led to it in its header."""
+    """Format a plan as a recipe, with the facts that led to it in its header, and without tokens."""
+    from ladder_model_cards.secrets import is_secret_name
+
     header = [
         "# Planned by `ladder pretrain` without a recipe; change any line, or take it as the start of your own recipe.",
         f"# Images: {describe_images(plan.images)}.",
@@ -44,7 +46,9 @@ def recipe_text(plan: Plan) -> str:
     ]
     # `{name: value}` in one line, without its braces.
     dumped = (
-        yaml.safe_dump({name: value}, width=10**6, default_flow_style=True) for name, value in plan.values.items()
+        yaml.safe_dump({name: value}, width=10**6, default_flow_style=True)
+        for name, value in plan.values.items()
+        if not is_secret_name(name)
     )
     lines = [line.strip()[1:-1] for line in dumped]
     return "\n".join([*header, *lines]) + "\n"

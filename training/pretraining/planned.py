@@ -79,7 +79,8 @@ def earlier_plan(folder: Path) -> Recipe | None:
 
 def _plan(names: list[str], given: dict[str, Any]) -> Plan:
     """Measure what the plan depends on, and make it."""
-    settings = {"split": given.get("split") or "train", "streaming": bool(given.get("streaming"))}
+    settings: dict[str, Any] = {"split": given.get("split") or "train", "streaming": bool(given.get("streaming"))}
+    settings |= {"trust_paths": bool(given.get("trust_paths")), "only_if_there": len(names) > 1}
     images = measure_images(names, revision=given.get("revision"), image_column=given.get("image_column"), **settings)
     machine = measure_machine()
     costs = None
@@ -104,7 +105,15 @@ def _speed(recipe: ResolvedRecipe, plan: Plan) -> float | None:
     names = recipe.data.dataset
     first = names if isinstance(names, str) else (names or [""])[0]
     data = recipe.data
-    dataset = load_image_stream(first, split=data.split, streaming=data.streaming, revision=data.revision)
+    dataset = load_image_stream(
+        first,
+        split=data.split,
+        streaming=data.streaming,
+        revision=data.revision,
+        image_column=data.image_column,
+        only_if_there=True,
+        trust_paths=data.trust_paths,
+    )
     model = build_model(recipe).to(choose_device("cpu" if recipe.arguments.get("use_cpu") else None))
     batch, workers = recipe.arguments["per_device_train_batch_size"], recipe.arguments["dataloader_num_workers"]
     autocast = torch.bfloat16 if recipe.arguments.get("bf16") else None

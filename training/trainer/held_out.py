@@ -10,7 +10,8 @@ import torch
 from ..config.image_defaults import crop_fraction
 from ..data.columns import check_image_column, find_label_column, without_decoding
 from ..data.held_out import LEAST, LEAST_FROM, split_monitoring
-from ..data.iterable import readable_examples
+from ..data.iterable import readable_examples, unopened_shards
+from ..data.left_out import is_first_process
 from ..data.mixing import Mixture
 from ..errors import BadImageError, did_you_mean, near_names
 from ..images.center import center_view
@@ -101,15 +102,21 @@ def _decode(source: Any, column: str, label_column: str | None, transform: Any, 
         source = source.select(np.linspace(0, len(source) - 1, count).round().astype(int).tolist()) if count else source
     pixels, labels = [], []
     value_range = getattr(transform, "value_range", None)
-    rows = source if hasattr(source, "__len__") else readable_examples(source, [])
+    damaged = unopened_shards(source)
+    rows = source if hasattr(source, "__len__") else readable_examples(source, damaged)
+    bad = []
     for row in itertools.islice(rows, maximum):
         try:
             image = decode_image(row[column], value_range=value_range)
             pixels.append(center_view(image, transform.size, crop_fraction(transform.size)))
-        except BadImageError:
+        except BadImageError as error:
+            bad.append(str(error))
             continue
         if label_column is not None:
             labels.append(row[label_column])
+    bad += [str(shard) for shard in damaged]
+    if bad and is_first_process():
+        logger.warning("monitoring: %d held-out images cannot be read (%s)", len(bad), bad[0])
     if len(pixels) < 2:
         return None
     return HeldOutImages(

@@ -197,3 +197,30 @@ def test_two_processes_write_the_same_file(model, photos, tmp_path):
     first, second = pq.read_table(one), pq.read_table(two)
     assert first["id"] == second["id"]
     np.testing.assert_allclose(np.array(first["stage4"].to_pylist()), np.array(second["stage4"].to_pylist()), atol=1e-5)
+
+
+def test_classes_of_splits_are_matched_by_name(model, photos, tmp_path):
+    """A split may lack a class, so that its numbers of the others differ."""
+    (photos / "train" / "bee").mkdir()
+    (photos / "train" / "ant" / "broken.png").unlink()
+    (photos / "train" / "bee" / "0.png").write_bytes((photos / "train" / "ant" / "0.png").read_bytes())
+    embed(options(model, photos, tmp_path / "e.parquet"))
+    table = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    assert {(row["split"], row["label"], row["label_name"]) for row in table} == {
+        ("train", 0, "ant"),
+        ("train", 1, "bee"),
+        ("train", 2, "cat"),
+        ("test", 0, "ant"),
+        ("test", 2, "cat"),
+    }
+    assert all(row["id"].split("/")[1] == row["label_name"] for row in table)
+
+
+def test_embeddings_of_data_that_changed_are_not_taken_for_those_of_today(model, photos, tmp_path):
+    output = tmp_path / "e.parquet"
+    embed(options(model, photos, output))
+    assert embed(options(model, f"{photos}/", output)) is None  # the same data set, spelt otherwise
+    file = photos / "test" / "ant" / "0.png"
+    Image.fromarray(natural_image(80, 96, seed=99)).save(file)
+    with pytest.raises(UserError, match=r"exists and holds something else \(files\)"):
+        embed(options(model, photos, output))

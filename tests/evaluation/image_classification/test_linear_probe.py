@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from helpers.models import tiny_native_backbone
 from ladder_training.errors import UserError
 from ladder_training.evaluation import linear
+from ladder_training.evaluation.image_classification.augmented_rows import is_held_out
 from ladder_training.evaluation.image_classification.linear_heads import (
     ParallelHeads,
     best_rates,
@@ -17,7 +18,6 @@ from ladder_training.evaluation.image_classification.linear_heads import (
     set_cosine,
 )
 from ladder_training.evaluation.image_classification.linear_probe import fit_probe
-from ladder_training.evaluation.image_classification.linear_stream import is_held_out
 from ladder_training.evaluation.image_classification.task import stratified_split
 from ladder_training.evaluation.options import LinearOptions, read_recipe
 

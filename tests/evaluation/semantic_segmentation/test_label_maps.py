@@ -1,6 +1,8 @@
 """Label maps hold the class numbers that were drawn, at the pixels where the image shows them."""
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +105,26 @@ def test_the_task_says_what_it_turned_and_refuses_before_it_trains() -> None:
     lossy = labelled([plain], [encoded(label, "JPEG")])
     with pytest.raises(UserError, match="image 0 of split test: the label map is a JPEG"):
         segmentation(backbone, train, test_dataset=lossy, **SMALL)
+
+
+def test_classes_that_only_one_split_has_are_said() -> None:
+    image, _ = drawn()
+    backbone = tiny_native_backbone(out_features=["stage1", "stage2", "stage3", "stage4"])
+    two = np.zeros(image.shape[:2], np.uint8)
+    two[:, 25:] = 1
+    three = two.copy()
+    three[20:, :25] = 2
+    plain = encoded(image)
+    all_three, first_two = labelled([plain], [encoded(three)]), labelled([plain], [encoded(two)])
+    notes = segmentation(backbone, all_three, test_dataset=first_two, **SMALL).notes
+    assert "classes with pixels in split train, but not in test: 2" in notes
+    notes = segmentation(backbone, first_two, test_dataset=all_three, num_classes=3, **SMALL).notes
+    assert "classes of the scored split without a training pixel: 2" in notes
+    with pytest.raises(UserError, match=r"class 2 is not one of the 2 classes that are fitted on"):
+        segmentation(backbone, first_two, test_dataset=all_three, **SMALL)
+
+
+def test_a_label_map_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "map.png")
+    with pytest.raises(UserError, match="the label map cannot be read \\(not a regular file\\)"):
+        read_label_map({"bytes": None, "path": str(tmp_path / "map.png")}, "image 0")

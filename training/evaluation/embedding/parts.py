@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...files import fsync, write_json
+from ...files import fsync, same_name, write_record
 from .rows import Label
 
 PLAN = "ladder_embedding"
@@ -78,26 +78,40 @@ def is_finished(destination: Destination) -> bool:
     if output.is_dir():
         raise UserError(f"output {output} is a folder; name a file")
     if output.exists():
-        if _written_plan(destination.table_file) == destination.plan:
+        known = _written_plan(destination.table_file)
+        if known is not None and not (differing := _differing(known, destination.plan)):
             return True
-        raise UserError(f"output {output} exists and holds something else; choose another --output, or delete it")
+        which = "" if known is None else f" ({', '.join(differing)})"
+        raise UserError(
+            f"output {output} exists and holds something else{which}; choose another --output, or delete it"
+        )
     if folder.exists():
         try:
             known = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             known = None
-        if known != destination.plan:
-            named = ", ".join(name for name in destination.plan if (known or {}).get(name) != destination.plan[name])
+        differing = _differing(known if isinstance(known, dict) else {}, destination.plan)
+        if differing:
             raise UserError(
-                f"{folder} holds parts of other embeddings ({named}); delete it, or choose another --output"
+                f"{folder} holds parts of other embeddings ({', '.join(differing)}); delete it, or choose "
+                "another --output"
             )
     return False
+
+
+def _differing(known: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    """Names of what differs between the plan of an earlier call and this one; one folder may be spelt in two ways."""
+    names = {**known, **plan}
+    # Files of older versions do not know the last two.
+    old = {"files": plan.get("files"), "trust_paths": False, **known}
+    both = [{**values, "dataset": same_name(str(values.get("dataset")))} for values in (old, plan)]
+    return [name for name in names if both[0].get(name) != both[1].get(name)]
 
 
 def start(destination: Destination) -> None:
     """Make the folder of the parts."""
     if not destination.folder.exists():
-        write_json(destination.folder / "plan.json", destination.plan)
+        write_record(destination.folder / "plan.json", destination.plan)
 
 
 def write_part(destination: Destination, key: tuple[int, int], columns: dict[str, Any], bad: list[list[str]]) -> None:

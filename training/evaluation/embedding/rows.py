@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...data.columns import KEY, check_image_column, find_label_column
 from ...data.held_out import image_names
+from ...data.iterable import DamagedShard, readable_examples, unopened_shards
 from ...errors import BadImageError, UserError
 from ...files import bytes_or_path
 from ..image_transforms import CenterTransform
@@ -61,7 +62,7 @@ class SplitRows:
     by_path: bool = False
 
     def rows(self, part: int, root: str | None) -> Iterator[tuple[str, Any, Any]]:
-        """Give (id, label, undecoded image) of each image of a part.
+        """Give (id, label, undecoded image) of each image of a part, and (file, None, `DamagedShard`) of damage in it.
 
         Args:
             part: Number of the part.
@@ -71,14 +72,23 @@ class SplitRows:
             first = part * self.part_images
             chosen = self.dataset.select(range(first, min(first + self.part_images, len(self.dataset))))
         else:
-            first, chosen = 0, self.dataset.shard(num_shards=self.count, index=part)
+            first, chosen = 0, self._shard(part)
         for position, row in enumerate(chosen):
+            if isinstance(row, DamagedShard):
+                yield _below(row.file or f"shard {part}", root), None, row
+                continue
             if self.names is not None:
                 name = row[self.image]["path"] if self.by_path else self.names[first + position]
             else:
                 name = _name_in_stream(row, self.image, part, position)
             label = row[self.label.column] if self.label.column is not None else None
             yield _below(name, root), label, row[self.image]
+
+    def _shard(self, part: int) -> Iterator[Any]:
+        """The examples of a shard of a stream, then what of it, or of the whole stream, cannot be read."""
+        damaged = unopened_shards(self.dataset) if part == 0 else []
+        yield from readable_examples(self.dataset.shard(num_shards=self.count, index=part), damaged)
+        yield from damaged
 
     def fingerprint(self) -> str:
         """Tell two versions of the split apart: by the names of its images, of a stream by its number of shards."""
@@ -157,6 +167,8 @@ def prepared_rows(
     """
 
     def prepare(key: tuple[int, int], name: str, label: Any, image: Any) -> Prepared:
+        if isinstance(image, DamagedShard):
+            return Prepared(key, name, label, reason=str(image))
         try:
             return Prepared(key, name, label, transform(image))
         except BadImageError as error:

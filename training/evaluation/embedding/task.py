@@ -1,5 +1,6 @@
 """Embeddings of every image of a data set: computed in parts, on one or several processes, and joined to one file."""
 
+import dataclasses
 import hashlib
 import time
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     Raises:
         UserError: an option does not fit, the output holds something else, or no image can be read.
     """
+    from ladder_model_cards.secrets import hide_in_values
+
     started = time.monotonic()
     accelerator = make_accelerator(options.device, options.mixed_precision)
     model = options.model if model is None else model
@@ -75,6 +78,8 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
         "model": model_name(model),
         "weights": _digest(backbone),
         "dataset": options.dataset,
+        "files": _files(options.dataset if dataset is None else dataset, [split.name for split in splits]),
+        "trust_paths": options.trust_paths,
         "splits": {split.name: split.fingerprint() for split in splits},
         "stages": columns,
         "normalized": options.normalize,
@@ -88,6 +93,7 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     }
     if settings.value_range is not None:
         plan["image_range"] = list(settings.value_range)
+    plan = hide_in_values(plan)
     npy = next(iter(columns)) if options.ending == ".npy" else None
     destination = Destination(Path(options.output).expanduser(), plan, make_schema(label, columns), npy)
     if chosen_by_first(lambda: _begin(destination)):
@@ -172,8 +178,14 @@ class _Work:
         columns["id"] = [row.name for row in rows]
         columns["split"] = [self.splits[key[0]].name] * len(rows)
         if self.label.column is not None:
-            columns["label"] = [int(row.label) if isinstance(row.label, bool) else row.label for row in rows]
-            columns["label_name"] = [_name_of(row.label, self.label.names) for row in rows]
+            names = self.splits[key[0]].label.names
+            columns["label_name"] = [_name_of(row.label, names) for row in rows]
+            columns["label"] = [
+                int(row.label)
+                if isinstance(row.label, bool)
+                else (self.label.names.index(name) if name is not None else row.label)
+                for row, name in zip(rows, columns["label_name"], strict=True)
+            ]
         write_part(self.destination, key, columns, bad)
 
 
@@ -203,7 +215,10 @@ def _splits(options: EmbedOptions, dataset: Any) -> list[SplitRows]:
         from ...data.sources import load_image_stream, split_names
 
         names = options.split or tuple(split_names(dataset))
-        opened = {name: load_image_stream(dataset, split=name, streaming=options.streaming) for name in names}
+        settings: dict[str, Any] = {"streaming": options.streaming, "trust_paths": options.trust_paths}
+        opened = {
+            name: load_image_stream(dataset, name, image_column=options.image_column, **settings) for name in names
+        }
     elif isinstance(dataset, dict):
         names = options.split or tuple(dataset)
         missing = [name for name in names if name not in dataset]
@@ -224,8 +239,15 @@ def _splits(options: EmbedOptions, dataset: Any) -> list[SplitRows]:
     ]
 
 
+def _files(dataset: Any, splits: list[str]) -> dict[str, str | None]:
+    """Split -> what tells two states of its files apart; empty for `datasets` objects."""
+    from ...data.sources import data_identity
+
+    return {split: data_identity(dataset, split) for split in splits} if isinstance(dataset, str) else {}
+
+
 def _common_label(splits: list[SplitRows]) -> Label:
-    """How labels are stored in all splits.
+    """How labels are stored in the file: classes with names are matched by name, and numbered through all splits.
 
     Raises:
         UserError: the splits store them in different ways.
@@ -236,9 +258,12 @@ def _common_label(splits: list[SplitRows]) -> Label:
             raise UserError(
                 f"splits {splits[0].name} and {split.name} store labels in different ways: name one with split"
             )
-        if split.label.names != first.names:
-            raise UserError(f"splits {splits[0].name} and {split.name} have different classes: name one with split")
-    return first
+        if bool(split.label.names) != bool(first.names):
+            raise UserError(
+                f"of splits {splits[0].name} and {split.name} only one has names of its classes: name one with split"
+            )
+    names = tuple(dict.fromkeys(name for split in splits for name in split.label.names))
+    return dataclasses.replace(first, names=names)
 
 
 def _name_of(label: Any, names: tuple[str, ...]) -> str | None:

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...errors import UserError
+from ...errors import BadImageError, UserError
 from ...loading.progress import progress
 from ...runs.agreement import chosen_by_first
 from .. import splits as splits_module
+from ..features import bad_image_notes, check_readable, named_reason
 from ..image_transforms import CenterTransform, RandomCropTransform
 from ..options import SemiSupervisedOptions
 from ..report import EvaluationResult
@@ -74,6 +75,9 @@ def _semi_supervised(run: TaskRun) -> Outcome:
         run, task.index, splits.fit[task.label_column], splits.score[task.label_column]
     )
     used, _ = stratified_split(labels, options.label_fraction, run.seed, at_least=1)
+    used = readable_images(task, splits.fit, used, splits.fit_split)
+    scored = readable_images(task, splits.score, torch.arange(len(score_labels)), splits.score_split)
+    score_labels = score_labels[scored]
 
     rates, accuracies = options.learning_rates, {}
     held, kept = stratified_split(labels[used], options.holdout_fraction, run.seed, at_least=0)
@@ -90,7 +94,7 @@ def _semi_supervised(run: TaskRun) -> Outcome:
         if len(rates) > 1:
             run.notes.append(f"too few labels to hold some out: learning rate {chosen:g} was taken without a choice")
     network = _train(task, labels, used, chosen)
-    scores = _scores(network, task, splits.score, torch.arange(len(score_labels)))
+    scores = _scores(network, task, splits.score, scored)
     return Outcome(
         f"semi_supervised_{options.label_fraction * 100:g}pct",
         {"fine_tuned": classification_metrics(scores, score_labels)},
@@ -123,8 +127,48 @@ class Classifier(nn.Module):
         return self.classifier(list(self.body(pixel_values).values())[-1].mean(dim=(2, 3)))
 
 
+def readable_images(task: ClassificationTask, dataset: Any, indices: Tensor, split: str) -> Tensor:
+    """Which of the chosen images can be read; the others are named in the report. All are decoded for that.
+
+    Args:
+        task: Says how images are read; gets a note.
+        dataset: The images.
+        indices: Those that are to be used, int64 (n,).
+        split: Name of the split.
+
+    Raises:
+        UserError: Too many cannot be read.
+    """
+    options = task.run.options
+    images = _Readable(ChosenImages(task, dataset, indices, None, CenterTransform(task.settings)))
+    loader = DataLoader(images, batch_size=options.batch_size, num_workers=options.num_workers, collate_fn=list)
+    reasons = [reason for batch in progress(loader, f"checking {split}") for reason in batch]
+    bad = [reason for reason in reasons if reason is not None]
+    check_readable(len(reasons) - len(bad), bad, split)
+    task.run.notes += bad_image_notes(len(bad), bad)
+    return indices[[reason is None for reason in reasons]]
+
+
+class _Readable(Dataset):
+    """None for each image that can be read, else the reason."""
+
+    def __init__(self, images: "ChosenImages") -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> str | None:
+        try:
+            self.images[position]
+        except BadImageError as error:
+            images = self.images
+            return named_reason(images.dataset[images.indices[position]][images.column], error)
+        return None
+
+
 class ChosenImages(Dataset):
-    """Chosen images as (pixels, class number); one that cannot be read stops the evaluation."""
+    """Chosen images as (pixels, class number). All of them can be read (see `readable_images`)."""
 
     def __init__(self, task: ClassificationTask, dataset: Any, indices: Tensor, labels: Tensor | None, transform: Any):
         self.dataset = splits_module.undecoded(dataset, task.image_column)

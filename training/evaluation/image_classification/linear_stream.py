@@ -5,29 +5,24 @@ backbone runs once per image. The learning rate of each stage is chosen on held-
 not trained again on all images, which would double the cost for 1 % more data; the report's protocol says so.
 """
 
-import zlib
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from ...data.content import content
-from ...data.iterable import length_of
-from ...errors import BadImageError, UserError
+from ...data.iterable import length_of, unopened_shards
+from ...errors import UserError
 from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ..backbone import StageFeatures
-from ..features import bad_image_notes
-from ..image_transforms import CenterTransform, RandomCropTransform
+from ..features import bad_image_notes, check_readable
 from ..options import LinearOptions
-from ..splits import is_streaming, undecoded
+from ..splits import is_streaming
 from ..task_run import Outcome, TaskRun
+from .augmented_rows import AugmentedRows, Batch, batches
 from .linear_heads import ParallelHeads, best_rates, make_optimizer, set_cosine
 from .task import TOP_FIVE_FROM, ClassificationTask, classification_protocol, open_classification
 
-SHARDS_PER_READER = 8
+_GATHERED = 10
+"""Reasons of unreadable images that each process tells the others."""
 
 
 def linear_on_augmented_images(run: TaskRun) -> Outcome:
@@ -42,14 +37,17 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
     local_batch = max(1, options.train_batch_size // accelerator.num_processes)
     steps = _number_of_steps(options, images, fraction, local_batch * accelerator.num_processes)
 
-    heads, fitted = _train(task, classes, fraction, local_batch, steps)
-    held = _score(task, heads, _Rows(task, "fit", part="held", fraction=fraction), classes)
+    heads, fitted, bad = _train(task, classes, fraction, local_batch, steps)
+    held, also_bad = _score(task, heads, AugmentedRows(task, "fit", part="held", fraction=fraction), classes)
     if held["seen"].sum() == 0:
         raise UserError(f"split {splits.fit_split} is too small to hold out {fraction:.1%} of it")
+    read = round(float(held["seen"].sum()) / fraction)
+    unfit = _check_readable(task, read, bad + also_bad, splits.fit_split)
     accuracies = {name: held[f"right/{name}"].sum(dim=1) / held["seen"].sum() for name in heads.names}
     rates = tuple(options.learning_rates)
     chosen, notes = best_rates(accuracies, rates)
-    scored = _score(task, heads, _Rows(task, "score"), classes)
+    scored, bad = _score(task, heads, AugmentedRows(task, "score"), classes)
+    reasons = [*unfit, *_check_readable(task, int(scored["seen"].sum()), bad, splits.score_split)]
     if scored["seen"].sum() == 0:
         raise UserError(f"split {splits.score_split} has no readable image")
     scored_classes = scored["seen"].nonzero().flatten().tolist()
@@ -58,7 +56,7 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
     if not is_streaming(splits.fit):
         fitted_classes = {*task.index.fit_numbers(splits.fit[task.label_column])}
     run.notes += task.index.compare(fitted_classes, scored_classes)
-    run.notes += [*notes, *bad_image_notes(int(scored["unreadable"]) + int(held["unreadable"]))]
+    run.notes += [*notes, *bad_image_notes(len(reasons), reasons)]
     return Outcome(
         "linear",
         {name: _metrics(scored, name, index) for name, index in chosen.items()},
@@ -77,11 +75,6 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
     )
 
 
-def is_held_out(image: Any, fraction: float, seed: int) -> bool:
-    """Whether an image is held out of training. It depends on the image's content and the seed alone."""
-    return zlib.crc32(content(image), seed) < fraction * 2**32
-
-
 def _number_of_steps(options: LinearOptions, images: int | None, fraction: float, batch: int) -> int:
     if options.max_steps is not None:
         return options.max_steps
@@ -92,8 +85,16 @@ def _number_of_steps(options: LinearOptions, images: int | None, fraction: float
 
 def _train(
     task: ClassificationTask, classes: int, fraction: float, local_batch: int, steps: int
-) -> tuple[ParallelHeads, int]:
-    """Train all classifiers. Also returns how many images, with repetition, all processes trained on together."""
+) -> tuple[ParallelHeads, int, list[str]]:
+    """Train all classifiers.
+
+    Returns:
+        (the classifiers, images that all processes trained on with repetition, why images cannot be read that this
+        process met in the first pass).
+
+    Raises:
+        UserError: No image can be read.
+    """
     options, accelerator = task.run.options, task.run.accelerator
     channels = dict(zip(task.backbone.stages, task.backbone.channels, strict=True))
     if len(channels) > 1:
@@ -103,23 +104,45 @@ def _train(
     heads = ParallelHeads(channels, classes, dict.fromkeys(channels, rates), batch_norm=options.standardize)
     heads, optimizer = accelerator.prepare(heads, make_optimizer(heads))
     unwrapped = accelerator.unwrap_model(heads)
-    rows = _Rows(task, "fit", part="kept", fraction=fraction, train=True)
-    loader = iter(
-        DataLoader(rows, batch_size=local_batch, num_workers=options.num_workers, collate_fn=_collate, drop_last=True)
-    )
+    rows = AugmentedRows(task, "fit", part="kept", fraction=fraction, train=True)
+    loader = iter(batches(rows, local_batch, options.num_workers))
+    nothing: Batch = (None, torch.empty(0), [])
+    bad: list[str] = []
     heads.train()
     for step in progress(range(steps), "linear classifiers"):
-        batch_of_images = next(loader, None)
-        if batch_of_images is None:
-            raise UserError(f"split {task.run.splits.fit_split} has no readable image to train on")
-        pixels, labels = batch_of_images
+        pixels, labels, unreadable = next(loader, nothing)
+        bad += unreadable
+        if pixels is None:
+            example = f" ({bad[0]})" if bad else ""
+            raise UserError(f"split {task.run.splits.fit_split} has no readable image to train on{example}")
         set_cosine(optimizer, step, steps)
         features = _features(task.backbone, pixels.to(accelerator.device, non_blocking=True))
         loss = unwrapped.loss(heads(features), labels.to(accelerator.device))
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return unwrapped.eval(), steps * batch
+    return unwrapped.eval(), steps * batch, bad
+
+
+def _check_readable(task: ClassificationTask, readable: int, bad: list[str], split: str) -> list[str]:
+    """Why images of a split cannot be read, of all processes; the reasons of some may be empty.
+
+    Args:
+        task: The task.
+        readable: Readable images of all processes.
+        bad: Reasons of the unreadable images that this process met.
+        split: Name of the split.
+
+    Raises:
+        UserError: Too many cannot be read. It is raised in all processes.
+    """
+    from accelerate.utils import gather_object
+
+    accelerator = task.run.accelerator
+    count = int(accelerator.reduce(torch.tensor(len(bad), device=accelerator.device), "sum"))
+    examples = [*gather_object(bad[:_GATHERED]), *[""] * count][:count]
+    check_readable(readable, examples, split)
+    return examples
 
 
 @torch.no_grad()
@@ -129,30 +152,33 @@ def _features(backbone: StageFeatures, pixels: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _score(task: ClassificationTask, heads: ParallelHeads, rows: "_Rows", classes: int) -> dict[str, Tensor]:
-    """Count top-1 and top-5 hits of each feature set, (learning rates, classes) each, over all processes."""
+def _score(
+    task: ClassificationTask, heads: ParallelHeads, rows: AugmentedRows, classes: int
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Count top-1 and top-5 hits of each feature set, (learning rates, classes) each, over all processes.
+
+    Also returns why images cannot be read that this process met.
+    """
     options, accelerator, device = task.run.options, task.run.accelerator, task.run.device
     shape = (len(options.learning_rates), classes)
     totals = {
         f"{kind}/{name}": torch.zeros(shape, device=device) for kind in ("right", "top5") for name in heads.weights
     }
     totals["seen"] = torch.zeros(classes, device=device)
-    totals["unreadable"] = torch.zeros((), device=device)
-    loader = DataLoader(rows, batch_size=options.batch_size, num_workers=options.num_workers, collate_fn=_collate)
-    for pixels, labels in progress(loader, rows.name):
+    bad = [str(shard) for shard in unopened_shards(rows.dataset)] if accelerator.is_main_process else []
+    for pixels, labels, unreadable in progress(batches(rows, options.batch_size, options.num_workers), rows.name):
+        bad += unreadable
+        if pixels is None:
+            continue
         labels = labels.to(device)
-        readable = labels >= 0  # an unreadable image counts as no image; choosing the others would wait for the device
-        counted = readable.float()
-        labels = labels.clamp(min=0)
-        totals["unreadable"] += (~readable).sum()
-        totals["seen"].index_add_(0, labels, counted)
+        totals["seen"].index_add_(0, labels, torch.ones(len(labels), device=device))
         for name, scores in heads(_features(task.backbone, pixels.to(device))).items():
             diverged = ~torch.isfinite(scores).all(dim=2).all(dim=0)
             rank = (scores > scores.gather(2, labels[:, None, None].expand(-1, shape[0], 1))).sum(dim=2)
             for kind, least in (("right", 1), ("top5", 5)):
-                totals[f"{kind}/{name}"].index_add_(1, labels, (rank < least).T * counted)
+                totals[f"{kind}/{name}"].index_add_(1, labels, (rank < least).T.float())
             totals[f"right/{name}"].masked_fill_(diverged[:, None], torch.nan)
-    return {name: accelerator.reduce(values, "sum").cpu() for name, values in totals.items()}
+    return {name: accelerator.reduce(values, "sum").cpu() for name, values in totals.items()}, bad
 
 
 def _metrics(totals: dict[str, Tensor], name: str, rate: int) -> dict[str, float]:
@@ -164,69 +190,3 @@ def _metrics(totals: dict[str, Tensor], name: str, rate: int) -> dict[str, float
     if len(seen) >= TOP_FIVE_FROM:
         metrics["accuracy_top5"] = (totals[f"top5/{name}"][rate].sum() / seen.sum()).item()
     return metrics
-
-
-class _Rows(IterableDataset):
-    """The images of a split for one process, as (pixels, class number).
-
-    For training, they are repeated without end, shuffled, and cropped at random; the crop depends on the image, the
-    pass and the seed. For scoring, each centre crop comes once, in order; an unreadable image has class -1.
-    """
-
-    def __init__(
-        self,
-        task: ClassificationTask,
-        which: str,
-        *,
-        part: str | None = None,
-        fraction: float = 0.0,
-        train: bool = False,
-    ) -> None:
-        run, splits = task.run, task.run.splits
-        dataset, self.split = (splits.fit, splits.fit_split) if which == "fit" else (splits.score, splits.score_split)
-        self.name = f"{part or 'all'} of {self.split}"
-        self.image, self.label = task.image_column, task.label_column
-        self.numbers = task.index.fit_numbers if which == "fit" else task.index.score_numbers
-        self.part, self.fraction, self.seed, self.train = part, fraction, run.seed, train
-        self.size = task.settings.size
-        self.transform = RandomCropTransform(task.settings) if train else CenterTransform(task.settings)
-        self.dataset = self._stream(undecoded(dataset, self.image, self.label), run.options, run.accelerator)
-
-    def _stream(self, dataset: Any, options: LinearOptions, accelerator: Any) -> Any:
-        from datasets.distributed import split_dataset_by_node
-
-        processes = accelerator.num_processes
-        if not is_streaming(dataset):
-            shards = min(len(dataset), processes * max(1, options.num_workers) * SHARDS_PER_READER)
-            dataset = dataset.to_iterable_dataset(num_shards=shards)
-        if self.train:
-            dataset = dataset.shuffle(seed=self.seed, buffer_size=options.shuffle_buffer)
-        return split_dataset_by_node(dataset, rank=accelerator.process_index, world_size=processes)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        passes = 0
-        while True:
-            self.dataset.set_epoch(passes)
-            used = 0
-            for row in self.dataset:
-                if self.part and is_held_out(row[self.image], self.fraction, self.seed) != (self.part == "held"):
-                    continue
-                example = self._example(row, passes)
-                if example is not None:
-                    used += 1
-                    yield example
-            passes += 1
-            if not self.train or used == 0:
-                return
-
-    def _example(self, row: dict[str, Any], passes: int) -> tuple[Tensor, int] | None:
-        seed = zlib.crc32(content(row[self.image]), zlib.crc32(f"{self.seed}/{passes}".encode()))
-        label = self.numbers([row[self.label]])[0]
-        try:
-            return self.transform(row[self.image], seed), label
-        except BadImageError:
-            return None if self.train else (torch.zeros(3, self.size, self.size), -1)
-
-
-def _collate(examples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    return torch.stack([pixels for pixels, _ in examples]), torch.tensor([label for _, label in examples])

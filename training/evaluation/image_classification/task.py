@@ -117,7 +117,7 @@ def on_features(run: TaskRun, work: Callable[[ClassificationData], Outcome]) -> 
         fitted = cast(FeaturePart, fit).checked(splits.fit_split)
         scored = cast(FeaturePart, score).checked(splits.score_split)
         fit_labels, score_labels = number_labels(run, task.index, fitted.labels, scored.labels)
-        run.notes += bad_image_notes(len(fitted.bad) + len(scored.bad))
+        run.notes += bad_image_notes(len(fitted.bad) + len(scored.bad), fitted.bad + scored.bad)
         return work(ClassificationData(task, fitted, fit_labels, scored, score_labels)), run.notes
 
     outcome, run.notes = rest() if group is None else chosen_by_first(rest, group)

@@ -1,13 +1,15 @@
 """Reading label maps: class numbers exactly as drawn, turned as their images are."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ...errors import UserError
+from ...errors import BadImageError, UserError
 from ...files import bytes_or_path
+from ...images.decode import read_image_file
 from ...images.orientation import orient, turns_sides
 
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
@@ -79,7 +81,9 @@ def _read(value: Any, where: str) -> tuple[np.ndarray, int]:
         try:
             if isinstance(value, dict):
                 encoded = bytes_or_path(value)
-                value = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+                value = Image.open(
+                    io.BytesIO(encoded if isinstance(encoded, bytes) else read_image_file(Path(encoded)))
+                )
             if getattr(value, "format", None) in _LOSSY:
                 raise UserError(
                     f"{where}: the label map is a JPEG, whose compression changes class numbers: draw it again as PNG "
@@ -89,7 +93,7 @@ def _read(value: Any, where: str) -> tuple[np.ndarray, int]:
                 raise UserError(f"{where}: the label map is a picture of mode {value.mode}, not of class numbers")
             orientation = value.getexif().get(_EXIF_ORIENTATION, 1)
             label_map = np.asarray(value)
-        except (OSError, TypeError, AttributeError, SyntaxError) as error:
+        except (OSError, TypeError, AttributeError, SyntaxError, BadImageError) as error:
             raise UserError(f"{where}: the label map cannot be read ({error})") from error
     if label_map.ndim != 2:
         raise UserError(f"{where}: the label map has shape {label_map.shape}, not (height, width)")
