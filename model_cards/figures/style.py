@@ -186,8 +186,6 @@ def hues(count: int) -> list[tuple[int, int, int]]:
 
 def matplotlib_style() -> dict[str, Any]:
     """Give matplotlib's settings of the light scheme."""
-    from matplotlib import cycler
-
     return {
         "figure.dpi": 100,
         "savefig.dpi": 150,
@@ -205,7 +203,7 @@ def matplotlib_style() -> dict[str, Any]:
         "axes.titlecolor": LIGHT.ink,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "axes.prop_cycle": cycler(color=LIGHT.series),
+        "axes.prop_cycle": f"cycler('color', {list(LIGHT.series)!r})",
         "grid.color": LIGHT.rule,
         "image.cmap": HEAT,
         "text.color": LIGHT.ink,

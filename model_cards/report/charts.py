@@ -82,8 +82,8 @@ def line_chart(
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round values that enclose a range: at most `most` + 1 of them, at steps of 1, 2 or 5 times a power of ten."""
-    if high <= low:
-        high = low + (abs(low) or 1)
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-200):
+        high = low + (abs(low) if abs(low) > 1e-200 else 1)
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -104,7 +104,7 @@ def thinned(points: Points) -> Points:
     return [points[round(number * step)] for number in range(MAX_POINTS)]
 
 
-def spread(ends: Sequence[tuple[float, str]], gap: float = 14) -> list[tuple[float, str]]:
+def spread(ends: Sequence[tuple[float, str]], gap: float = 17) -> list[tuple[float, str]]:
     """Move labels apart vertically so that none covers another, and keep them inside the drawing."""
     placed: list[tuple[float, str]] = []
     for y, name in sorted(ends):

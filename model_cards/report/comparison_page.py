@@ -44,25 +44,30 @@ def _title(name: str) -> str:
 def _results(
     rows: list[dict[str, Any]], methods: list[str], baseline: str, others: list[str], *, headlines: bool
 ) -> str:
-    """A row per metric; with `headlines`, only the metric that stands for each task."""
-    head = ["task", *(_title(name) for name in methods)]
-    head += [f"{_title(name)} − {_title(baseline)}" for name in others]
-    lines = []
-    for row in rows:
-        if headlines and row.get("headline") is not True:
-            continue
-        by_method = dictionary(row.get("methods"))
-        task = TASK_TITLES.get(str(row.get("task")), str(row.get("task") or ""))
-        metric = f"{row.get('metric')} on {shown_dataset(row.get('dataset') or '')}"
-        line = [f'{text(task)}<br><span class="soft">{text(metric)}</span>']
-        for name in methods:
-            result = dictionary(by_method.get(name))
-            stopped = items(result.get("collapsed"))
-            shown = percent(result["mean"], result.get("std")) if is_number(result.get("mean")) else "—"
-            line.append(shown + (f" ({len(stopped)} collapsed)" if stopped else ""))
-        line += [_difference(dictionary(by_method.get(name))) for name in others]
-        lines.append(line)
-    return table(head, lines) if lines else ""
+    """A table for each other method beside the baseline; with `headlines`, only with the first metric of a task."""
+    tables = []
+    for other in others:
+        lines = []
+        for row in rows:
+            if headlines and row.get("headline") is not True:
+                continue
+            by_method = dictionary(row.get("methods"))
+            task = TASK_TITLES.get(str(row.get("task")), str(row.get("task") or ""))
+            metric = f"{str(row.get('metric')).replace('_', ' ')} on {shown_dataset(row.get('dataset') or '')}"
+            line = [f'{text(task)}<br><span class="soft">{text(metric)}</span>']
+            line += [_shown(dictionary(by_method.get(name))) for name in (baseline, other)]
+            lines.append([*line, _difference(dictionary(by_method.get(other)))])
+        if lines:
+            title = f"<h3>{_title(other)} beside {_title(baseline)}</h3>" if len(others) > 1 else ""
+            tables.append(title + table(["task", _title(baseline), _title(other), "difference"], lines))
+    return "".join(tables)
+
+
+def _shown(result: dict[str, Any]) -> str:
+    """A method's mean and spread, and how many of its runs collapsed."""
+    stopped = items(result.get("collapsed"))
+    shown = percent(result["mean"], result.get("std")) if is_number(result.get("mean")) else "—"
+    return shown + (f" ({len(stopped)} collapsed)" if stopped else "")
 
 
 def _difference(result: dict[str, Any]) -> str:
@@ -87,9 +92,10 @@ def _costs(data: dict[str, Any], methods: list[str]) -> str:
             averages.append(duration(sum(values) / len(values)) if values else "—")
         steps = sorted({int(step) for step in numbers([run.get("steps") for run in runs])})
         shown = " to ".join(quantity(step) for step in dict.fromkeys((steps[0], steps[-1]))) if steps else "—"
-        rows.append([_title(name), str(len(runs)), shown, *averages])
-    head = ["method", "runs", "steps", "time, average", "processor time, average"]
-    return table(head, rows) if rows else ""
+        rows.append([f"{_title(name)}, {len(runs)} runs", shown, *averages])
+    head = ["method", "steps", "time", "processor time"]
+    told = paragraph("Times are averages over the runs.", "soft")
+    return told + table(head, rows) if rows else ""
 
 
 def _reach(data: dict[str, Any], methods: list[str]) -> str:

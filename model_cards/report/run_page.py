@@ -12,7 +12,8 @@ from ..figures.training_figures import curves, series
 from ..metadata import CONSTANT, METHOD_TITLES, TASK_TITLES, architecture, model_title
 from ..run_files import FIGURES, Evaluation, RunFiles, count_weights
 from ..secrets import hide_secrets
-from ..text import duration, hide_paths, quantity, shown_dataset
+from ..stages import named, stage_size
+from ..text import duration, hide_paths, quantity, shown_dataset, spoken
 from ..values import dictionary, is_number, items, numbers
 from .charts import line_chart
 from .html import facts, paragraph, section, table, text
@@ -78,7 +79,9 @@ def _curves(files: RunFiles) -> str:
         line_chart(curves(log, "std"), "Spread of the projections (1: healthy, 0: collapsed)", bottom=0.0),
         line_chart(curves(log, "rank"), "Effective rank of the projections", bottom=0.0),
     ]
-    return section("How training went", *parts)
+    count = files.run.get("monitoring_images")
+    told = f"Every look is at {quantity(count)} held-out images." if is_number(count) and count else ""
+    return section("How training went", paragraph(told, "soft") if told and files.log else "", *parts)
 
 
 def _knn_table(knn: dict[str, list[tuple[float, float]]]) -> str:
@@ -87,31 +90,34 @@ def _knn_table(knn: dict[str, list[tuple[float, float]]]) -> str:
     for name, points in knn.items():
         if points[0][0] == 0 and len(points) > 1:
             (_, first), (_, last) = points[0], points[-1]
-            rows.append([text(name), f"{first:.1f}", f"{last:.1f}", f"{last - first:+.1f}"])
+            rows.append([text(named(name)), f"{first:.1f}", f"{last:.1f}", f"{last - first:+.1f}"])
     head = ["kNN, per cent", "untrained", "now", "gain"]
     return table(head, rows) if rows else ""
 
 
 def _evaluations(files: RunFiles) -> str:
-    return section("What was measured", *(_evaluation(one) for one in files.evaluations))
+    return section("What was measured", *(_evaluation(files, one) for one in files.evaluations))
 
 
-def _evaluation(evaluation: Evaluation) -> str:
-    """One task: a row per stage, a column per metric, beside the untrained network where that was measured."""
+def _evaluation(files: RunFiles, evaluation: Evaluation) -> str:
+    """One task: a row per stage, its first metric beside the untrained network; the other metrics folded below."""
     metrics = {stage: values for stage, values in evaluation.metrics.items() if stage != CONSTANT}
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     untrained = dictionary(evaluation.runs[0].get("untrained"))
-    rows = []
+    rows, others = [], []
     for stage, values in metrics.items():
-        cells = [text(stage)]
-        for name in names:
-            cells.append(_average(values.get(name, [])))
-            if untrained:
-                cells.append(_average(numbers(dictionary(untrained.get(stage)).get(name))))
-        rows.append(cells)
-    head = ["stage"]
-    for name in names:
-        head += [text(name.replace("_", " ")), *(["untrained"] if untrained else [])]
+        found = values.get(names[0], [])
+        before = numbers(dictionary(untrained.get(stage)).get(names[0]))
+        size = stage_size(files, stage)
+        row = [text(named(stage)) + (f'<br><span class="soft">{size}</span>' if size else ""), _average(found)]
+        if untrained:
+            gain = f"{100 * (statistics.fmean(found) - statistics.fmean(before)):+.1f}" if found and before else "—"
+            row += [_average(before), gain]
+        rows.append(row)
+        for name in names[1:]:
+            if name in values:
+                others.append([text(named(stage)), text(name.replace("_", " ")), _average(values[name])])
+    head = ["stage", text(names[0].replace("_", " ")), *(["untrained", "gain"] if untrained else [])]
     count, run = dictionary(evaluation.runs[0].get("count")), evaluation.runs[0]
     told = f"In per cent; {quantity(count['score'])} images scored" if is_number(count.get("score")) else "In per cent"
     if is_number(count.get("fit")):
@@ -119,7 +125,11 @@ def _evaluation(evaluation: Evaluation) -> str:
     told += f"; seed{'s' if len(evaluation.runs) > 1 else ''} {', '.join(text(seed, 20) for seed in evaluation.seeds)}"
     notes = "".join(paragraph(f"Note: {text(hide_paths(str(note)))}", "soft") for note in items(run.get("notes"))[:10])
     title = f"{TASK_TITLES.get(evaluation.task, evaluation.task)} on {shown_dataset(evaluation.dataset)}"
-    return f"<h3>{text(title)}</h3>{paragraph(told, 'soft')}{table(head, rows)}{notes}"
+    if not untrained:
+        notes = paragraph("The untrained network was not measured.", "soft") + notes
+    more = table(["stage", "metric", "value"], others, numbers_from=2) if others else ""
+    folded = f"<details><summary>Other metrics</summary>{more}</details>" if more else ""
+    return f"<h3>{text(title)}</h3>{paragraph(told, 'soft')}{table(head, rows)}{folded}{notes}"
 
 
 def _average(values: list[float]) -> str:
@@ -141,7 +151,7 @@ def _pictures(files: RunFiles) -> str:
             continue
         left -= len(data)
         kind, _, stage = name.removesuffix(".png").partition("-")
-        title = text(titles.get(kind, kind) + (f": {stage}" if stage else ""))
+        title = text(titles.get(kind, kind) + (f": {spoken(stage)}" if stage else ""))
         image = f'<img alt="{title}" src="data:image/png;base64,{data}">'
         parts.append(f"<figure><figcaption>{title}</figcaption>{image}</figure>")
     if skipped:

@@ -1,5 +1,6 @@
 """`ladder report`: what the page says of a finished run, of one that is going, and of a comparison."""
 
+import html
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from PIL import Image
 
 from helpers.hub_server.runs import evaluation, log_history, make_run, run_facts, write_json
 from helpers.paths import ROOT
-from ladder_model_cards import CardError, write_report
+from ladder_model_cards import CardError, Report, write_report
 from ladder_training.cli.entry import main
 
 VOID = {"meta", "img", "line", "polyline", "br"}
@@ -83,7 +84,7 @@ def test_several_seeds_and_the_untrained_network_stand_in_one_table(run: Path) -
         write_json(run / "evaluation" / f"knn-digits-{seed}.json", content)
     (run / "evaluation" / "knn-digits.json").unlink()
     shown = read(write_report(run))
-    assert "stage1 51.0 ± 1.0 25.0" in shown
+    assert "Stage 1 16 × 16 positions, 8 channels 51.0 ± 1.0 25.0 +26.0" in shown
     assert "seeds 0, 1, 2" in shown
 
 
@@ -94,7 +95,44 @@ def test_a_run_that_is_going_shows_how_far_it_is(tmp_path: Path) -> None:
     shown = read(write_report(tmp_path))
     assert "running, step 16 of 40" in shown
     assert "Time left, about 30 s" in shown
-    assert "stage1 20.0 46.0 +26.0" in shown
+    assert "Stage 1 20.0 46.0 +26.0" in shown
+
+
+def test_every_part_of_a_finished_run_is_there(run: Path) -> None:
+    """The list of what the page owes: plan, losses, kNN, spread and rank, pictures, evaluations, versions, command."""
+    untrained = {stage: {"accuracy": 0.25} for stage in ("stage1", "stage2", "stage3", "stage4", "all")}
+    content = evaluation() | {"untrained": untrained}
+    write_json(run / "evaluation" / "knn-digits.json", content)
+    write_json(run / "run.json", run_facts(monitoring_images=369))
+    (run / "figures").mkdir()
+    for name in ("pca.png", "neighbours-stage4.png"):
+        Image.new("RGB", (40, 40)).save(run / "figures" / name)
+    page = write_report(run)
+    source, shown = page.read_text(encoding="utf-8"), read(page)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", source)
+    for told in ("kNN accuracy", "Loss of each level", "Spread", "Effective rank", "Main directions", "Most similar"):
+        assert any(caption.startswith(told) for caption in captions), told
+    assert source.count('<polyline class="line') >= 2 * (5 + 4 + 4 + 4), "a line for each stage and level, and its key"
+    headings = re.findall(r"<h2>(.*?)</h2>", source)
+    assert headings == [
+        "How training went",
+        "What was measured",
+        "What the stages see",
+        "The plan",
+        "Where it comes from",
+    ]
+    assert re.search(r"Stage 4 2 × 2 positions, 32 channels \d+\.\d 25\.0 \+\d+\.\d", shown)
+    assert "Every look is at 369 held-out images" in shown
+    assert "max_steps 40" in shown and "ladder pretrain" in shown and "torch 2.14.1" in shown
+    assert len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,', source)) == 2
+    for words in ("prefers-color-scheme:dark", "@media print", "max-width: 30rem", 'name="viewport"'):
+        assert words in source, "dark, paper, phone"
+
+
+def test_a_page_in_a_notebook(run: Path) -> None:
+    shown = Report(run)._repr_html_()
+    frame = re.fullmatch(r'<iframe srcdoc="(.*)" width="100%" height="600" title="[^"]+"></iframe>', shown, re.DOTALL)
+    assert html.unescape(frame[1]) == write_report(run).read_text(encoding="utf-8")
 
 
 def test_a_comparison() -> None:
