@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: install demo test test-slow lint types format dist clean distclean types-links docs docs-serve
+.PHONY: install demo test test-slow test-lowest test-newest lint types format dist clean distclean types-links docs docs-serve
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -35,6 +35,24 @@ test: $(INSTALLED_DEV) lint
 
 test-slow: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m slow --durations=20
+
+# The fast tests with the lowest versions that setup.py allows, and with the newest ones, each in a folder of its own
+# (about 7 GB). The newest Python: make test-newest PYTHON=python3.13
+UV_OF = $(1)/bin/python -m uv pip
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	mkdir -p build
+	$(call UV_OF,.venv-lowest) compile --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+		--extra timm --extra onnx --extra explore pyproject.toml --output-file build/lowest.txt
+	$(call UV_OF,.venv-lowest) install --python .venv-lowest/bin/python --constraint build/lowest.txt --editable '.[dev]'
+	PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" .venv-lowest/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(call UV_OF,.venv-newest) install --python .venv-newest/bin/python --upgrade --editable '.[dev]'
+	PATH="$(CURDIR)/.venv-newest/bin:$$PATH" .venv-newest/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow"
 
 lint: $(INSTALLED_DEV) types
 	$(BIN)/ruff check .

@@ -32,12 +32,12 @@ def mapped_packages() -> list[str]:
     return names
 
 
-EXPLORE = ["gradio>=6", "packaging", "fastapi", "uvicorn", "faiss-cpu>=1.8"]
+EXPLORE = ["gradio>=6", "packaging", "fastapi>=0.110", "uvicorn>=0.29", "faiss-cpu>=1.8"]
 NOTEBOOK = ["nbclient", "nbformat", "ipykernel"]
 SCREENSHOTS = ["playwright", "markdown-it-py"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", *NOTEBOOK, *SCREENSHOTS]
-TIMM = ["timm"]
-ONNX = ["onnx", "onnxruntime", "onnxscript"]
+TIMM = ["timm>=1.0.22"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"]
 EXTRAS = {
     "onnx": ONNX,
     "timm": TIMM,
@@ -89,24 +89,24 @@ setup(
     ],
     install_requires=[
         "torch>=2.6",
-        "torchvision",
+        "torchvision>=0.21",
         "transformers>=5.23,<6",
-        "datasets>=4.0",
-        "huggingface-hub>=1.0",
+        "datasets>=5.1",  # earlier ones order shards differently when they shuffle
+        "huggingface-hub>=1.31",
         "accelerate>=1.3",
         "evaluate>=0.4.6",
-        "safetensors",
-        "numpy",
-        "scipy",
+        "safetensors>=0.8",
+        "numpy>=1.26",
+        "scipy>=1.11",
         "opencv-python-headless>=4.11",
-        "pillow",
-        "pyyaml",
-        "scikit-learn",
-        "matplotlib",
-        "faster-coco-eval",
-        "pyarrow",
-        "fsspec",
-        "tqdm",
+        "pillow>=11.3",  # reads AVIF
+        "pyyaml>=6",
+        "scikit-learn>=1.3",
+        "matplotlib>=3.8",
+        "faster-coco-eval>=1.6",
+        "pyarrow>=24",
+        "fsspec>=2024.6",
+        "tqdm>=4.66.3",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["ladder=ladder_training.__main__:main"]},

@@ -152,7 +152,9 @@ def _last_name(text: str) -> str:
 
 
 def _intro(files: RunFiles) -> str:
-    return _template(f"intro_{files.method or 'unknown'}.md", architecture=_class_name(files))
+    text = _template(f"intro_{files.method or 'unknown'}.md", architecture=_class_name(files))
+    timm = files.config.get("model_type") == "timm_wrapper"
+    return text.replace("without any other package", "with timm alone") if timm else text
 
 
 def _use(files: RunFiles, name: str, pretraining: bool, remote_code: bool) -> str:
@@ -170,7 +172,11 @@ def _use(files: RunFiles, name: str, pretraining: bool, remote_code: bool) -> st
         parts.append("Run these in the folder of this file, or put its path in place of `.`.")
     if files.config.get("model_type") in LOADS_AS_MODEL and files.preprocessor:
         parts.append(_template("use_model.md", **values))
-    parts += [_template("use_backbone.md", **values), _template("use_ladder.md", **values)]
+    if files.config.get("model_type") == "timm_wrapper":
+        parts += [_template("use_timm.md", **values), _template("use_ladder.md", **values)]
+    else:
+        names = ("use_backbone.md", "use_ladder.md", "use_heads.md")
+        parts += [_template(file, **values) for file in names]
     if pretraining:
         parts.append(_template("use_pretraining.md", **values))
     if pretraining and remote_code:
@@ -247,7 +253,8 @@ def _caption(name: str, files: RunFiles) -> str:
 def _class_name(files: RunFiles) -> str:
     names = files.config.get("architectures")
     name = one_line(names[0], 80) if isinstance(names, list) and names else ""
-    return name if re.fullmatch(r"[A-Za-z0-9]+Backbone", name) else "AutoBackbone"
+    known = re.fullmatch(r"[A-Za-z0-9]+Backbone|TimmWrapperModel", name)
+    return name if known else "AutoBackbone"
 
 
 def _joined(*parts: str) -> str:

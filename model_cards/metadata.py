@@ -46,6 +46,8 @@ def recipe_values(files: RunFiles) -> dict[str, Any]:
 def architecture(files: RunFiles) -> str:
     """Name the architecture, such as "ResNet-50"; without a common name, return the model type."""
     kind = one_line(files.config.get("model_type", "backbone"), 40)
+    if kind == "timm_wrapper":
+        return f"timm's {one_line(files.config.get('architecture', 'network'), 60)}"
     if kind != "resnet":
         return kind
     known = {

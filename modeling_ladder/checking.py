@@ -16,6 +16,8 @@ import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from .timm_stages import with_stages
+
 CONFIG = "config.json"
 MAX_NUMBER = 1_000_000
 MAX_ENTRIES = 100_000
@@ -309,7 +311,8 @@ def _expected(config: dict[str, Any], model_class: type | None, path: Path) -> t
         if model_class is not None:
             built = cast(type[PreTrainedModel], model_class).config_class.from_dict(values)
         else:
-            built = AutoConfig.for_model(model_type, **values)
+            built = with_stages({**values, "model_type": model_type})
+            built = built if isinstance(built, PreTrainedConfig) else AutoConfig.for_model(model_type, **values)
             if type(built) not in MODEL_FOR_BACKBONE_MAPPING:
                 return {}, [], False
             model_class = MODEL_FOR_BACKBONE_MAPPING[type(built)]

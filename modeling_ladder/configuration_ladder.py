@@ -18,6 +18,8 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import CONFIG_MAPPING
 
+from .timm_stages import with_stages
+
 LOSS_KINDS = ("local", "global", "region")
 BOTH = "both"
 MATCHINGS = ("location", "feature")
@@ -141,6 +143,8 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         self.backbone_config = copy.deepcopy(self.backbone_config)
         if isinstance(self.backbone_config, dict):
             self.backbone_config = self._backbone_from_dict(self.backbone_config)
+        elif self.backbone_config is not None:
+            self.backbone_config = with_stages(self.backbone_config)
         super().__post_init__(**kwargs)
         backbone = cast(PreTrainedConfig, self.backbone_config)  # transformers has filled in the default
         self.stage_names = list(getattr(backbone, "stage_names", None) or [])
@@ -210,7 +214,8 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
                 "backbones: resnet, convnext, swin, dinov2, ..."
             )
         try:
-            return AutoConfig.for_model(**values)
+            config = with_stages(values)
+            return config if isinstance(config, PreTrainedConfig) else AutoConfig.for_model(**values)
         except (StrictDataclassError, ValueError, TypeError) as error:
             raise ValueError(f"backbone_config: {' '.join(str(error).split())}") from error
 

@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from .checking import check_before_loading, checked_config
+from .timm_stages import with_stages
 
 LADDER_MODEL_TYPE = "ladder_siamese"
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
@@ -67,7 +68,7 @@ def load_native_backbone(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
     hub, _ = split_hub_kwargs(kwargs)
     check_before_loading(name_or_path, **hub)
     # Left unset, transformers would ask on the terminal whether to run an unknown model's code.
-    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub)
+    config = with_stages(AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub))
     if is_ladder_config(config):
         raise ValueError(f"{name_or_path} is a Ladder checkpoint; load it with LadderSiameseModel.from_pretrained")
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:

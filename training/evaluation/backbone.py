@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_ladder.conversion import stage_names
+from modeling_ladder.timm_stages import with_stages
 
 from ..config.image_defaults import CROP_FRACTION, DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
@@ -178,11 +179,13 @@ def _taken_from(model: nn.Module) -> nn.Module:
     if isinstance(model, BackboneMixin):
         return copy.deepcopy(model)
     config = getattr(model, "config", None)
+    if getattr(config, "model_type", None) == "timm_wrapper":
+        config = with_stages(config)
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
         raise UserError(f"{type(model).__name__} gives no feature maps per stage; use a transformers backbone")
     backbone = MODEL_FOR_BACKBONE_MAPPING[type(config)](copy.deepcopy(config))
-    prefix = f"{model.base_model_prefix}."
-    state = {name.removeprefix(prefix): value for name, value in model.state_dict().items()}
+    prefix, own = f"{model.base_model_prefix}.", backbone.state_dict()
+    state = {name if name in own else name.removeprefix(prefix): tensor for name, tensor in model.state_dict().items()}
     missing = backbone.load_state_dict(state, strict=False).missing_keys
     if missing:
         raise UserError(f"{type(model).__name__} lacks weights of its backbone, such as {missing[0]}")

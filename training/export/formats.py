@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import write_text
-from .keys import PLANES, STEM, check_convertible, detectron2_key, standard_name, torchvision_key
+from ..models.published import describe_images
+from .keys import PLANES, STEM, check_convertible, detectron2_key, others, standard_name, torchvision_key
 from .timm_families import FAMILIES, TimmModel
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def write_transformers(backbone: "PreTrainedModel", processor: Any, folder: Path
     """Write config.json, model.safetensors and preprocessor_config.json of a native transformers backbone."""
     backbone.save_pretrained(folder)
     processor.save_pretrained(folder)
+    describe_images(folder, processor)
     return "AutoModel.from_pretrained({folder!r})"
 
 
@@ -35,7 +37,7 @@ def write_torchvision(backbone: "PreTrainedModel", processor: Any, folder: Path)
     if tuple(widths) != PLANES or config.embedding_size != STEM or config.num_channels != 3:
         raise UserError(
             f"torchvision's ResNet has widths {', '.join(map(str, PLANES))} and 3 channels; this one has "
-            f"{', '.join(map(str, widths))} and {config.num_channels}: use timm, transformers or onnx"
+            f"{', '.join(map(str, widths))} and {config.num_channels}: use {others(config)}"
         )
     _save_tensors(state, folder / WEIGHTS)
     processor.save_pretrained(folder)
@@ -50,6 +52,10 @@ def write_timm(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
     """Write weights and a config that `timm.create_model("local-dir:FOLDER")` reads."""
     size = processor.crop_size["height"]
     config = backbone.config
+    hint = "timm.create_model('local-dir:' + {folder!r}, pretrained=True, num_classes=0)"
+    if config.model_type == "timm_wrapper":  # what transformers loads are timm's own files
+        write_transformers(backbone, processor, folder)
+        return hint
     found = FAMILIES[config.model_type](backbone, size) if config.model_type in FAMILIES else _timm_resnet(backbone)
     size = found.size or size
     _save_tensors(found.state, folder / WEIGHTS)
@@ -71,7 +77,6 @@ def write_timm(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
     }
     write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
     _check_with_timm(backbone, folder, size)
-    hint = "timm.create_model('local-dir:' + {folder!r}, pretrained=True, num_classes=0)"
     return hint + "".join(f"  # {note}" for note in found.notes)
 
 

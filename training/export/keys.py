@@ -19,10 +19,17 @@ STANDARD = {
 }
 PLANES = (64, 128, 256, 512)
 STEM = 64
+IN_TIMM = ("convnext", "swin", "dinov2", "timm_wrapper")
 _STEM_KEY = re.compile(r"embedder\.embedder\.(convolution|normalization)\.(\w+)$")
 _BLOCK_KEY = re.compile(
     r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d+)|(shortcut))\.(convolution|normalization)\.(\w+)$"
 )
+
+
+def others(config: Any) -> str:
+    """Name the formats that can hold a backbone that a ResNet format refuses."""
+    timm = config.embedding_size == STEM if config.model_type == "resnet" else config.model_type in IN_TIMM
+    return f"{'timm, ' if timm else ''}transformers or onnx"
 
 
 def check_convertible(config: Any) -> None:
@@ -33,7 +40,8 @@ def check_convertible(config: Any) -> None:
     """
     if config.model_type != "resnet":
         raise UserError(
-            f"this format holds ResNets only, and the backbone is {config.model_type!r}; use transformers, timm or onnx"
+            f"this format holds ResNets only (transformers' ResNet), and the backbone is {config.model_type!r}; "
+            f"use {others(config)}"
         )
     for name in ("downsample_in_first_stage", "downsample_in_bottleneck"):
         if getattr(config, name):

@@ -79,10 +79,14 @@ def make_classifier(task: ClassificationTask) -> Any:
     Raises:
         UserError: transformers has no classifier for this backbone.
     """
+    from transformers import TimmWrapperConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     backbone: Any = task.backbone.backbone
-    config = copy.deepcopy(backbone.config)
+    config = backbone.config
+    if config.model_type == "timm_wrapper":
+        config = TimmWrapperConfig(architecture=config.architecture, model_args=dict(config.model_args))
+    config = copy.deepcopy(config)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(f"transformers has no image classifier for {config.model_type!r}; use evaluate semi_supervised")
     config.num_labels = len(task.index.names)

@@ -277,8 +277,6 @@ def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":
 
 def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiameseForPreTraining":
     """Load the model that `from_model` names, with the recipe's levels and heads."""
-    from transformers import AutoConfig
-
     from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
     from modeling_ladder.conversion import is_ladder_config, read_config_dict
 
@@ -292,7 +290,7 @@ def _continued(options: ModelOptions, settings: dict[str, Any]) -> "LadderSiames
             _check_same_heads(options, saved)
         if options.method != "ladder":
             backbone = saved["backbone_config"] if is_ladder_config(saved) else saved
-            backbone = AutoConfig.for_model(**{key: value for key, value in backbone.items() if key != "dtype"})
+            backbone = {key: value for key, value in backbone.items() if key != "dtype"}
             last = LadderSiameseConfig(backbone_config=backbone).stages[-1]
             settings = {**settings, "level_names": [last], "level_losses": ["global"], "level_weights": [1.0]}
         return LadderSiameseForPreTraining.from_pretrained(reference, **where, **settings)
