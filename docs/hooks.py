@@ -14,17 +14,27 @@ from ladder_training.cli.entry import main
 from ladder_training.config.fields import default_of, fields_of
 from ladder_training.config.recipe import OWN_GROUPS, packaged_recipes, read_recipe
 
+SEES = "model_cards/backbones/imagenette96-ladder/figures/pca.png"
+"""What the backbone in the box sees: a picture of the repository that pages show."""
+PICTURE = "pictures/backbone.png"
+
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, and the colours and fonts of the figures, to the site."""
     files.append(File.generated(config, "style.css", content=site_style()))
+    files.append(File.generated(config, PICTURE, content=(Path(config.docs_dir).parent / SEES).read_bytes()))
     for uri, content in (("reference/commands.md", commands_page()), ("reference/recipes.md", recipes_page())):
         files.append(File.generated(config, uri, content=content))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn links to files of the repository that are no page of the site (recipes, cells, scripts) into plain text."""
+    """Turn links to files of the repository that are no page of the site (recipes, cells, scripts) into plain text.
+
+    The picture of what the backbone in the box sees lies outside docs/ too; the site has a copy.
+    """
+    up = "../" * page.file.src_uri.count("/")
+    markdown = re.sub(rf"\]\((?:\.\./)+{re.escape(SEES)}\)", f"]({up}{PICTURE})", markdown)
     here = Path(page.file.abs_src_path).parent if page.file.abs_src_path else Path(config.docs_dir)
     docs = Path(config.docs_dir).resolve()
 
@@ -43,7 +53,7 @@ def site_style() -> str:
         f"{css()}body{{font-family:var(--font)}}"
         f"[data-md-color-scheme=default]{{{named.format(LIGHT.series[0])}}}"
         f"[data-md-color-scheme=slate]{{{named.format(DARK.series[0])}--md-primary-fg-color:{LIGHT.series[5]};}}"
-        ".md-typeset table:not([class]){font-size:.7rem}"
+        ".md-typeset h1{font-weight:600;color:inherit}.md-typeset table:not([class]){font-size:.7rem}"
     )
 
 

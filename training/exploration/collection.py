@@ -73,7 +73,7 @@ class Collection:
 
     def title(self, row: int) -> str:
         """What stands below an image."""
-        return f"{self.ids[row]} · {self.labels[row]}" if self.labels[row] else self.ids[row]
+        return f"{self.labels[row]} · {self.ids[row]}" if self.labels[row] else self.ids[row]
 
     def image(self, row: int, side: int) -> Pixels:
         """Decode an image as uint8 (height, width, 3) with a shorter side of about `side` pixels."""

@@ -20,7 +20,11 @@ OTHERS = 3
 MOST_PAIRS, MOST_OUTLIERS = 24, 24
 BOTH = -1
 """Choice of the backbones' switch that shows all of them."""
-PAGE_CSS = "iframe.map{width:100%;height:58vh;border:1px solid var(--border-color-primary)}"
+PAGE_CSS = (
+    "iframe.map{width:100%;height:58vh;border:1px solid var(--border-color-primary)}"
+    # A row of places is a stage, on a phone too.
+    f"[id^=places-] .grid-container{{grid-template-columns:repeat({1 + OTHERS},minmax(0,1fr))!important}}"
+)
 Gallery = list[tuple[Pixels, str]]
 
 

@@ -77,6 +77,12 @@ class Viewer:
         ]
 
 
+def short_name(model: str) -> str:
+    """What the page calls a model: the last folder of a path, a Hub name as it is."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else model
+
+
 def open_viewers(options: ExploreOptions, folder: Path) -> list[Viewer]:
     """Load the model, and the one beside it, and embed the images by each.
 
@@ -96,5 +102,5 @@ def open_viewers(options: ExploreOptions, folder: Path) -> list[Viewer]:
             write_untrained(options.model, 0, folder / UNTRAINED)
         collection = open_collection(options, reference, folder)
         backbone = load_backbone(reference, options.device or "cpu")
-        viewers.append(Viewer(name, collection, backbone, load_image_settings(reference)))
+        viewers.append(Viewer(short_name(name), collection, backbone, load_image_settings(reference)))
     return viewers
