@@ -1,8 +1,10 @@
 """The backbone that comes with the repository: it loads without this package, and its outputs are pinned."""
 
 import json
+import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,3 +63,24 @@ def test_its_folder_says_what_was_measured_and_shows_no_photograph_of_its_traini
     assert {path.name for path in (FOLDER / "figures").iterdir()} == {"collapse.png", "knn.png", "loss.png", "pca.png"}
     assert "CC BY 2.0" in card and "danielbuechele" in card and "vultilion" in card
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 6_000_000
+
+
+def test_the_list_of_published_backbones_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its snippet runs, its numbers are those of the evaluation's file, and it names the recipe of each folder."""
+    page = (ROOT / "model_cards" / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "model_cards/README.md", "exec"), names)
+    assert names["model"].num_parameters() == 1_230_240
+    scores = json.loads(next((FOLDER / "evaluation").glob("knn-*.json")).read_text(encoding="utf-8"))
+    for stage in (*MEANS, "all"):
+        row = [f"{100 * scores[key][stage]['accuracy']:.1f} %" for key in ("metrics", "untrained")]
+        assert f"| {stage.replace('stage', 'stage ')} | {' | '.join(row)} |" in page
+    folders = [path.name for path in (ROOT / "model_cards" / "backbones").iterdir()]
+    assert all(f"(backbones/{name}/README.md)" in page and f"## {name}" in page for name in folders)
+    recipe = re.search(r"ladder pretrain (\S+\.yaml) --method ladder --seed 0", page)[1]
+    facts = json.loads((FOLDER / "run.json").read_text(encoding="utf-8"))
+    assert (ROOT / recipe).is_file() and facts["command"].startswith(
+        f"ladder pretrain {recipe} --method ladder --seed 0"
+    )
