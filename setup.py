@@ -32,9 +32,9 @@ def mapped_packages() -> list[str]:
     return names
 
 
-EXPLORE = ["gradio>=6", "packaging", "fastapi>=0.110", "uvicorn>=0.29", "faiss-cpu>=1.8"]
-NOTEBOOK = ["nbclient", "nbformat", "ipykernel"]
-SCREENSHOTS = ["playwright", "markdown-it-py"]
+EXPLORE = ["gradio>=6", "packaging>=22", "fastapi>=0.110", "uvicorn>=0.29", "faiss-cpu>=1.8"]
+NOTEBOOK = ["nbclient>=0.9", "nbformat>=5.7", "ipykernel>=6.25"]
+SCREENSHOTS = ["playwright>=1.40", "markdown-it-py>=3"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", *NOTEBOOK, *SCREENSHOTS]
 TIMM = ["timm>=1.0.22"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"]
@@ -53,7 +53,7 @@ EXTRAS = {
         "types-tqdm",
         "build",
         "setuptools>=70",
-        "gradio-client",
+        "gradio-client>=2",
         "lightly>=1.5",
         *TIMM,
         *DOCS,
