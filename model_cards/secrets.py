@@ -11,6 +11,7 @@ _TOKEN = re.compile(
     | \bgh[pousr]_[A-Za-z0-9]{20,} | \bgithub_pat_\w{20,} | \bglpat-[\w-]{16,}
     | \b(?:AKIA|ASIA)[0-9A-Z]{16}\b                                 # Amazon
     | \bAIza[\w-]{30,} | \bya29\.[\w-]{16,}                         # Google
+    | \b[sr]k_(?:live|test)_\w{16,} | \bSG\.[\w-]{16,}\.[\w-]{16,} | \bdckr_pat_[\w-]{16,} | \bpypi-[\w-]{16,}
     | \bwandb_v\d_\w{16,} | \bsk-[\w-]{20,} | \bxox[abprs]-[\w-]{10,} | \bnpm_[A-Za-z0-9]{30,}
     | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*                             # JSON web tokens
     | (?<=Bearer\ )\S{8,}
@@ -19,7 +20,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s@'\"<>]+(?=@)")
-_WORDS = r"token|secret|password|passwd|passphrase|credentials?|signature|sig"
+_WORDS = r"token|secret|password|passwd|passphrase|pwd|credentials?|signature|sig"
 _KEYS = r"api[_-]?key|(?:access|secret|private|account|auth|sas)[_-]?key(?:[_-]id)?"
 _NAME = rf"(?:[A-Za-z0-9]+[_.-])*(?:{_WORDS}|{_KEYS})(?:[_.-](?:id|value|access[_-]key))?"
 _NAMED = re.compile(
@@ -27,6 +28,9 @@ _NAMED = re.compile(
     (?P<value>"[^"\n]*"|'[^'\n]*'|[^\s"',;&{{}}\[\]]+)""",
     re.VERBOSE | re.IGNORECASE,
 )
+_OPTION = re.compile(rf"(?P<name>(?<!\S)--{_NAME}\s+)(?P<value>[^\s-]\S*)", re.IGNORECASE)
+_QUERY_KEY = re.compile(r"(?P<name>[?&]key=)(?P<value>[^\s&#'\"]+)", re.IGNORECASE)
+_COOKIE = re.compile(r"(?P<name>\b(?:set-)?cookie:\s*)(?P<value>\S.*)", re.IGNORECASE)
 _IS_NAME = re.compile(_NAME, re.IGNORECASE)
 _NOTHING = ("", "null", "none", "~", "true", "false", HIDDEN)
 
@@ -35,10 +39,12 @@ def hide_secrets(text: str) -> str:
     """Replace everything that looks like a secret with stars.
 
     That is: tokens of known services; what stands before the @ of a URL; and the values of names such as
-    `wandb_api_key: ...`, `--hub_token=...` or `?signature=...`.
+    `wandb_api_key: ...`, `--hub_token ...`, `?signature=...` or `Cookie: ...`.
     """
     text = _USER_IN_URL.sub(HIDDEN, _TOKEN.sub(HIDDEN, text))
-    return _NAMED.sub(_hidden, text)
+    for pattern in (_NAMED, _OPTION, _QUERY_KEY, _COOKIE):
+        text = pattern.sub(_hidden, text)
+    return text
 
 
 def holds_secret(text: str) -> bool:

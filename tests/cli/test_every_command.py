@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from helpers.models import TINY_YAML, tiny_native_backbone
 from helpers.stream_data import encoded
 from ladder_training.cli.entry import main
+from ladder_training.data.sources import load_image_stream
 from ladder_training.exploration.collection import open_collection
 from ladder_training.exploration.options import ExploreOptions
 from ladder_training.models.processor import image_processor
@@ -229,3 +232,28 @@ def test_no_secret_is_in_any_file_that_a_command_writes(
     ]
     assert leaking == []
     assert TOKEN not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_values_of_ten_bits_in_sixteen_are_said_with_the_option_for_them(
+    command: str, tmp_path: Path, output: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "set"
+    for split, count in (("train", 60), ("test", 12)):
+        for number in range(count):
+            path = data / split / "ab"[number % 2] / f"{number:03d}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 1024, (24, 24, 3), dtype=np.uint16)
+            pixels[0, 0] = 1023
+            cv2.imwrite(str(path), pixels)
+    assert COMMANDS[command](data, output, model) == 0
+    said = capsys.readouterr().out
+    assert "only the 5 darkest of 256 levels are used; give the range with --image_range 0 1023" in said
+    if command in ("embed", "explore"):  # they take the range of the model's run
+        return
+    (tmp_path / "again").mkdir()
+    assert COMMANDS[command](data, tmp_path / "again", model, "--image_range", "0", "1023") == 0
+    assert "darkest" not in capsys.readouterr().out
+    if command == "prepare":
+        first = next(iter(load_image_stream(tmp_path / "again" / "shards")))["image"]
+        assert np.asarray(first).max() > 240

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 from helpers.pictures import encode, natural_image
 from helpers.stream_data import encoded
 from ladder_training.errors import BadImageError
-from ladder_training.images.decode import decode_image, open_image
+from ladder_training.images.decode import decode_image, open_image, stored_values
 from ladder_training.images.jpeg_header import count_scans, is_complete, read_jpeg_header, top_rows
 
 
@@ -196,3 +197,13 @@ def test_what_cannot_be_cut_short_is_decoded_whole() -> None:
     # one block wide and flat, rows take a byte or two: where that is too little to read on, all is decoded
     narrow = file_of(Image.new("L", (8, 400), 77), "JPEG")
     assert (open_image(narrow).stored_pixels(rows=300)[:300] == 77).all()
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_colour_images_of_16_bits_have_a_range(ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (12, 16, 3), dtype=np.uint16)
+    data = cv2.imencode(ending, np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes()
+    assert stored_values(data) == (float(pixels.min()), float(pixels.max()))
+    expected = np.rint(pixels * (255 / 4095)).astype(np.uint8)
+    np.testing.assert_array_equal(decode_image(data, value_range=(0, 4095)), expected)
+    assert decode_image(data).max() <= 16  # as before, without a range

@@ -92,9 +92,14 @@ def tell(name: str, account: Account, columns: bool = True) -> None:
         account: Its account.
         columns: Whether to count columns of images that are not used.
     """
+    for line in account.lines(columns):
+        say(name, line)
+
+
+def say(name: str, line: str) -> None:
+    """Log something about a data set that a user must know, in the first process."""
     if is_first_process():
-        for line in account.lines(columns):
-            logger.warning("%s: %s", name, line)
+        logger.warning("%s: %s", name, line)
 
 
 def is_first_process() -> bool:

@@ -230,7 +230,7 @@ def stored_values(data: bytes) -> tuple[float, float] | None:
     Args:
         data: The encoded image; one that `decode_image` reads.
     """
-    deep = _deep_png(data)
+    deep = _deep_colour(data)
     if deep is not None:
         return float(deep.min()), float(deep.max())
     with _quiet(), Image.open(io.BytesIO(data), formats=_PIL_FORMATS) as image:
@@ -241,11 +241,23 @@ def stored_values(data: bytes) -> tuple[float, float] | None:
     return (float(finite.min()), float(finite.max())) if finite.size else None
 
 
-def _deep_png(data: bytes) -> np.ndarray | None:
-    """The stored values of a colour PNG of 16 bits, uint16 (H, W, 3), which Pillow would cut to 8 bits; else None."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 26 or data[24] != 16 or data[25] not in (2, 6):
+def _deep_colour(data: bytes) -> np.ndarray | None:
+    """The stored values of a colour PNG or TIFF of 16 bits, uint16 (H, W, 3), which Pillow cuts to 8 bits; else None.
+
+    They are as stored: an orientation is not applied.
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        if len(data) < 26 or data[24] != 16 or data[25] not in (2, 6):
+            return None
+    else:
+        header = read_tiff_header(data)
+        if header is None or (header.bits, header.kind) != (16, "unsigned integer") or header.samples not in (3, 4):
+            return None
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
         return None
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
     if pixels is None or pixels.dtype != np.uint16:
         return None
     return np.ascontiguousarray(pixels[..., ::-1])
@@ -267,7 +279,9 @@ def _open_bytes(data: bytes, max_pixels: int, value_range: ValueRange | None) ->
     except Exception as error:  # Pillow's readers raise many kinds of exceptions for damaged files
         raise BadImageError(_reason(error, data)) from None
     shown = _open_pil(opened, max_pixels, value_range)
-    deep = None if value_range is None or opened.format != "PNG" else _deep_png(data)
+    # OpenCV turns a TIFF by its orientation whatever it is told, so only one that is not to be turned is read by it.
+    fits = opened.format == "PNG" or (opened.format == "TIFF" and shown.orientation == 1)
+    deep = _deep_colour(data) if value_range is not None and fits else None
     if deep is None or value_range is None:
         return shown
     return OpenedImage(wide_to_rgb(deep, value_range), shown.width, shown.height, shown.orientation)

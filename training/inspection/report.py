@@ -1,11 +1,9 @@
 """Printing the result of `inspect_data`."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-_LEVELS_OF_16_BITS = 257  # stored values of a 16-bit image that become one of 256 levels
-_DARK = 65535 / 2
+from ..loading.depth import describe_values
 
 
 def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
@@ -40,7 +38,7 @@ def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
                 write(f"  {side:<11} {sizes['smallest']} to {sizes['largest']}, median {sizes['median']:g}")
         write(f"  modes       {_counts(report['modes'])}; formats {_counts(report['formats'])}")
         if report["deep"] is not None:
-            write(f"  values      {_depth(report['deep'], report['image_range'])}")
+            write(f"  values      {_values(report)}")
         _print_speed(report, write)
     if result["sheet"]:
         write(f"the views, their boxes and matched points: {result['sheet']}")
@@ -67,17 +65,6 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
-def _depth(deep: dict, image_range: Any) -> str:
-    """What becomes of the stored values of images of more than 8 bits."""
-    low, high = deep["smallest"], deep["largest"]
-    found = f"{low:g} to {high:g} in {deep['images']:,} images of more than 8 bits"
-    if image_range is not None:
-        return f"{found}; --image_range {image_range[0]:g} {image_range[1]:g} is black to white"
-    if low >= 0 and 255 < high <= _DARK:
-        bits = math.ceil(math.log2(high + 1))
-        levels = round(high / _LEVELS_OF_16_BITS) + 1
-        return (
-            f"{found}: only the {levels} darkest of 256 levels are used; give the range with "
-            f"--image_range 0 {2**bits - 1}"
-        )
-    return found
+def _values(report: dict) -> str:
+    deep = report["deep"]
+    return describe_values(deep["smallest"], deep["largest"], deep["images"], report["image_range"])

@@ -14,7 +14,9 @@ from ..data.columns import check_image_column
 from ..data.prepared import write_features
 from ..data.sources import data_identity, load_image_stream, split_names
 from ..errors import UserError
+from ..images.value_range import check_range
 from ..loading.bad_images import BadImageFile
+from ..loading.depth import say_if_dark
 from .columns import Columns, choose_columns
 from .options import PrepareOptions
 from .record import PreparationFolder, ShardRecord
@@ -68,6 +70,8 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
     """
     from tqdm.auto import tqdm
 
+    if options.image_range is not None:
+        check_range(options.image_range, "image_range")
     check_fields(options, ("short_side", "quality", "workers", "shard_images"))
     output, root = Path(options.output).expanduser(), Path(options.dataset).expanduser()
     if root.exists() and output.resolve().is_relative_to(root.resolve()):
@@ -153,6 +157,7 @@ def _open(options: PrepareOptions, split: str) -> tuple[SourceRows, Columns]:
         dataset = dataset._resolve_features()
     image = check_image_column(dataset, options.image_column)
     columns = choose_columns(dict(dataset.features), image, options.drop_columns or [], options.format)
+    say_if_dark(options.dataset, dataset, image, options.image_range)
     return SourceRows(dataset, split, image, options.shuffle), columns
 
 

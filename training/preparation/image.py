@@ -7,7 +7,8 @@ import numpy as np
 
 from ..data.content import content_key
 from ..errors import BadImageError
-from ..images.decode import OpenedImage, decode_image, open_image
+from ..images.decode import OpenedImage, decode_image, open_image, stored_values
+from ..images.value_range import ValueRange
 from ..loading.encoded import encoded_bytes
 
 # A JPEG of so few pixels loses detail that a network sees, and is decoded no faster than the original.
@@ -30,7 +31,7 @@ class PreparedImage(NamedTuple):
     kept: bool
 
 
-def prepare_image(image: Any, short_side: int, quality: int) -> PreparedImage:
+def prepare_image(image: Any, short_side: int, quality: int, value_range: ValueRange | None = None) -> PreparedImage:
     """Decode an image as training does, and encode it again if it is large, turned, or no JPEG.
 
     A new file shows what training would see: EXIF orientation is applied, transparency is blended onto white, and 16
@@ -42,6 +43,7 @@ def prepare_image(image: Any, short_side: int, quality: int) -> PreparedImage:
         image: Undecoded: encoded bytes, a path, or {"bytes", "path"}.
         short_side: Most pixels of the shorter side. Smaller images are not enlarged.
         quality: JPEG quality, 1 to 100.
+        value_range: The stored values that become black and white, in images of more than 8 bits.
 
     Raises:
         BadImageError: the image cannot be read.
@@ -49,8 +51,9 @@ def prepare_image(image: Any, short_side: int, quality: int) -> PreparedImage:
     data = encoded_bytes(image)
     key = content_key(data)
     opened = open_image(data)
-    pixels = decode_image(data, min_size=short_side)
-    kept = _is_good_enough(opened, short_side)
+    pixels = decode_image(data, min_size=short_side, value_range=value_range)
+    deep = value_range is not None and stored_values(data) is not None
+    kept = _is_good_enough(opened, short_side) and not deep
     written = data if kept else _encode(_shrink(pixels, opened, short_side), quality)
     return PreparedImage(written, key, len(data), kept)
 

@@ -25,6 +25,11 @@ class PrepareOptions:
     streaming: bool = option(False, "Read the source as a stream: nothing is downloaded first; its order is kept.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub data set.")
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
+    image_range: list[float] | None = option(
+        None,
+        "Values that are black and white in images of more than 8 bits, e.g. 0 4095; default: their type's.",
+        length=2,
+    )
     trust_paths: bool = option(
         False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
     )

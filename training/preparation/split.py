@@ -11,6 +11,7 @@ from typing import Any
 
 from ..data.iterable import DamagedShard
 from ..errors import BadImageError, UserError
+from ..images.value_range import check_range
 from ..loading.bad_images import BadImage, is_bad_image, one_line
 from .columns import Columns
 from .image import PreparedImage, prepare_image
@@ -70,6 +71,8 @@ class SplitWriter:
     ) -> None:
         self._split, self._rows, self._columns, self._root = split, rows, columns, root
         self._folder, self._options = folder, options
+        asked = options.image_range
+        self._range = None if asked is None else check_range(asked, "image_range")
         self._shard_images = images_per_shard(options.shard_images, rows.size)
         self._seen: set[str] = set()
 
@@ -113,7 +116,7 @@ class SplitWriter:
             if isinstance(image, DamagedShard):
                 waiting.append(_Work(number, row, _refused(f"the rest of this shard cannot be read: {image.reason}")))
                 continue
-            made = pool.submit(prepare_image, image, self._options.short_side, self._options.quality)
+            made = pool.submit(prepare_image, image, self._options.short_side, self._options.quality, self._range)
             path = image.get("path") if isinstance(image, dict) else image
             waiting.append(_Work(number, {**row, self._columns.image: {"path": path}}, made))
             if len(waiting) > ahead:

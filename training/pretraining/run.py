@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from ..config.recipe import ResolvedRecipe
+from ..data.columns import check_image_column, own_column
 from ..errors import TrainingStopped, UserError, system_error, worker_death
 from ..files import write_text
+from ..loading.depth import say_if_dark
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
 from ..runs.checkpoints import is_leftover, list_checkpoints, remove_leftovers
@@ -236,6 +238,9 @@ def _build(
     set_seed(arguments.seed)
     model = build_model(recipe)
     data = load_data(recipe, earlier)
+    for name, part in zip(data.records, getattr(data.train, "datasets", [data.train]), strict=True):
+        column = check_image_column(part, own_column(part, recipe.data.image_column))
+        say_if_dark(name.name, part, column, recipe.data.image_range)
     changed = changed_data(folder, list(data.files), data.files) if list_checkpoints(folder) else []
     if changed and not recipe.data.accept_changed_data:
         raise UserError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.depth import say_if_dark
 from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ...models.stage_sizes import check_image_size
@@ -74,6 +75,8 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     columns = _columns(backbone, options)
     splits = _splits(options, options.dataset if dataset is None else dataset)
     label = _common_label(splits)
+    for split in splits:
+        say_if_dark(options.dataset, split.dataset, split.image, settings.value_range)
     plan = {
         "model": model_name(model),
         "weights": _digest(backbone),

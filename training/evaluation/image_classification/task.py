@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.depth import say_if_dark
 from ...models.stage_sizes import check_image_size
 from ...runs.agreement import all_or_none, chosen_by_first, patient_group
 from .. import splits as splits_module
@@ -80,6 +81,7 @@ def open_classification(run: TaskRun) -> ClassificationTask:
         _numbered(index, splits.fit[label], score, splits.fit_split)
     device = run.device
     settings = load_image_settings(run.model, options.image_size, options.crop_fraction, options.image_range)
+    say_if_dark(splits.name, splits.fit, image, settings.value_range)
     backbone = load_backbone(run.model, device)
     check_image_size(backbone, backbone, settings.size, backbone.stages[-1])
     return ClassificationTask(run, backbone, settings, image, label, index)
