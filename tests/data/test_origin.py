@@ -1,5 +1,6 @@
 """Paths and addresses in the rows of a data set are followed below its own folder only, unless they are trusted."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from helpers.stream_data import encoded
 from ladder_training.data.columns import without_decoding
 from ladder_training.data.held_out import split_monitoring
 from ladder_training.data.iterable import readable_examples
-from ladder_training.data.origin import PathRule, confined_stream, origin_of
+from ladder_training.data.origin import PathRule, confined_stream, folder_rule, origin_of
 from ladder_training.data.sources import load_image_stream
 from ladder_training.errors import BadImageError, TrainingStopped
 from ladder_training.files import UNTRUSTED
@@ -143,3 +144,22 @@ def test_relative_paths_that_do_not_exist_say_so(tmp_path: Path) -> None:
         TrainingStopped, match=r"fewer than one batch of 4 can be read; for example .*photos/\d\.png: no such file"
     ):
         next(iter(loader))
+
+
+def test_links_in_the_folder_of_a_data_set_do_not_lead_out_of_it(tmp_path: Path) -> None:
+    data, private = tmp_path / "set", tmp_path / "private"
+    for folder in (data / "images", private):
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(encoded(24, kind="PNG"))
+    (data / "out.png").symlink_to(private / "x.png")
+    (data / "out").symlink_to(private)
+    (data / "again").symlink_to("out")
+    (data / "in.png").symlink_to("images/x.png")
+    (data / "in").symlink_to("images")
+    (tmp_path / "alias").symlink_to(data)  # the user may reach the data set itself by a link
+    for rule in (folder_rule(data), folder_rule(tmp_path / "alias")):
+        for path in ("images/x.png", "in.png", "in/x.png"):
+            assert Path(rule.follow(path)).read_bytes() == encoded(24, kind="PNG")
+        for path in ("out.png", "out/x.png", "again/x.png", "in/../out/x.png"):
+            assert rule.follow(path).startswith(UNTRUSTED), path
+    assert dataclasses.replace(folder_rule(data), trusted=True).follow("out.png") == str(data / "out.png")

@@ -21,6 +21,14 @@ SECRETS = [
     ("hf_abcdefghijklmnop", "hf_abc"),
     ("neptune: password: x1", "x1"),
     ("comet_api_key=abc", "abc"),
+    ("ladder pretrain --wandb-api-key 0123456789abcdef --max_steps 4", "0123456789abcdef"),
+    ("https://host.org/x?a=1&key=abc123", "abc123"),
+    ("pwd=abc123", "abc123"),
+    ("Set-Cookie: session=abc123; Path=/", "abc123"),
+    ("sk_live_abcdefghijklmnop1234", "abcdefghijklmnop"),
+    ("SG.abcdefghijklmnopqrst.uvwxyzabcdefghij", "uvwxyz"),
+    ("dckr_pat_abcdefghijklmnopqrst", "abcdefghijklmnop"),
+    ("pypi-AgEIcHlwaS5vcmcabcdefgh", "AgEIcHlw"),
 ]
 HARMLESS = [
     "revision: 0123456789abcdef0123456789abcdef01234567",
@@ -33,6 +41,8 @@ HARMLESS = [
     "someone@example.org",
     "the access token is refused: create a new one",
     "--hub_token *** --max_steps 4",
+    "--signature --max_steps 4",
+    "cookies: 4",
 ]
 
 

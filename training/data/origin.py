@@ -4,6 +4,7 @@ A row of a Parquet file may name any file of this machine, or any address. Such 
 set's own folder or repository; all other paths are marked, and reading them is an unreadable image.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from ..files import UNTRUSTED
 @dataclass(frozen=True)
 class PathRule:
     """Which paths and addresses in a data set are followed.
+
+    A path that leads out of its folder by a link is not.
 
     Attributes:
         folders: Absolute folders; relative paths are relative to the first one.
@@ -43,9 +46,9 @@ class PathRule:
             target = path.rpartition("::")[2]
             return path if target.startswith(self.addresses or ("\0",)) else UNTRUSTED + path
         for folder in self.folders:
-            # What is checked is what is opened: `..` is resolved without following links.
+            # `..` is resolved without following links, so that what is checked is what is opened.
             whole = os.path.normpath(Path(folder, path))
-            if Path(whole).is_relative_to(folder) and whole != folder:
+            if Path(whole).is_relative_to(folder) and whole != folder and _stays_below(whole, folder):
                 return whole
         return UNTRUSTED + path
 
@@ -74,6 +77,21 @@ class PathRule:
             if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys() and value["path"]:
                 marked[name] = {**value, "path": self.follow(value["path"])}
         return marked
+
+
+def _stays_below(path: str, folder: str) -> bool:
+    """Whether a path below a folder really lies there: whoever made the data set may have put links into it."""
+    try:
+        link = os.path.islink(path)  # noqa: PTH114, no error for any text
+        real = os.path.realpath(path) if link else str(Path(_real(str(Path(path).parent)), Path(path).name))
+        return Path(real).is_relative_to(_real(folder))
+    except ValueError:  # a null byte: no file has such a name, and reading it says so
+        return True
+
+
+@functools.lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 @dataclass
