@@ -204,7 +204,7 @@ def read_image_file(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device would hang
             raise BadImageError("not a regular file")
         if status.st_size == 0:  # files below /proc have no size, and some wait for ever
-            raise BadImageError("an empty file")
+            raise BadImageError("empty: 0 bytes")
         return path.read_bytes()
     except FileNotFoundError:
         reason = "a broken symbolic link" if path.is_symlink() else "no such file"
