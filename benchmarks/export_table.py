@@ -1,13 +1,16 @@
 """Which backbone can be exported to which library: every cell is checked by features, or refused in one line.
 
-    python benchmarks/export_table.py
+    python benchmarks/export_table.py [--limit 300]
 
 Each cell is the largest difference between the features of the library that loads the export and those of the backbone,
-relative to the largest feature, on random images. Tiny networks of each family are exported; sizes change no name.
+relative to the largest feature, on random images, or its reason in one line below the table. Tiny networks of each
+family are exported; sizes change no name. A cell that takes longer than the limit, in seconds, is stopped and says so.
 """
 
+import argparse
 import logging
 import pickle
+import signal
 import tempfile
 import warnings
 from pathlib import Path
@@ -23,6 +26,7 @@ from ladder_training.export.backbone import export
 from ladder_training.export.formats import WRITERS
 from ladder_training.models.processor import image_processor
 from modeling_ladder import load_native_backbone
+from modeling_ladder.timm_stages import TimmStagesConfig
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 SIZE = 64
@@ -52,6 +56,10 @@ def configs() -> dict[str, PreTrainedConfig]:
             image_size=SIZE,
             patch_size=16,
             out_features=STAGES,
+        ),
+        "timm/resnet10t": TimmStagesConfig(architecture="resnet10t", out_features=STAGES),
+        "timm/vit_tiny_patch16_224": TimmStagesConfig(
+            architecture="vit_tiny_patch16_224", out_features=[f"stage{number}" for number in range(1, 13)]
         ),
     }
 
@@ -119,14 +127,36 @@ def _loaded(kind: str, output: Path, images: Any, maps: list[Any], pooled: Any, 
     return f"{count} tensors by detectron2's names (its features were not compared: it is not a dependency)"
 
 
-def table() -> dict[str, dict[str, str]]:
+class TooLong(BaseException):
+    """A cell takes too long. No `except Exception` of the libraries may catch it."""
+
+
+def timed(limit: int, backbone: Any, source: Path, kind: str, output: Path) -> str:
+    """`cell`, stopped after a limit in seconds."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TooLong
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(limit)
+    try:
+        return cell(backbone, source, kind, output)
+    except TooLong:
+        return f"stopped after {limit} s"
+    finally:
+        signal.alarm(0)
+
+
+def table(limit: int = 300) -> dict[str, dict[str, str]]:
     """Family to format to cell."""
     rows: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as name:
         for number, (family, config) in enumerate(configs().items()):
             source = Path(name) / f"{number}"
             backbone = make_backbone(config, source)
-            rows[family] = {kind: cell(backbone, source, kind, Path(name) / f"{number}-{kind}") for kind in WRITERS}
+            rows[family] = {
+                kind: timed(limit, backbone, source, kind, Path(name) / f"{number}-{kind}") for kind in WRITERS
+            }
     return rows
 
 
@@ -134,7 +164,9 @@ def main() -> None:
     """Print the table as Markdown; reasons stand below it."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    rows, reasons = table(), []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, default=300, help="seconds that a cell may take")
+    rows, reasons = table(parser.parse_args().limit), []
     print("| backbone | " + " | ".join(WRITERS) + " |\n|" + "---|" * (len(WRITERS) + 1))
     for family, cells in rows.items():
         shown = []

@@ -60,6 +60,7 @@ def demo(options: DemoOptions) -> int:
     ):
         print(f"  {path}: {what}")
     print(f"done in {time.monotonic() - started:.0f} s")
+    print("next: ladder pretrain --dataset FOLDER_OF_IMAGES  (the same on your own images)")
     return 0
 
 

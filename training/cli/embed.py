@@ -52,3 +52,4 @@ def _say(options: EmbedOptions, found: object) -> None:
     for path in found.files:
         print(f"written to {path}")
     print(f"read it with pandas.read_parquet({str(found.files[-1])!r})")
+    print(f"next: ladder explore --model {options.model} --dataset {options.dataset}  (neighbours, duplicates, a map)")

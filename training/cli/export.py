@@ -22,4 +22,5 @@ def export_command(options: ExportOptions) -> int:
         checkpoint, revision = verified(checkpoint, revision), None
     hint = export(checkpoint, options.format, options.output, revision, options.image_size)
     print(f"{options.format} backbone written to {options.output}; load it with\n  {hint}")
+    print(f"next: ladder finetune classification --model {options.checkpoint} --dataset LABELLED_DATASET --output DIR")
     return 0

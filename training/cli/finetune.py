@@ -45,6 +45,15 @@ def finetune_command(options: FinetuneOptions) -> int:
         if options.task == "detection":
             print(f"transformers has no such detector; of {options.output} it loads the backbone, with AutoModel")
         print(f"load it with\n  {load_line(options.task, options.output)}")
+        print(f"next: {_next(options)}")
 
     chosen_by_first(say)
     return 0
+
+
+def _next(options: FinetuneOptions) -> str:
+    """The command that says what fine-tuning was worth: the same task with the backbone left as it was."""
+    known = f"--model {options.model} --dataset {options.dataset}"
+    if options.task == "classification":
+        return f"ladder evaluate linear {known}  (the same backbone, frozen)"
+    return f"ladder evaluate {options.task} {known} --freeze_backbone  (the same backbone, frozen)"

@@ -46,6 +46,7 @@ def report_command(options: ReportOptions) -> int:
     except CardError as error:
         raise UserError(str(error)) from error
     print(f"report written to {path}; open it in a browser")
+    print(f"next: ladder push {options.directory} USER/NAME --dry_run  (for a run: shows what would be published)")
     return 0
 
 
@@ -78,4 +79,7 @@ def push_command(options: PushOptions) -> int:
         raise UserError(str(error)) from error
     if result.commit is not None:
         print(f"{'published' if result.changed else 'already up to date'}: {result.url}")
+        print(f"next: ladder evaluate knn --model {options.repo} --dataset DATASET  (what others get)")
+    elif options.dry_run:
+        print(f"next: ladder push {options.directory} {options.repo}  (publishes these files)")
     return 0

@@ -44,6 +44,7 @@ def compare_command(options: CompareOptions) -> int:
     for note in plan.notes:
         print(f"note: {note}")
     print(f"written to {plan.folder / TABLE_FILE}, {plan.folder / JSON_FILE} and {plan.folder / 'figures'}")
+    print(f"next: ladder report {plan.folder}  (the comparison as one HTML page)")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +141,8 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
     path, failures = folder / ONNX_FILE, []
     # Some families compute sizes that torch.export can only fix: they are written for images of one size.
     for any_size, shapes in ((True, free), (False, {0: free[0]}), (False, None)):
+        sizes = "any size" if any_size else f"{size} pixels"
+        print(f"tracing the network for images of {sizes} ... (minutes for large ones)", file=sys.stderr, flush=True)
         try:
             torch.onnx.export(
                 graph,
@@ -153,7 +157,7 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
             )
             check_with_onnxruntime(path, graph, example, TOLERANCE, any_size=any_size, any_batch=shapes is not None)
         except Exception as error:  # torch.export and onnxruntime raise errors of many kinds
-            failures.append(" ".join(str(error).split())[:160])
+            failures.append(" ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())[:110])
             continue
         processor.save_pretrained(folder)
         hint = "onnxruntime.InferenceSession({folder!r} + '/" + ONNX_FILE + "')"

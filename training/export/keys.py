@@ -29,7 +29,9 @@ _BLOCK_KEY = re.compile(
 def others(config: Any) -> str:
     """Name the formats that can hold a backbone that a ResNet format refuses."""
     timm = config.embedding_size == STEM if config.model_type == "resnet" else config.model_type in IN_TIMM
-    return f"{'timm, ' if timm else ''}transformers or onnx"
+    onnx = config.model_type != "swin"  # torch.onnx cannot write its windows
+    formats = [*(["timm"] if timm else []), "transformers", *(["onnx"] if onnx else [])]
+    return " or ".join(formats)
 
 
 def check_convertible(config: Any) -> None:
