@@ -47,3 +47,15 @@ def test_a_rate_far_below_the_range_is_said_and_used(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         assert arguments(tmp_path, optimizer="adamw", learning_rate=1e-5).peak_learning_rate == 1e-5
         assert arguments(tmp_path, learning_rate=0.0).peak_learning_rate == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"torch_compile_backend": "inductr"}, "no backend 'inductr'; did you mean inductor?"),
+        ({"torch_compile_mode": "nope"}, "torch_compile_mode must be one of default, .*, got 'nope'"),
+    ],
+)
+def test_compilers_that_do_not_exist_are_refused(tmp_path: Path, fields: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LadderTrainingArguments(output_dir=str(tmp_path), **fields)

@@ -6,6 +6,7 @@ import pytest
 
 from helpers.stream_data import encoded, numbered, write_tar
 from ladder_training.data.left_out import account_of
+from ladder_training.data.local import locate
 from ladder_training.data.sources import load_image_stream
 from ladder_training.errors import UserError
 
@@ -83,3 +84,8 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
         (tmp_path / f"{number}.heic").touch()
     with pytest.raises(UserError, match=r"no images, Parquet files or WebDataset shards \(left out: 3 .*3 \.heic"):
         load_image_stream(tmp_path)
+
+
+def test_a_device_is_no_data_set() -> None:
+    with pytest.raises(UserError, match="/dev/null: a data set is a folder or a file, and this is neither"):
+        locate("/dev/null")

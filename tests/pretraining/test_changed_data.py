@@ -12,6 +12,7 @@ from helpers.stream_data import encoded
 from ladder_training.cli.entry import main
 from ladder_training.config.recipe import Recipe, resolve
 from ladder_training.data import sources
+from ladder_training.errors import UserError
 from ladder_training.pretraining.build import load_data
 from ladder_training.runs.record import DatasetRecord, RunRecord
 
@@ -138,3 +139,14 @@ def test_which_steps_weights_are_published_is_recorded(tmp_path: Path, monkeypat
     }
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"of step {record['best']['step']}, the best `std/stage4.local` of {record['best']['value']:.4g}" in card
+
+
+def test_options_of_several_data_sets_or_of_the_hub_are_refused_or_said_for_one_local_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(encoded(24, seed=number, kind="PNG"))
+    with pytest.raises(UserError, match="mix has no effect on one data set"):
+        load_data(resolve(Recipe("r", "", {"dataset": str(tmp_path), "mix": [1.0, 2.0]}, "here")))
+    data = load_data(resolve(Recipe("r", "", {"dataset": str(tmp_path), "revision": "v2"}, "here")))
+    assert data.notes == ["revision v2 is not used: no data set is on the Hub"]

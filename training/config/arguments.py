@@ -88,7 +88,7 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
             allowed.check(getattr(self, name), name)
         self._refuse_what_has_no_effect()
         self._check_strategies()
-        _check_backend(self.torch_compile_backend)
+        _check_compiler(self.torch_compile_backend, self.torch_compile_mode)
         if self.report_to is None:
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
         check_launcher()
@@ -158,17 +158,22 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
             )
 
 
-def _check_backend(name: str | None) -> None:
-    """Check the compiler, which accelerate would refuse only when the model is there.
+def _check_compiler(backend: str | None, mode: str | None) -> None:
+    """Check the compiler and its mode, which accelerate and torch would refuse only when the model is there.
 
     Raises:
         UserError: there is none of this name.
     """
-    if name is None:
-        return
-    from accelerate.utils import DynamoBackend
+    if backend is not None:
+        from accelerate.utils import DynamoBackend
 
-    known = [backend.value.lower() for backend in DynamoBackend]
-    if name.lower() not in known:
-        near = did_you_mean(near_names(name.lower(), known))
-        raise UserError(f"torch_compile_backend: there is no backend {name!r}{near or '; inductor is the usual one'}")
+        known = [one.value.lower() for one in DynamoBackend]
+        if backend.lower() not in known:
+            near = did_you_mean(near_names(backend.lower(), known)) or "; inductor is the usual one"
+            raise UserError(f"torch_compile_backend: there is no backend {backend!r}{near}")
+    if mode is not None:
+        from torch._inductor import list_mode_options
+
+        modes = list(list_mode_options())
+        if mode not in modes:
+            raise UserError(f"torch_compile_mode must be one of {', '.join(modes)}, got {mode!r}")
