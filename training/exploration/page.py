@@ -193,13 +193,14 @@ def make_blocks(page: Page) -> Any:
             with gr.Row():
                 kind = gr.Radio([("flat (PCA)", "pca"), ("neighbours (UMAP)", "umap")], value="pca", label="Layout")
                 colour = gr.Radio(colours, value=colours[0], label="Colour by", elem_id="colour")
-            for number, viewer in enumerate(page.viewers):
-                with gr.Column() as column:
-                    gr.Markdown(viewer.name)
-                    frame = gr.HTML(_frame(number, stages[-1], "pca", colours[0]))
-                sides[number].append(column)
-                for choice in (stage, kind, colour):
-                    choice.change(lambda *chosen, n=number: _frame(n, *chosen), [stage, kind, colour], frame)
+            with gr.Row():
+                for number, viewer in enumerate(page.viewers):
+                    with gr.Column(min_width=320) as column:
+                        gr.Markdown(viewer.name)
+                        frame = gr.HTML(_frame(number, stages[-1], "pca", colours[0]))
+                    sides[number].append(column)
+                    for choice in (stage, kind, colour):
+                        choice.change(lambda *chosen, n=number: _frame(n, *chosen), [stage, kind, colour], frame)
         with gr.Tab("Pairs"):
             least = gr.Slider(0.8, 1.0, 0.98, step=0.005, label="At least this similar (cosine)")
             find_pairs = gr.Button("Find", elem_id="pairs")
