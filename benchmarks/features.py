@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peers import STAGES
 from pictures import DATA, photographs
-from report import Report, Table, interleaved, parser_of, ratio, spread
+from report import Report, Table, clock_for, interleaved, parser_of, ratio, spread
 
 SIZE = 224
 
@@ -111,7 +111,8 @@ def main() -> None:
             "plain transformers": plain_transformers(files, network, batch, device),
             "plain torchvision": plain_torchvision(files, batch, device),
         }
-        seconds = interleaved(work, options.rounds)
+        clock, time_of = clock_for(device)
+        seconds = interleaved(work, options.rounds, clock)
     rows = {
         name: {
             "images/s": options.count / statistics.median(times),
@@ -120,7 +121,8 @@ def main() -> None:
         }
         for name, times in seconds.items()
     }
-    title = f"features of ResNet-50 at {SIZE} on {options.device}, batch {batch}, {what}; {options.rounds} rounds"
+    title = f"features of ResNet-50 at {SIZE} on {options.device}, batch {batch}, {what}"
+    title += f"; {options.rounds} rounds, {time_of}"
     report.add(Table(title, {"images/s": ".1f", "range": "", "x transformers": ".2f"}, rows))
     report.finish()
 

@@ -22,7 +22,7 @@ IMAGES = 240
 MARKS = 6
 WORDS = (
     "--dataloader_num_workers 1 --per_device_train_batch_size 16 --gradient_accumulation_steps 1 --save_total_limit 1 "
-    "--warmup_steps 10 --use_cpu true"
+    "--warmup_steps 10 --use_cpu true --stop_on_collapse false"
 )
 
 

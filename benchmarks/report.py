@@ -170,6 +170,19 @@ def interleaved(
     return seconds
 
 
+def clock_for(device: str) -> tuple[Callable[[], float], str]:
+    """The clock for work of this process on a device, and its name for the table.
+
+    One thread is timed by its processor time, which other programs disturb least; several threads and a GPU are timed
+    by wall time.
+    """
+    import torch
+
+    if device.startswith("cuda") or torch.get_num_threads() > 1:
+        return time.perf_counter, "wall time"
+    return time.process_time, "processor time of one thread"
+
+
 def ratio(seconds: Seconds, name: str, reference: str) -> float:
     """Median over the rounds of the time of `name` divided by the time of `reference` in the same round."""
     return statistics.median(own / other for own, other in zip(seconds[name], seconds[reference], strict=True))

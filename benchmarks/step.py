@@ -6,7 +6,8 @@ The limit is the work no BYOL step can avoid (see peers.py). Contenders take the
 step does: heads, losses, optimizer, target update. One round times every contender once, in turn; the table gives
 medians over rounds of the rate against the limit of the same round, and the range. Peak memory is measured in a process
 of its own for each contender, above what the libraries take: resident memory on a CPU, torch's allocator on a GPU. On a
-GPU the backbone runs in bfloat16, and a round times ten steps.
+GPU the backbone runs in bfloat16, and a round times ten steps. One thread (OMP_NUM_THREADS=1) is timed by its processor
+time, which other programs disturb least.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 from peers import contenders, make_batch
-from report import Report, Table, interleaved, parser_of, ratio
+from report import Report, Table, clock_for, interleaved, parser_of, ratio
 
 CASES = {
     "resnet18-96": ("resnet18", 96, 32, 256),
@@ -52,7 +53,8 @@ def measure(case: str, device: str, rounds: int, memory: bool) -> Table:
         return run
 
     steps = {key: several(make()) for key, make in contenders(name, device, size).items()}
-    seconds = interleaved(steps, rounds, wait=torch.cuda.synchronize if cuda else lambda: None)
+    clock, time_of = clock_for(device)
+    seconds = interleaved(steps, rounds, clock, wait=torch.cuda.synchronize if cuda else lambda: None)
     del steps
     if cuda:
         torch.cuda.empty_cache()
@@ -67,7 +69,7 @@ def measure(case: str, device: str, rounds: int, memory: bool) -> Table:
             "peak MB": peak_memory(case, key, device) / MEGABYTE if memory else None,
         }
     return Table(
-        f"{case} on {device}, batch {len(batch['pixel_values'])}, {rounds} rounds",
+        f"{case} on {device}, batch {len(batch['pixel_values'])}, {rounds} rounds, {time_of}",
         {"s/step": ".4f", "of limit": ".2f", "range": "", "time / own BYOL": ".2f", "peak MB": ".0f"},
         rows,
     )

@@ -131,6 +131,10 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
         parameters = [*self.backbone.parameters(), *self.projectors.parameters()]
         target: list[Tensor] = [*self.target.backbone.parameters(), *self.target.projectors.parameters()]
         online = [parameter.to(average.dtype) for parameter, average in zip(parameters, target, strict=True)]
+        if target[0].device.type == "cpu":  # one after the other, so that each is still in the processor's cache
+            for average, value in zip(target, online, strict=True):
+                average.mul_(momentum).add_(value, alpha=1 - momentum)
+            return
         torch._foreach_mul_(target, momentum)
         torch._foreach_add_(target, online, alpha=1 - momentum)
 

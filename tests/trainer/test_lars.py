@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers.fake_gpu import OperationCount, fake_gpu
 from helpers.processes import run_apart
-from ladder_training.trainer.lars import Lars, spread, trust_ratios
+from ladder_training.trainer.lars import Lars, portions, spread, trust_ratios
 
 
 def reference_step(p, g, buffer, lr, momentum, decay, eta):
@@ -178,3 +178,12 @@ def test_closure_and_wrong_values() -> None:
     for name in ("lr", "momentum", "weight_decay", "eta"):
         with pytest.raises(ValueError, match=name):
             Lars([weight], **{"lr": 0.1, name: -1})
+
+
+def test_portions_hold_every_parameter_once_and_fit_the_caches() -> None:
+    params = [torch.empty(size) for size in (10, 2**17, 2**17, 5, 2**20, 3, 2**18)]
+    made = portions(params)
+    assert [id(param) for portion in made for param in portion] == [id(param) for param in params]
+    assert [len(portion) for portion in made] == [2, 2, 1, 1, 1]
+    assert all(len(portion) == 1 or sum(map(torch.numel, portion)) <= 2**18 for portion in made)
+    assert portions([]) == []

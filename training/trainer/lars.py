@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+_PORTION = 2**18
+"""Values that are updated together on a processor: 1 MB each of weights, gradients, momentum and updates."""
+
 
 class Lars(Optimizer):
     """Momentum SGD that scales the update of each weight by eta * |weight| / |gradient + weight_decay * weight|.
@@ -60,13 +63,13 @@ class Lars(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             with_gradient = [p for p in group["params"] if p.grad is not None]
-            self._update([p for p in with_gradient if p.ndim > 1], group, adapt=True)
-            self._update([p for p in with_gradient if p.ndim <= 1], group, adapt=False)
+            for portion in portions([p for p in with_gradient if p.ndim > 1]):
+                self._update(portion, group, adapt=True)
+            for portion in portions([p for p in with_gradient if p.ndim <= 1]):
+                self._update(portion, group, adapt=False)
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any], adapt: bool) -> None:
-        if not params:
-            return
         updates = [cast(Tensor, p.grad) for p in params]
         if adapt:
             # The gradients are not changed; their sum with the decay is scaled in place.
@@ -90,6 +93,24 @@ class Lars(Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(param, memory_format=torch.preserve_format)
         return state["momentum_buffer"]
+
+
+def portions(params: list[Tensor]) -> list[list[Tensor]]:
+    """Divide parameters into what is updated together: all of them on a GPU, what the caches hold on a processor.
+
+    Each value is read and written several times in a step; without portions every time comes from main memory.
+    """
+    if params and params[0].is_cuda:
+        return [params]
+    made: list[list[Tensor]] = []
+    room = 0
+    for param in params:
+        if param.numel() > room:
+            made.append([])
+            room = _PORTION
+        made[-1].append(param)
+        room -= param.numel()
+    return made
 
 
 def _scaled(tensors: list[Tensor], factors: Tensor) -> list[Tensor]:
