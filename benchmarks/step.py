@@ -2,6 +2,9 @@
 
     python benchmarks/step.py [--case resnet18-96 resnet50-224] [--device cuda] [--rounds 7] [--quick] [--json FILE]
 
+lightly's example trains by SGD without momentum; LARS holds 4 bytes of it for every weight, which is most of the
+difference in memory between lightly and this package's BYOL.
+
 The limit is the work no BYOL step can avoid (see peers.py). Contenders take the same batches and include everything a
 step does: heads, losses, optimizer, target update. One round times every contender once, in turn; the table gives
 medians over rounds of the rate against the limit of the same round, and the range. Peak memory is measured in a process
