@@ -3,11 +3,13 @@
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from helpers.models import tiny_native_backbone
+from ladder_training.data.left_out import told_once
 from ladder_training.errors import UserError
 from ladder_training.evaluation import detection
 from ladder_training.evaluation.backbone import ImageSettings, load_backbone
@@ -256,6 +258,18 @@ def test_task_writes_its_file_and_repeats(backbone, tmp_path):
     assert results[0].to_dict()["metrics"] == results[1].to_dict()["metrics"]
     assert results[0].protocol["last_loss"] == results[1].protocol["last_loss"]
     assert "AP50" in results[0].table()
+
+
+def test_images_of_ten_bits_are_said_to_become_dark(backbone, capsys):
+    data = shapes(2)
+    pixels = np.random.default_rng(0).integers(0, 1024, (96, 96), dtype=np.uint16)
+    pixels[0, 0] = 1023
+    deep = {"bytes": cv2.imencode(".png", pixels)[1].tobytes(), "path": None}
+    features = data.features
+    data = data.map(lambda row: {"image": deep}, features=features)
+    with told_once():
+        detection(backbone, data, test_dataset=data, device="cpu", steps=1, **SMALL)
+    assert "only the 5 darkest of 256 levels are used" in capsys.readouterr().out
 
 
 def test_two_stages_are_enough_and_unknown_ones_named(backbone):

@@ -10,6 +10,7 @@ from datasets import Dataset, Features, Image
 from PIL import Image as PILImage
 
 from helpers.models import tiny_native_backbone
+from ladder_training.data.left_out import told_once
 from ladder_training.errors import UserError
 from ladder_training.evaluation import segmentation
 from ladder_training.evaluation.semantic_segmentation.data import LabelledImages, read_label_map
@@ -122,6 +123,20 @@ def test_classes_that_only_one_split_has_are_said() -> None:
     assert "classes of the scored split without a training pixel: 2" in notes
     with pytest.raises(UserError, match=r"class 2 is not one of the 2 classes that are fitted on"):
         segmentation(backbone, first_two, test_dataset=all_three, **SMALL)
+
+
+def test_images_of_ten_bits_are_said_to_become_dark(capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 1024, (40, 56), dtype=np.uint16)
+    pixels[0, 0] = 1023
+    deep, (_, label) = encoded(pixels), drawn()
+    backbone = tiny_native_backbone(out_features=["stage1", "stage2", "stage3", "stage4"])
+    data = labelled([deep], [encoded(label)])
+    with told_once():
+        segmentation(backbone, data, test_dataset=data, **SMALL)
+    assert "only the 5 darkest of 256 levels are used" in capsys.readouterr().out
+    with told_once():
+        segmentation(backbone, data, test_dataset=data, image_range=(0, 1023), **SMALL)
+    assert "darkest" not in capsys.readouterr().out
 
 
 def test_a_label_map_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

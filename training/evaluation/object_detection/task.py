@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.depth import say_if_dark
 from ...loading.progress import progress
 from .. import splits as splits_module
 from ..backbone import load_image_settings
@@ -75,6 +76,7 @@ def fit_and_score(run: TaskRun) -> Outcome:
     accelerator = run.accelerate(options.mixed_precision)
     features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
     values = image_settings.value_range
+    say_if_dark(splits.name, splits.fit, image_column, values)
     images = DetectionImages(
         splits.fit, fit_objects, image_column, masks=masks, flip=True, value_range=values, indices=used
     )

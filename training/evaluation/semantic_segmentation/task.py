@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.depth import say_if_dark
 from ...loading.progress import progress
 from .. import splits as splits_module
 from ..backbone import ImageSettings, load_image_settings
@@ -83,6 +84,7 @@ def fit_and_score(run: TaskRun) -> Outcome:
         )
     features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
     fit.value_range = score.value_range = image_settings.value_range
+    say_if_dark(splits.name, splits.fit, image_column, image_settings.value_range)
     accelerator = run.accelerate(options.mixed_precision)
 
     with run.seeded():
