@@ -94,12 +94,19 @@ def ladder(name: str, device: str = "cpu") -> Step:
     return ours(LadderSiameseConfig(backbone_config=resnet(name)), device)
 
 
-def lightly_byol(name: str, device: str = "cpu") -> Step:
-    """BYOL from lightly's documentation (lightly-ai.github.io, examples, byol), heads 4096/256 as ours."""
+def lightly_byol(name: str, device: str = "cpu", lars: bool = False) -> Step:
+    """BYOL from lightly's documentation (lightly-ai.github.io, examples, byol), heads 4096/256 as ours.
+
+    Args:
+        name: Of the backbone.
+        device: Where it trains.
+        lars: Whether lightly's LARS takes the place of the example's SGD, as in its ImageNet benchmark.
+    """
     import torchvision
     from lightly.loss import NegativeCosineSimilarity
     from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
     from lightly.models.utils import deactivate_requires_grad, update_momentum
+    from lightly.utils.lars import LARS
 
     network = getattr(torchvision.models, name)()
     width = network.fc.in_features
@@ -110,7 +117,12 @@ def lightly_byol(name: str, device: str = "cpu") -> Step:
     deactivate_requires_grad(momentum_projection)
     nn.ModuleList([momentum_backbone, momentum_projection]).to(device)
     modules = nn.ModuleList([backbone, projection, prediction]).to(device)
-    criterion, optimizer = NegativeCosineSimilarity(), torch.optim.SGD(modules.parameters(), lr=0.06)
+    criterion = NegativeCosineSimilarity()
+    optimizer = (
+        LARS(modules.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-6)
+        if lars
+        else torch.optim.SGD(modules.parameters(), lr=0.06)
+    )
 
     def online(x: Tensor) -> Tensor:
         return prediction(projection(backbone(x).flatten(start_dim=1)))
@@ -167,5 +179,6 @@ def contenders(name: str, device: str, size: int) -> dict[str, Callable[[], Step
         "BYOL": lambda: byol(name, device),
         "Ladder, four levels": lambda: ladder(name, device),
         "lightly BYOL": lambda: lightly_byol(name, device),
+        "lightly BYOL, LARS": lambda: lightly_byol(name, device, lars=True),
         "byol-pytorch": lambda: byol_pytorch(name, device, size),
     }

@@ -4,13 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import ResNetConfig, set_seed
 
+from helpers.models import tiny_resnet
 from ladder_training.cli.entry import main
+from ladder_training.compare import gradients
 from ladder_training.compare.figures import comparison_figures
 from ladder_training.compare.gradients import parameters_by_stage, shares
 from ladder_training.config.recipe import Recipe, resolve
@@ -222,6 +225,29 @@ def test_gradient_shares_are_those_of_each_levels_own_loss(
     assert found["cosine"]["stage4"]["stage4.global"] == pytest.approx(1.0, abs=1e-4)
     row = found["norm"]["stage1"]
     assert found["share"]["stage1"]["stage2.local"] == pytest.approx(row["stage2.local"] / sum(row.values()))
+
+
+@pytest.mark.parametrize(("use_cpu", "device"), [(True, "cpu"), (False, "meta")])
+def test_gradient_shares_are_measured_where_the_run_trains(
+    use_cpu: bool, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = SimpleNamespace(arguments={"use_cpu": use_cpu}, values={"seed": 0})
+    found: list[str] = []
+
+    def noted(model: torch.nn.Module, batches: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+        found.extend([next(model.parameters()).device.type, batches[0]["pixel_values"].device.type])
+        return {}
+
+    tiny = LadderSiameseForPreTraining(
+        LadderSiameseConfig.byol(backbone_config=tiny_resnet(), projection_hidden_size=8, projection_size=4)
+    )
+    tiny.save_pretrained(tmp_path / "pretraining")
+    monkeypatch.setattr(gradients, "choose_device", lambda asked: torch.device("meta"))
+    monkeypatch.setattr(gradients, "view_batches", lambda recipe: [{"pixel_values": torch.zeros(1)}])
+    monkeypatch.setattr(gradients, "build_model", lambda recipe: tiny)
+    monkeypatch.setattr(gradients, "shares", noted)
+    gradients.gradient_shares(recipe, tmp_path)
+    assert found == [device] * 4
 
 
 def test_every_parameter_of_a_backbone_belongs_to_one_stage(tiny_backbone: ResNetConfig) -> None:

@@ -163,3 +163,12 @@ def test_weights_that_are_not_finite_in_one_process_are_saved_by_none(tmp_path) 
     assert first == second
     assert "running_mean is not finite at step 2" in first
     assert checkpoints(tmp_path) == []
+
+
+def test_ddp_keeps_gradients_where_it_exchanges_them(tmp_path) -> None:
+    """Without its own buckets as the gradients' memory, DDP holds and copies each of them twice."""
+    from accelerate import DistributedDataParallelKwargs
+
+    handlers = make_trainer(tmp_path)._build_accelerator_args()["kwargs_handlers"]
+    found = [handler for handler in handlers if isinstance(handler, DistributedDataParallelKwargs)]
+    assert [handler.gradient_as_bucket_view for handler in found] == [True]
