@@ -198,6 +198,7 @@ def _measured(files: RunFiles) -> dict[str, str]:
 
 def _sections(files: RunFiles, figures: list[str], top: list[str]) -> dict[str, str]:
     return {
+        "Where the weights are from": sections.origin(files),
         "How it was trained": _joined(sections.levels(files), sections.training(files), _pictures(figures, files)),
         "What the stages see": _pictures([name for name in files.figures if name not in top], files),
         "What is the paper's and what is not": _template("method.md") if files.method else "",

@@ -83,6 +83,12 @@ class RunFiles:
         return "simsiam" if self.pretraining_config.get("target") == "stop_gradient" else "byol"
 
     @property
+    def imported(self) -> dict[str, Any]:
+        """Where weights are from that were not trained here, as `ladder import` recorded it; else empty."""
+        found = self.run.get("imported")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def stages(self) -> list[str]:
         """Names of the backbone's stages, without the stem."""
         names = self.config.get("stage_names") or self.config.get("out_features") or []

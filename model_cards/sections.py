@@ -69,9 +69,9 @@ def levels(files: RunFiles) -> str:
 
 
 def training(files: RunFiles) -> str:
-    """Write the table of facts about the run, with its recipe and command; empty without run.json."""
+    """Write the table of facts about the run, with its recipe and command; empty without a run."""
     run, values = files.run, recipe_values(files)
-    if not run:
+    if not run or files.imported:
         return ""
     rows: list[list[str]] = []
     for row in files.datasets:
@@ -127,6 +127,34 @@ def training(files: RunFiles) -> str:
     if run.get("command"):
         text += "\n\nCommand:\n\n" + fence(hide_paths(one_line(run["command"], 2000)), "bash")
     return text
+
+
+def origin(files: RunFiles) -> str:
+    """Say where imported weights are from, and what of their file is not here; empty for weights trained here."""
+    return _fact_table("The file", [[name, plain(value)] for name, value in origin_facts(files)])
+
+
+def origin_facts(files: RunFiles) -> list[tuple[str, str]]:
+    """Names and values of what `ladder import` recorded."""
+    found = files.imported
+    if not found:
+        return []
+    left_out = [one_line(name, 80) for name in items(found.get("left_out"))]
+    prefix = found.get("prefix")
+    titles = (("file", "File"), ("sha256", "SHA-256"), ("kind", "Written with"), ("padding", "Padding in training"))
+    rows = [(title, one_line(found[key], 120)) for key, title in titles if found.get(key)]
+    if prefix:
+        rows.append(("Taken from", one_line(prefix, 120)))
+    if left_out:
+        count = f"{quantity(len(left_out))} tensor{'' if len(left_out) == 1 else 's'}"
+        rows.append(
+            (
+                "Left out",
+                f"{count} that {'is' if len(left_out) == 1 else 'are'} no part of the backbone, such as {left_out[0]}",
+            )
+        )
+    rows += [("Note", one_line(note, 400)) for note in items(found.get("notes"))[:10]]
+    return rows
 
 
 def results(files: RunFiles) -> str:

@@ -12,6 +12,7 @@ from ..figures.training_figures import curves, series
 from ..metadata import CONSTANT, METHOD_TITLES, TASK_TITLES, architecture, model_title
 from ..run_files import FIGURES, Evaluation, RunFiles, count_weights
 from ..secrets import hide_secrets
+from ..sections import origin_facts
 from ..stages import named, stage_size
 from ..text import duration, hide_paths, quantity, shown_dataset, spoken
 from ..values import dictionary, is_number, items, numbers
@@ -30,6 +31,7 @@ def run_sections(files: RunFiles) -> Iterator[str]:
         files: Of the run's folder; a run that is still going has no evaluations and no figures yet.
     """
     yield _head(files)
+    yield section("Where the weights are from", _imported(files))
     yield _curves(files)
     yield _evaluations(files)
     yield _pictures(files)
@@ -66,6 +68,12 @@ def _head(files: RunFiles) -> str:
         if total and steps and 0 < steps < total and state.startswith("running"):
             rows.append(("Time left, about", duration(run["seconds"] * (total - steps) / steps)))
     return f"<header><h1>{text(model_title(files))}</h1>{''.join(told)}{facts(rows)}</header>"
+
+
+def _imported(files: RunFiles) -> str:
+    """What `ladder import` recorded, with the licence."""
+    rows = [(text(name), text(value)) for name, value in origin_facts(files)]
+    return facts([*rows, ("Licence", text(files.run.get("license") or "other"))]) if rows else ""
 
 
 def _curves(files: RunFiles) -> str:

@@ -56,6 +56,20 @@ def test_given_weights_are_scored_and_not_trained(
     assert calls == []
 
 
+def test_the_table_says_what_imported_weights_are(
+    recipe: str, tmp_path: Path, variants: str, calls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {"kind": "DeepMind names", "file": "byol.pkl", "sha256": "ab" * 32, "padding": "same"}
+    folder = tmp_path / "given/simclr/seed-7"
+    backbone(folder, status="imported", license="cc-by-nc-4.0", hardware=None, imported=said)
+    assert compare(recipe, tmp_path / "table", "--variants", variants, methods="byol simclr", seeds="7") == 0
+    cell = json.loads((tmp_path / "table/cells/simclr/seed-7/pretrain.json").read_text(encoding="utf-8"))
+    assert cell["imported"] == {**said, "license": "cc-by-nc-4.0"}
+    assert (cell["steps"], cell["seconds"], cell["hardware"]) == (None, None, None)  # another machine's, not this one
+    line = f"imported from byol.pkl (DeepMind names, sha256 {'ab' * 8}, licence cc-by-nc-4.0, same padding)"
+    assert f"simclr, seed 7: {line}" in (tmp_path / "table/comparison.md").read_text(encoding="utf-8")
+
+
 def test_other_weights_in_the_same_folder_are_noticed(
     recipe: str, tmp_path: Path, variants: str, calls: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

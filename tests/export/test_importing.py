@@ -1,5 +1,6 @@
 """Weights of other libraries: the same features as there, one line for what is not a plain ResNet."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from ladder_training.cli.entry import main
 from ladder_training.evaluation.backbone import load_backbone
 from ladder_training.export.importing import import_weights
+from ladder_training.files import PARTIAL_PREFIX
 from ladder_training.models.foreign import SAME_PADDING
+from ladder_training.runs.record import RunRecord
 
 
 def torchvision_resnet(block=Bottleneck) -> ResNet:
@@ -63,7 +66,7 @@ def test_features_are_those_of_the_other_library(kind, block, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "left out" in said and "licence: not known" in said
     torch.testing.assert_close(imported(tmp_path / "out", images), pooled(model, images), rtol=1e-5, atol=1e-5)
-    assert json.loads((tmp_path / "out" / "imported.json").read_text())["license"] == "other"
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["license"] == "other"
 
 
 def haiku_names(model: ResNet) -> dict[str, np.ndarray]:
@@ -108,6 +111,58 @@ def test_deepmind_names_are_read_with_their_licence_and_padding(tmp_path, capsys
     # The weights are the same; with the padding of torchvision the features are torchvision's.
     torch.testing.assert_close(imported(tmp_path / "out", images), pooled(model, images), rtol=1e-5, atol=1e-5)
     assert import_weights(tmp_path / "byol.npz", tmp_path / "mine", licence="mit").licence == "mit"
+
+
+def test_the_folder_says_where_its_weights_are_from(tmp_path, capsys):
+    folder, file = tmp_path / "out", tmp_path / "secret-place" / "byol.npz"
+    file.parent.mkdir()
+    np.savez(file, **haiku_names(torchvision_resnet()), **{"projector/linear/w": np.zeros((4, 4), np.float32)})
+    assert main(["import", str(file), "--output", str(folder)]) == 0
+    written = json.loads((folder / "run.json").read_text())
+    assert written["status"] == "imported" and written["license"] == "cc-by-nc-4.0"
+    assert written["imported"] == {
+        "kind": "DeepMind names",
+        "file": "byol.npz",
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "prefix": "res_net50/~/",
+        "left_out": ["projector/linear/w"],
+        "padding": "same",
+        "notes": [SAME_PADDING, "taken as v1.5: the stride is in the 3x3 convolution, as in torchvision and timm"],
+    }
+    assert not {"steps", "images_seen", "seconds", "method", "datasets"} & written.keys()
+    assert "secret-place" not in (folder / "run.json").read_text()
+    assert RunRecord.read(folder).imported == written["imported"]
+
+    assert main(["evaluate", "knn", "--model", str(folder), "--dataset", "digits", "--no-untrained"]) == 0
+    assert f"next: ladder card {folder}" in capsys.readouterr().out
+    assert main(["card", str(folder)]) == 0
+    assert main(["report", str(folder)]) == 0
+    card, page = (folder / "README.md").read_text(), (folder / "report.html").read_text()
+    assert "license: cc-by-nc-4.0" in card and "## Where the weights are from" in card
+    assert "did not finish" not in card and "How it was trained\n" not in card
+    for text in (card, page):
+        assert "secret-place" not in text and "k nearest neighbours" in text
+        for told in ("byol.npz", written["imported"]["sha256"], "TensorFlow", "projector/linear/w"):
+            assert told in text.replace("\\_", "_"), told
+    assert "cc-by-nc-4.0" in page
+
+    capsys.readouterr()
+    assert main(["pretrain", "digits", "--output", str(folder), "--max_steps", "1"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"--from {folder}" in line
+
+
+def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
+    torch.save(torchvision_resnet().state_dict(), tmp_path / "weights.pth")
+
+    def full(path, value):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("ladder_training.export.importing.write_record", full)
+    with pytest.raises(OSError, match="no space left"):
+        import_weights(tmp_path / "weights.pth", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+    assert not list(tmp_path.rglob(f"{PARTIAL_PREFIX}*"))
 
 
 class Evil:

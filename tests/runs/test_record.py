@@ -39,6 +39,7 @@ def test_a_file_without_a_version_is_read_and_rewritten_without_a_loss(
         "resumed_with": [],
         "monitoring_images": 0,
         "best": None,
+        "imported": None,
     }
     assert RunRecord.read(tmp_path) == record
 

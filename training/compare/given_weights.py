@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..runs.record import IMPORTED
 from ..runs.run_folder import hardware
 from .cells import DONE
 
@@ -43,11 +44,33 @@ def given_fingerprint(folder: Path, cell: Path, seed: int) -> dict[str, Any]:
 
 
 def given_cell(folder: Path) -> dict[str, Any]:
-    """Return the content of the pretraining cell of given weights: what the folder's run.json says, and no log."""
+    """Return the content of the pretraining cell of given weights: what the folder's run.json says, and no log.
+
+    Of weights that `ladder import` wrote, "imported" says where they are from.
+    """
     try:
         said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         said = {}
     said = said if isinstance(said, dict) else {}
     numbers = {name: value if isinstance(value := said.get(name), int | float) else None for name in NUMBERS}
-    return {"status": DONE, "reason": None, **numbers, "hardware": said.get("hardware", hardware()), "log": {}}
+    cell = {"status": DONE, "reason": None, **numbers, "hardware": said.get("hardware", hardware()), "log": {}}
+    imported = said.get(IMPORTED)
+    return cell | ({IMPORTED: {**imported, "license": said.get("license")}} if isinstance(imported, dict) else {})
+
+
+def origins(pretrain: dict[tuple[str, int], dict[str, Any]]) -> list[str]:
+    """Say of each imported file in the table what it is: a line with its name, kind, licence and padding.
+
+    Args:
+        pretrain: (method, seed) -> cell of the pretraining.
+    """
+    lines = []
+    for (method, seed), cell in pretrain.items():
+        if from_ := cell.get(IMPORTED):
+            checksum = str(from_.get("sha256"))[:16]
+            lines.append(
+                f"{method}, seed {seed}: imported from {from_.get('file')} ({from_.get('kind')}, sha256 {checksum}, "
+                f"licence {from_.get('license')}, {from_.get('padding')} padding)"
+            )
+    return lines

@@ -5,6 +5,7 @@ from typing import Any
 
 from .cells import DONE, headline_metric, metrics_of
 from .fingerprints import data_name
+from .given_weights import origins
 from .plan import Plan
 from .results import read_evaluation, read_gradients, read_point, read_pretrain
 from .statistics import paired_difference, steps_to_reach, summarise
@@ -29,7 +30,7 @@ def summarise_comparison(plan: Plan) -> dict[str, Any]:
         "baseline": plan.baseline.name,
         "seeds": plan.seeds,
         "confidence": 0.95,
-        "notes": plan.notes,
+        "notes": [*plan.notes, *origins(pretrain)],
         "rows": evaluation_rows(plan, pretrain),
         "pretraining": {
             method.name: {

@@ -4,12 +4,15 @@ import hashlib
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import folder_written_at_once, write_json
+from ..files import folder_written_at_once, write_record
 from ..models.foreign import ForeignResNet, convert_resnet, read_tensors
 from ..models.processor import image_processor
+from ..runs.record import IMPORTED, RUN_FILE, RunRecord
+from ..runs.run_folder import now, versions
 from .keys import torchvision_key
 
-RECORD = "imported.json"
+FACTS = ("version", "status", "license", "recipe", "imported", "hardware", "versions", "finished")
+"""What `run.json` says of imported weights. Steps, time and data of their training are not known: they are absent."""
 
 
 def import_weights(
@@ -20,7 +23,7 @@ def import_weights(
     image_size: int = 224,
     licence: str | None = None,
 ) -> ForeignResNet:
-    """Convert a file of weights and write a native backbone, its image processor and where it came from.
+    """Convert a file of weights and write a native backbone, its image processor, and in `run.json` where it came from.
 
     Args:
         file: .safetensors, .npz or a PyTorch file of weights; no code in it is run.
@@ -37,17 +40,25 @@ def import_weights(
         raise UserError(f"output {folder} exists already; choose another --output")
     found = convert_resnet(read_tensors(path), prefix, torchvision_key)
     found.licence = licence or found.licence
-    record = {
-        "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "names": found.source,
-        "prefix": found.prefix,
-        "left_out": found.left_out,
-        "license": found.licence or "other",
-        "notes": found.notes,
-    }
+    with path.open("rb") as opened:
+        checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+    record = RunRecord(
+        status=IMPORTED,
+        license=found.licence or "other",
+        versions=versions(),
+        finished=now(),
+        imported={
+            "kind": found.source,
+            "file": path.name,
+            "sha256": checksum,
+            "prefix": found.prefix,
+            "left_out": found.left_out,
+            "padding": found.padding,
+            "notes": found.notes,
+        },
+    ).to_json()
     with folder_written_at_once(folder) as temporary:
         found.backbone.save_pretrained(temporary)
         image_processor(image_size).save_pretrained(temporary)
-        write_json(temporary / RECORD, record)
+        write_record(temporary / RUN_FILE, {name: record[name] for name in FACTS})
     return found

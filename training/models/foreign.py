@@ -20,6 +20,7 @@ SAME_PADDING = (
     "max pooling); transformers' ResNet pads alike on both sides: features differ, and accuracy is a few points lower"
 )
 DEEPMIND_LICENCE = "cc-by-nc-4.0"
+SYMMETRIC, SAME = "symmetric", "same"
 
 
 @dataclass
@@ -31,6 +32,7 @@ class ForeignResNet:
         source: "torchvision or timm names", "lightly names" or "DeepMind names".
         prefix: What stood before the names.
         left_out: Tensors that are no part of the backbone.
+        padding: "symmetric", as transformers pads, or "same", as the network was trained with TensorFlow's rule.
         licence: Licence of the weights, where the source tells it; else None.
         notes: What a user must know.
     """
@@ -39,6 +41,7 @@ class ForeignResNet:
     source: str
     prefix: str
     left_out: list[str]
+    padding: str = SYMMETRIC
     licence: str | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -123,7 +126,7 @@ def convert_resnet(tensors: dict[str, Tensor], prefix: str | None, rename: Any) 
     backbone.load_state_dict({mine: state[name] for mine, name in names.items() if name in state}, strict=False)
     result = ForeignResNet(backbone, source, found, left_out)
     if source == "DeepMind names":
-        result.licence, result.notes = DEEPMIND_LICENCE, [SAME_PADDING]
+        result.licence, result.padding, result.notes = DEEPMIND_LICENCE, SAME, [SAME_PADDING]
     if bottleneck:
         result.notes.append("taken as v1.5: the stride is in the 3x3 convolution, as in torchvision and timm")
     return result

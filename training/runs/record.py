@@ -15,6 +15,8 @@ VERSION = 1
 """Of the format. Files without a version are older than 1; the keys that both have mean the same."""
 
 RUNNING, FINISHED, STOPPED, INTERRUPTED = "running", "finished", "stopped", "interrupted"
+IMPORTED = "imported"
+"""Status of a folder whose weights were not trained here."""
 
 
 class _Record:
@@ -103,7 +105,8 @@ class RunRecord(_Record):
 
     Attributes:
         version: Version of this format.
-        status: "running", "finished", "stopped" (it must not go on) or "interrupted" (the same command goes on).
+        status: "running", "finished", "stopped" (it must not go on), "interrupted" (the same command goes on) or
+            "imported".
         reason: Why the run stopped or was interrupted, or None.
         stopped_by: Kind of that exception (`TrainingStopped.kind`), for example "collapse", or None.
         method: "ladder", "byol" or "simsiam".
@@ -127,6 +130,8 @@ class RunRecord(_Record):
         finished: When it ended (ISO 8601, UTC), or None.
         command: The command of the last start, in one line.
         starts: How often the command was given.
+        imported: Where weights are from that were not trained here: "kind" of names, "file", "sha256", "prefix",
+            "left_out", "padding" and "notes". None for a run.
         extra: Keys of the file that this version does not know; they are written back as they were.
     """
 
@@ -155,6 +160,7 @@ class RunRecord(_Record):
     finished: str | None = None
     command: str | None = None
     starts: int = 0
+    imported: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -16,7 +16,7 @@ import yaml
 from ..errors import UserError, system_error
 from ..files import same_name
 from .checkpoints import is_leftover
-from .record import FINISHED, RunRecord
+from .record import FINISHED, IMPORTED, RunRecord
 
 PRETRAINING = "pretraining"
 LOCK = ".lock"
@@ -57,7 +57,8 @@ def check_output(folder: Path | str, values: dict[str, Any]) -> RunRecord | None
         The earlier run of the same recipe, which is to be resumed, or None if nothing was trained yet.
 
     Raises:
-        UserError: the folder is a file, is not empty but holds no run, or holds the run of another recipe.
+        UserError: the folder is a file, is not empty but holds no run, or holds the run of another recipe or imported
+            weights.
     """
     folder = Path(folder)
     try:
@@ -74,6 +75,11 @@ def check_output(folder: Path | str, values: dict[str, Any]) -> RunRecord | None
         if folder.is_dir() and any(not is_leftover(path) and path.name != LOCK for path in folder.iterdir()):
             raise UserError(f"output folder {folder} is not empty and holds no run; choose another --output")
         return None
+    if run.status == IMPORTED:
+        raise UserError(
+            f"output folder {folder} holds weights that `ladder import` wrote: to train on from them give "
+            f"`--from {folder}` and another --output"
+        )
     saved = run.recipe.values
     differing = differing_fields(saved, values)
     if differing:

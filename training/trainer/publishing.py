@@ -11,7 +11,7 @@ from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 from ..config.arguments import LadderTrainingArguments
 from ..models.published import publish
-from ..runs.record import FINISHED, RUN_FILE, RUNNING, DatasetRecord, RecipeRecord, RunRecord
+from ..runs.record import FINISHED, IMPORTED, RUN_FILE, RUNNING, DatasetRecord, RecipeRecord, RunRecord
 from ..runs.run_folder import git_commit, hardware, now, versions
 
 
@@ -51,6 +51,8 @@ def write_published(
             if (earlier / name).is_file():
                 shutil.copy(earlier / name, folder / name)
     record = RunRecord.read(folder)
+    if record is not None and record.status == IMPORTED:
+        record = None  # its weights are replaced now
     if record is None or record.recipe.name is None:
         record = _updated(record, describe(run, **facts))
     elif earlier is None:
