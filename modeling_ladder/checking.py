@@ -16,7 +16,7 @@ import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from .timm_stages import with_stages
+from .timm_configs import with_stages
 
 CONFIG = "config.json"
 MAX_NUMBER = 1_000_000

@@ -18,7 +18,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import CONFIG_MAPPING
 
-from .timm_stages import with_stages
+from .timm_configs import with_stages
 
 LOSS_KINDS = ("local", "global", "region")
 BOTH = "both"

@@ -9,7 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from .checking import check_before_loading, checked_config
-from .timm_stages import with_stages
+from .timm_configs import with_stages
 
 LADDER_MODEL_TYPE = "ladder_siamese"
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")

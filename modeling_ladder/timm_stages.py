@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoBackbone, PreTrainedConfig, TimmWrapperConfig
+from transformers import AutoBackbone, TimmWrapperConfig
 from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import safe_save_file
@@ -29,7 +29,6 @@ from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPr
 from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils.generic import can_return_tuple
 
-MODEL_TYPE = "timm_wrapper"
 SMALLEST_STRIDE = 4
 ARCHITECTURE = re.compile(r"[A-Za-z0-9_]+")
 # Arguments by which a config could make timm read other files, or build something else than a backbone.
@@ -143,29 +142,18 @@ class TimmStages(BackboneMixin, TimmWrapperPreTrainedModel):
 AutoBackbone.register(TimmStagesConfig, TimmStages, exist_ok=True)
 
 
-def is_timm_config(values: Mapping[str, Any]) -> bool:
-    """Tell whether the values of a config.json are those of a network of timm: its own file, or transformers'."""
-    if "model_type" in values:
-        return bool(values["model_type"] == MODEL_TYPE)
-    return "architecture" in values and "pretrained_cfg" in values
-
-
-def with_stages(config: PreTrainedConfig | Mapping[str, Any]) -> Any:
-    """Give the config of a timm network its stages; every other config is returned as it is.
+def stages_config(values: Mapping[str, Any]) -> TimmStagesConfig:
+    """Read the values of a timm network's config.json, without what belongs to a classifier.
 
     Args:
-        config: A config, or the values of one.
+        values: Of timm's own file, or of transformers'.
     """
-    if isinstance(config, TimmStagesConfig):
-        return config
-    values = config.to_dict() if isinstance(config, PreTrainedConfig) else dict(config)
-    if not is_timm_config(values):
-        return config
     # What belongs to a classifier, or to transformers' own reading of the file.
     dropped = ("num_classes", "num_features", "label_names", "label_descriptions", "architectures", "model_type")
     kept = {name: copy.deepcopy(value) for name, value in values.items() if name not in dropped}
     kept["architecture"] = str(kept.get("architecture", "")).partition(".")[0]
-    return TimmStagesConfig.from_dict({**kept, "num_classes": 0, "label_names": []})
+    found: TimmStagesConfig = TimmStagesConfig.from_dict({**kept, "num_classes": 0, "label_names": []})
+    return found
 
 
 def timm_files_config(config: TimmStagesConfig) -> dict[str, Any]:
@@ -184,7 +172,7 @@ def timm_files_config(config: TimmStagesConfig) -> dict[str, Any]:
         "classifier": default.get("classifier"),
     }
     return {
-        "model_type": MODEL_TYPE,
+        "model_type": config.model_type,
         "architecture": config.architecture,
         "architectures": ["TimmWrapperModel"],
         "num_classes": 0,
@@ -256,4 +244,4 @@ def _described(
     raise ValueError(f"timm/{architecture} gives no feature maps by stage that can be pretrained ({reason})")
 
 
-__all__ = ["TimmStages", "TimmStagesConfig", "timm_files_config", "with_stages"]
+__all__ = ["TimmStages", "TimmStagesConfig", "stages_config", "timm_files_config"]

@@ -53,6 +53,9 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return folder
 
 
+NEXT = f"next: ladder evaluate knn --model {NAME} --dataset DATASET  (what others get)\n"
+
+
 @pytest.fixture
 def published(logged_in: HubServer, run: Path) -> HubServer:
     """The local Hub with two revisions of the run, tagged v1 and v2; the working folder is empty."""
@@ -89,7 +92,7 @@ def test_the_real_command_in_its_own_process(hub: HubServer, run: Path, tmp_path
     good = ladder(WRITE)
     repo = hub.store.repos[NAME]
     head = repo.resolve("v1")
-    assert good.returncode == 0 and good.stdout == f"published: {hub.url}/{NAME}\n"
+    assert good.returncode == 0 and good.stdout == f"published: {hub.url}/{NAME}\n{NEXT}"
     assert repo.private and repo.branches["main"] == head.oid and "pretraining/model.safetensors" in head.files
     assert "user/digits (main, tag v1, private)" in good.stderr and "files," in good.stderr, "first what is sent"
     assert "model.safetensors: 100%" in good.stderr, "then the progress of the upload"
@@ -106,7 +109,7 @@ def test_push_again_other_weights_a_branch_and_a_dry_run(
     first = repo.branches["main"]
     capsys.readouterr()
     assert main(["push", str(run), NAME, "--pretraining"]) == 0
-    assert capsys.readouterr().out == f"already up to date: {logged_in.url}/{NAME}\n"
+    assert capsys.readouterr().out == f"already up to date: {logged_in.url}/{NAME}\n{NEXT}"
     assert repo.branches["main"] == first
     save_backbone(run, seed=5)
     assert main(["push", str(run), NAME, "--revision", "trial", "--message", "Other weights"]) == 0

@@ -236,7 +236,7 @@ def test_model_cards_show_what_the_command_wrote(recipe: str, tmp_path: Path, ca
     assert compare(recipe, tmp_path / "out", methods="ladder byol") == 0
     text = comparison(summary_of(tmp_path / "out"))
     figures = "41.7 ± 2.1 % | 44.0 ± 1.0 % | +2.3 (-0.5 to +5.2)"
-    assert f"| Linear probe | digits | **accuracy stage4** | {figures} |" in text
+    assert f"| **Linear probe on digits, accuracy stage4** | {figures} |" in text
     assert "over 3 seeds (0, 1, 2)" in text
     assert "BYOL 6 steps in 1 min 0 s; Ladder Siamese 6 steps in 1 min 0 s" in text
 

@@ -17,7 +17,8 @@ from modeling_ladder import (
     load_native_backbone,
     save_native_backbone,
 )
-from modeling_ladder.timm_stages import TimmStagesConfig, with_stages
+from modeling_ladder.timm_configs import with_stages
+from modeling_ladder.timm_stages import TimmStagesConfig
 
 pytest.importorskip("timm")
 HEADS = {"projection_hidden_size": 16, "projection_size": 8}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_ladder.conversion import stage_names
-from modeling_ladder.timm_stages import with_stages
+from modeling_ladder.timm_configs import with_stages
 
 from ..config.image_defaults import CROP_FRACTION, DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
