@@ -108,7 +108,7 @@ def test_deepmind_names_are_read_with_their_licence_and_padding(tmp_path, capsys
     assert main(["import", str(tmp_path / "byol.npz"), "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "licence: cc-by-nc-4.0" in said and SAME_PADDING in said
-    # The weights are the same; with the padding of torchvision the features are torchvision's.
+    # The weights are the same; with transformers' padding, which is torchvision's, the features are torchvision's.
     torch.testing.assert_close(imported(tmp_path / "out", images), pooled(model, images), rtol=1e-5, atol=1e-5)
     assert import_weights(tmp_path / "byol.npz", tmp_path / "mine", licence="mit").licence == "mit"
 

@@ -15,8 +15,10 @@ from modeling_ladder.timm_configs import with_stages
 from ..config.image_defaults import CROP_FRACTION, DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
 from ..images.value_range import ValueRange, check_range
+from ..models.foreign import SAME
 from ..models.processor import image_processor, processor_of
 from ..models.reference import load_model
+from ..models.same_padding import pad_as_tensorflow
 from ..runs.record import RunRecord
 
 
@@ -80,7 +82,9 @@ class ImageSettings:
     value_range: ValueRange | None = None
 
 
-def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFeatures:
+def load_backbone(
+    reference: Any, device: torch.device | str = "cpu", *, trained_padding: bool = False
+) -> StageFeatures:
     """Load the online backbone of any model that this package writes or reads.
 
     Args:
@@ -88,6 +92,9 @@ def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFe
             model (Ladder, or any transformers backbone, base model or classifier with a backbone class). A loaded
             model is copied and never changed.
         device: Where the backbone is put.
+        trained_padding: Pad as the network was trained, also where transformers' class cannot: of weights that `ladder
+            import` took from a network with TensorFlow's SAME padding. For frozen features only: what is trained
+            further and saved must be what transformers computes.
 
     Returns:
         The backbone in eval mode, in float32.
@@ -97,6 +104,8 @@ def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFe
     """
     if isinstance(reference, str | os.PathLike):
         backbone = load_model(str(reference)).backbone
+        if trained_padding and padding_of(reference) == SAME:
+            pad_as_tensorflow(backbone)
     elif isinstance(reference, StageFeatures):
         backbone = copy.deepcopy(reference.backbone)
     elif isinstance(reference, nn.Module):
@@ -107,6 +116,19 @@ def load_backbone(reference: Any, device: torch.device | str = "cpu") -> StageFe
     if torch.device(device).type == "cuda":
         features.to(memory_format=torch.channels_last)
     return features.requires_grad_(False)
+
+
+def padding_notes(reference: Any) -> list[str]:
+    """What a reader of frozen features must know of their padding; see `trained_padding` of `load_backbone`."""
+    if padding_of(reference) != SAME:
+        return []
+    return ["padded as TensorFlow's SAME does, as the network was trained; transformers' class pads otherwise"]
+
+
+def padding_of(reference: Any) -> str | None:
+    """The padding that imported weights were trained with; None for every other model."""
+    record = RunRecord.read(Path(reference)) if isinstance(reference, str | os.PathLike) else None
+    return record.imported.get("padding") if record is not None and record.imported else None
 
 
 def model_name(reference: Any) -> str:

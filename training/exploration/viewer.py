@@ -101,6 +101,6 @@ def open_viewers(options: ExploreOptions, folder: Path) -> list[Viewer]:
             reference = str(folder / UNTRAINED)
             write_untrained(options.model, 0, folder / UNTRAINED)
         collection = open_collection(options, reference, folder)
-        backbone = load_backbone(reference, options.device or "cpu")
+        backbone = load_backbone(reference, options.device or "cpu", trained_padding=True)
         viewers.append(Viewer(short_name(name), collection, backbone, load_image_settings(reference)))
     return viewers

@@ -26,7 +26,7 @@ def import_weights(
     """Convert a file of weights and write a native backbone, its image processor, and in `run.json` where it came from.
 
     Args:
-        file: .safetensors, .npz or a PyTorch file of weights; no code in it is run.
+        file: .safetensors, .npz, a PyTorch file of weights, or DeepMind's .pkl; no code in it is run.
         output: New folder.
         prefix: What stands before the backbone's names; None finds it.
         image_size: Side of the images in pixels.

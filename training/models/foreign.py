@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .haiku_pickle import SUFFIXES, read_haiku_pickle
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "teacher", "student")
 _AVERAGED = re.compile(r"momentum|target|teacher|ema|key_encoder|encoder_k")
@@ -16,8 +17,9 @@ _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "lay
 _HEADS = re.compile(r"(fc|head|classifier|last_linear)\.")
 _BATCH_COUNT = "num_batches_tracked"
 SAME_PADDING = (
-    "DeepMind's BYOL pads as TensorFlow's SAME does (one pixel less above and left, in the first convolution and the "
-    "max pooling); transformers' ResNet pads alike on both sides: features differ, and accuracy is a few points lower"
+    "DeepMind's BYOL pads as TensorFlow's SAME does: one pixel less above and left wherever maps shrink; kNN, linear "
+    "probe, embed and explore do so too; transformers' own classes, training, fine-tuning and exports pad alike on "
+    "both sides: there its features differ"
 )
 DEEPMIND_LICENCE = "cc-by-nc-4.0"
 SYMMETRIC, SAME = "symmetric", "same"
@@ -47,13 +49,15 @@ class ForeignResNet:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors without running code from it: safetensors, a PyTorch file of weights, or .npz.
+    """Read a file of tensors without running code from it: safetensors, a PyTorch file, .npz, or a pickle of arrays.
 
     Raises:
         UserError: there is no such file, or it holds more than tensors.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
+    if path.suffix in SUFFIXES:
+        return read_haiku_pickle(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -140,7 +144,7 @@ def _depth(state: dict[str, Tensor], stage: int) -> int:
 
 def _one_encoder(tensors: dict[str, Tensor], prefix: str | None) -> tuple[str, str, dict[str, Tensor]]:
     """The kind of names, the prefix, and the encoder's tensors by torchvision's names."""
-    haiku = _from_haiku(tensors)
+    haiku = _from_haiku(tensors, prefix)
     if haiku is not None:
         return "DeepMind names", haiku[0], haiku[1]
     found: dict[str, str] = {}
@@ -171,18 +175,30 @@ def _one_encoder(tensors: dict[str, Tensor], prefix: str | None) -> tuple[str, s
     return kind, start, state
 
 
-def _from_haiku(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]] | None:
-    """Tensors by the names of DeepMind's ResNet (haiku), converted to torchvision's names and order of dimensions."""
-    stem = next((name for name in tensors if name.endswith("initial_conv/w")), None)
-    if stem is None:
+def _from_haiku(tensors: dict[str, Tensor], prefix: str | None) -> tuple[str, dict[str, Tensor]] | None:
+    """Tensors by the names of DeepMind's ResNet (haiku), converted to torchvision's names and order of dimensions.
+
+    Raises:
+        UserError: there are several such networks.
+    """
+    # haiku adds _1 where a name was taken: the first version of their network built its first layer twice.
+    stems = (re.fullmatch(r"(.*?)initial_conv(_1)?/w", name) for name in tensors)
+    found = {match[1] for match in stems if match}
+    if prefix is not None:
+        found = {start for start in found if start.rstrip("/~") == prefix.rstrip("/~")}
+    trained = {start for start in found if not _AVERAGED.search(start)} or found
+    if not trained:
         return None
-    prefix = stem.removesuffix("initial_conv/w")
+    if len(trained) > 1:
+        held = " or ".join(sorted(start.rstrip("/~") for start in trained))
+        raise UserError(f"there are several ResNets in this file: name one with --prefix {held}")
+    start = trained.pop()
     state: dict[str, Tensor] = {}
     leaves = {"scale": "weight", "offset": "bias", "mean_ema/average": "running_mean", "var_ema/average": "running_var"}
     for name, value in tensors.items():
-        if not name.startswith(prefix):
+        if not name.startswith(start):
             continue
-        key = name.removeprefix(prefix).replace("/~/", "/")
+        key = re.sub(r"^(initial_conv|initial_batchnorm)_1/", r"\1/", name.removeprefix(start).replace("/~/", "/"))
         key = re.sub(r"^block_group_(\d+)/block_(\d+)/", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.", key)
         key = key.replace("initial_conv/", "conv1/").replace("initial_batchnorm/", "bn1/")
         key = key.replace("shortcut_conv/", "downsample.0/").replace("shortcut_batchnorm/", "downsample.1/")
@@ -194,4 +210,4 @@ def _from_haiku(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]] | N
             state[f"{module}.weight"] = value.permute(3, 2, 0, 1).contiguous()
         elif leaf in leaves:
             state[f"{module}.{leaves[leaf]}"] = value.reshape(-1)
-    return prefix, state
+    return start, state

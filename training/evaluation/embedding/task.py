@@ -70,7 +70,7 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     accelerator = make_accelerator(options.device, options.mixed_precision)
     model = options.model if model is None else model
     settings = load_image_settings(model, options.image_size, options.crop_fraction)
-    backbone = load_backbone(model, accelerator.device)
+    backbone = load_backbone(model, accelerator.device, trained_padding=True)
     check_image_size(backbone, backbone, settings.size, backbone.stages[-1])
     columns = _columns(backbone, options)
     splits = _splits(options, options.dataset if dataset is None else dataset)

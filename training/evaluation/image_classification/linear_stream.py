@@ -12,7 +12,7 @@ from ...data.iterable import length_of, unopened_shards
 from ...errors import UserError
 from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
-from ..backbone import StageFeatures
+from ..backbone import StageFeatures, padding_notes
 from ..features import bad_image_notes, check_readable
 from ..options import LinearOptions
 from ..splits import is_streaming
@@ -29,6 +29,7 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
     """The augmented protocol of `linear`, on all processes of accelerate."""
     accelerator = run.accelerate()
     task = open_classification(run)
+    run.notes += padding_notes(run.model)
     options, splits, classes = run.options, run.splits, len(task.index.names)
     if classes == 0:
         raise UserError(f"column {task.label_column!r} of a stream must be a ClassLabel, which names the classes")

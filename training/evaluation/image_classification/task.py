@@ -12,7 +12,7 @@ from ...loading.depth import say_if_dark
 from ...models.stage_sizes import check_image_size
 from ...runs.agreement import all_or_none, chosen_by_first, patient_group
 from .. import splits as splits_module
-from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings
+from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings, padding_notes
 from ..classes import ClassIndex, class_index, label_feature
 from ..features import FeaturePart, FeatureSet, bad_image_notes, extract_part
 from ..image_transforms import CenterTransform
@@ -82,7 +82,7 @@ def open_classification(run: TaskRun) -> ClassificationTask:
     device = run.device
     settings = load_image_settings(run.model, options.image_size, options.crop_fraction, options.image_range)
     say_if_dark(splits.name, splits.fit, image, settings.value_range)
-    backbone = load_backbone(run.model, device)
+    backbone = load_backbone(run.model, device, trained_padding=True)
     check_image_size(backbone, backbone, settings.size, backbone.stages[-1])
     return ClassificationTask(run, backbone, settings, image, label, index)
 
@@ -113,6 +113,8 @@ def on_features(run: TaskRun, work: Callable[[ClassificationData], Outcome]) -> 
     task = open_classification(run) if group is None else all_or_none(lambda: open_classification(run))
     named = ((splits.fit, splits.fit_split), (splits.score, splits.score_split))
     fit, score = (_features(task, part, name, group) for part, name in named)
+
+    run.notes += padding_notes(run.model)
 
     def rest() -> tuple[Outcome, list[str]]:
         # Only the first process calls this, and only there are the features.
