@@ -83,8 +83,6 @@ class ImportOptions:
     """Reading weights of another library."""
 
     file: str = needed(".safetensors, .npz, a PyTorch file of weights or DeepMind's BYOL (.pkl); no code in it is run.")
-        ".safetensors, .npz, a PyTorch file of weights, or DeepMind's BYOL as .pkl; no code in it is run."
-    )
     output: str = needed("New folder, which every command takes as a model.")
     prefix: str | None = option(None, "What stands before the backbone's names, where the file holds several networks.")
     image_size: int = option(224, "Side of the images in pixels.", minimum=2, maximum=8192)
