@@ -1,182 +1,202 @@
-"""Which backbone can be exported to which library: every cell is checked by features, or refused in one line.
+"""Which backbone works in which head and which library: every cell is checked by features, or refused in one line.
 
-    python benchmarks/export_table.py [--limit 300]
+    python benchmarks/export_table.py [--limit 120] [--json FILE] [--page docs/how_to/exports.md] [--rows swin ...]
 
-Each cell is the largest difference between the features of the library that loads the export and those of the backbone,
-relative to the largest feature, on random images, or its reason in one line below the table. Tiny networks of each
-family are exported; sizes change no name. A cell that takes longer than the limit, in seconds, is stopped and says so.
+A cell is the largest difference between the features in the head, or of the library that loads the export, and those of
+the backbone itself, relative to the largest feature, on random images; or its reason in one line below the table. The
+weights are away from their initial values, so a head that starts anew shows. Tiny networks of each family are taken;
+sizes change no name. A cell has a process of its own, which is stopped at the limit, so the command ends.
 """
 
 import argparse
+import contextlib
+import json
 import logging
-import pickle
+import multiprocessing
+import os
+import re
 import signal
+import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import accelerate  # noqa: F401 - what cells need is imported once, before the processes are made
+import datasets  # noqa: F401
+import timm  # noqa: F401
 import torch
-from safetensors.torch import load_file
-from transformers import ConvNextConfig, Dinov2Config, PreTrainedConfig, ResNetConfig, SwinConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+import torchvision  # noqa: F401
+from export_cells import Cell, configs, export_cell, make_backbone
+from head_cells import HEADS
+from report import describe, machine_facts
 
-from ladder_training.errors import UserError
-from ladder_training.export.backbone import export
 from ladder_training.export.formats import WRITERS
-from ladder_training.models.processor import image_processor
-from modeling_ladder import load_native_backbone
-from modeling_ladder.timm_stages import TimmStagesConfig
 
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
-SIZE = 64
-
-
-def configs() -> dict[str, PreTrainedConfig]:
-    """Family to the config of a tiny backbone."""
-    resnet: dict[str, Any] = {"depths": [1, 1, 1, 1], "embedding_size": 64, "out_features": STAGES}
-    widths = [64, 128, 256, 512]
-    return {
-        "resnet (standard widths)": ResNetConfig(layer_type="basic", hidden_sizes=widths, **resnet),
-        "resnet (other widths)": ResNetConfig(layer_type="bottleneck", hidden_sizes=[32, 64, 96, 128], **resnet),
-        "convnext": ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1], out_features=STAGES),
-        "swin": SwinConfig(
-            image_size=SIZE,
-            patch_size=2,
-            embed_dim=8,
-            depths=[1, 1, 2, 1],
-            num_heads=[1, 2, 2, 4],
-            window_size=4,
-            out_features=STAGES,
-        ),
-        "dinov2": Dinov2Config(
-            hidden_size=32,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            image_size=SIZE,
-            patch_size=16,
-            out_features=STAGES,
-        ),
-        "timm/resnet10t": TimmStagesConfig(architecture="resnet10t", out_features=STAGES),
-        "timm/vit_tiny_patch16_224": TimmStagesConfig(
-            architecture="vit_tiny_patch16_224", out_features=[f"stage{number}" for number in range(1, 13)]
-        ),
-    }
+PACKAGES = ("torch", "torchvision", "transformers", "timm", "onnx", "onnxscript", "onnxruntime")
+LONGEST = 300
+# Where the table stands in a page.
+BEGIN, END = "<!-- begin of the table of exports -->", "<!-- end of the table of exports -->"
+Rows = dict[str, dict[str, dict[str, Any]]]
 
 
-def make_backbone(config: PreTrainedConfig, folder: Path, size: int = SIZE) -> Any:
-    """Write a backbone whose tensors are all away from their initial values, and return it."""
-    torch.manual_seed(0)
-    model = MODEL_FOR_BACKBONE_MAPPING[type(config)](config).eval()
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 1.5)
-            elif "layer_scale" in name:
-                tensor.uniform_(0.5, 1.0)
-            elif tensor.is_floating_point() and tensor.numel() > 1 and "index" not in name:
-                tensor.add_(torch.randn_like(tensor) * 0.05)
-    model.save_pretrained(folder)
-    image_processor(size).save_pretrained(folder)
-    return model
+def work_of(column: str, row: str, folder: Path) -> Cell:
+    """Do the work of a cell in an empty folder."""
+    source, output = folder / "backbone", folder / "output"
+    backbone = make_backbone(configs()[row](), source)
+    if column in WRITERS:
+        return export_cell(backbone, source, column, output)
+    return HEADS[column](source, output)
 
 
-def cell(backbone: Any, source: Path, kind: str, output: Path) -> str:
-    """Export a backbone, load it with the library, and compare features; or the reason why not, in one line."""
+def in_time(limit: float, work: Callable[[], Cell]) -> Cell:
+    """Do a cell's work in a process of its own, which is ended with all that it started when the limit is reached.
+
+    Args:
+        limit: Seconds.
+        work: What the process does.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(work, theirs))
+    process.start()
+    theirs.close()
     try:
-        hint = export(str(source), kind, output)
-    except UserError as error:
-        return str(error)
-    images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        maps = backbone(images).feature_maps
-        pooled = maps[-1].mean(dim=(2, 3))
-        pairs = _loaded(kind, output, images, list(maps), pooled, backbone)
-    if isinstance(pairs, str):
-        return pairs
-    worst = max(((got - want).abs().max() / want.abs().max()).item() for got, want in pairs)
-    note = hint.rpartition("  # ")[2] if "pixels" in hint else ""
-    return f"{worst:.0e}" + (f" ({note})" if note else "")
-
-
-def _loaded(kind: str, output: Path, images: Any, maps: list[Any], pooled: Any, backbone: Any) -> Any:
-    """Pairs of features: of the library that loads the export, and of the backbone."""
-    if kind == "transformers":
-        return list(zip(load_native_backbone(output).eval()(images).feature_maps, maps, strict=True))
-    if kind == "timm":
-        import timm
-
-        return [(timm.create_model(f"local-dir:{output}", pretrained=True, num_classes=0).eval()(images), pooled)]
-    if kind == "torchvision":
-        from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-
-        config = backbone.config
-        model = ResNet(Bottleneck if config.layer_type == "bottleneck" else BasicBlock, list(config.depths)).eval()
-        missing = model.load_state_dict(load_file(output / "model.safetensors"), strict=False)
-        assert missing.missing_keys == ["fc.weight", "fc.bias"] and not missing.unexpected_keys
-        model.fc = torch.nn.Identity()
-        return [(model(images), pooled)]
-    if kind == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(output / "model.onnx"), providers=["CPUExecutionProvider"])
-        found = session.run(None, {"pixel_values": images.numpy()})
-        return [(torch.from_numpy(one), want) for one, want in zip(found, [*maps, pooled], strict=True)]
-    with (output / "model.pkl").open("rb") as file:  # written by this script a moment ago
-        count = len(pickle.load(file)["model"])
-    return f"{count} tensors by detectron2's names (its features were not compared: it is not a dependency)"
-
-
-class TooLong(BaseException):
-    """A cell takes too long. No `except Exception` of the libraries may catch it."""
-
-
-def timed(limit: int, backbone: Any, source: Path, kind: str, output: Path) -> str:
-    """`cell`, stopped after a limit in seconds."""
-
-    def stop(number: int, frame: object) -> None:
-        raise TooLong
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(limit)
-    try:
-        return cell(backbone, source, kind, output)
-    except TooLong:
-        return f"stopped after {limit} s"
+        if not ours.poll(limit):
+            return Cell(None, f"not within {limit:g} s")
+        return ours.recv()
+    except EOFError:
+        process.join()
+        return Cell(None, f"the process ended with code {process.exitcode}")
     finally:
-        signal.alarm(0)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
 
 
-def table(limit: int = 300) -> dict[str, dict[str, str]]:
-    """Family to format to cell."""
-    rows: dict[str, dict[str, str]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        for number, (family, config) in enumerate(configs().items()):
-            source = Path(name) / f"{number}"
-            backbone = make_backbone(config, source)
-            rows[family] = {
-                kind: timed(limit, backbone, source, kind, Path(name) / f"{number}-{kind}") for kind in WRITERS
-            }
-    return rows
+def _answer(work: Callable[[], Cell], answers: Any) -> None:
+    """In the process of a cell: work quietly on one thread, and send what came of it, also an error in one line."""
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    torch.set_num_threads(1)
+    try:
+        cell = work()
+    except Exception as error:  # of any library
+        cell = Cell(None, f"{type(error).__name__}: {error}")
+    text = " ".join(cell.text.split())
+    answers.send(Cell(cell.difference, text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
+
+
+def table(rows: list[str], columns: list[str], limit: float) -> Rows:
+    """Row -> column -> what its cell holds, and the seconds it took; a line for each on stderr."""
+    found: Rows = {}
+    for row in rows:
+        found[row] = {}
+        for column in columns:
+            start = time.monotonic()
+            with tempfile.TemporaryDirectory() as folder:
+                cell = in_time(limit, lambda row=row, column=column, folder=folder: work_of(column, row, Path(folder)))
+            seconds = round(time.monotonic() - start, 1)
+            found[row][column] = {**asdict(cell), "seconds": seconds}
+            shown = cell.text if cell.difference is None else f"{cell.difference:.0e} {cell.text}".strip()
+            print(f"{row}, {column}: {shown} ({seconds} s)", file=sys.stderr, flush=True)
+    return found
+
+
+def markdown(rows: Rows) -> str:
+    """Two tables, heads and exports, and the reasons below them, each once."""
+    columns = list(next(iter(rows.values())))
+    reasons: dict[str, int] = {}
+    parts = []
+    for title, group in (
+        ("In a head", [name for name in columns if name in HEADS]),
+        ("Exported to", [name for name in columns if name in WRITERS]),
+    ):
+        if not group:
+            continue
+        lines = [f"| {title} | " + " | ".join(group) + " |", "|---|" + "---|" * len(group)]
+        for row, cells in rows.items():
+            shown = [_shown(cells[name], reasons) for name in group]
+            lines.append(f"| {row} | " + " | ".join(shown) + " |")
+        parts.append("\n".join(lines))
+    if reasons:
+        parts.append("\n".join(f"{number}. {_escaped(text)}" for text, number in reasons.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(cell: dict[str, Any], reasons: dict[str, int]) -> str:
+    """A cell as text: its difference, and the number of its reason or note."""
+    number = f"[{reasons.setdefault(cell['text'], len(reasons) + 1)}]" if cell["text"] else ""
+    if cell["difference"] is None:
+        return number
+    return f"{cell['difference']:.0e} {number}".strip() if cell["difference"] else f"0 {number}".strip()
+
+
+def _escaped(text: str) -> str:
+    """A reason as Markdown: what stands in angle brackets is no HTML."""
+    return text.replace("<", "&lt;").replace("|", "\\|")
+
+
+def page_text(result: dict[str, Any]) -> str:
+    """What stands between the marks of a page."""
+    limit = result["limit"]
+    return (
+        f"Largest difference of the features, relative to the largest; numbers in brackets are the lines below. "
+        f"A cell may take {limit:g} s. `{result['command']}`, {result['date']}; {describe(result['machine'])}.\n\n"
+        f"{markdown(result['rows'])}"
+    )
+
+
+def rewritten(page: str, text: str) -> str:
+    """A page with new text between its marks.
+
+    Raises:
+        SystemExit: the page does not have both marks.
+    """
+    if BEGIN not in page or END not in page:
+        raise SystemExit(f"the page has no lines {BEGIN} and {END} between which the table could stand")
+    return re.sub(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda found: f"{BEGIN}\n\n{text}\n{END}", page, flags=re.DOTALL
+    )
 
 
 def main() -> None:
-    """Print the table as Markdown; reasons stand below it."""
+    """Fill the table, print it as Markdown, and write it where it was asked for."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=300, help="seconds that a cell may take")
-    rows, reasons = table(parser.parse_args().limit), []
-    print("| backbone | " + " | ".join(WRITERS) + " |\n|" + "---|" * (len(WRITERS) + 1))
-    for family, cells in rows.items():
-        shown = []
-        for kind, text in cells.items():
-            if not text[0].isdigit() or "tensors" in text:
-                reasons.append(f"[{len(reasons) + 1}] {family}, {kind}: {text}")
-                text = f"[{len(reasons)}]"
-            shown.append(text)
-        print(f"| {family} | " + " | ".join(shown) + " |")
-    print("\n" + "\n".join(reasons))
+    parser.add_argument("--limit", type=float, default=120, help="seconds that a cell may take")
+    parser.add_argument("--rows", nargs="+", choices=list(configs()), default=list(configs()), metavar="BACKBONE")
+    parser.add_argument(
+        "--columns", nargs="+", choices=[*HEADS, *WRITERS], default=[*HEADS, *WRITERS], metavar="COLUMN"
+    )
+    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--page", type=Path, help="a page whose table, between its marks, is written again")
+    options = parser.parse_args()
+    old = options.page.read_text(encoding="utf-8") if options.page else ""
+    if options.page:
+        rewritten(old, "")
+    start = time.monotonic()
+    result = {
+        "command": " ".join(["python", "benchmarks/export_table.py", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine_facts(PACKAGES),
+        "limit": options.limit,
+        "rows": table(options.rows, options.columns, options.limit),
+    }
+    result["seconds"] = round(time.monotonic() - start)
+    print(markdown(result["rows"]))
+    print(f"{result['seconds']} s; {describe(result['machine'])}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if options.page:
+        options.page.write_text(rewritten(old, page_text(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":

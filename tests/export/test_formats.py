@@ -187,22 +187,26 @@ def test_torchvision_is_refused_where_its_class_cannot_hold_the_widths(small: Pa
 
 
 @pytest.mark.parametrize("family", ["convnext", "swin", "dinov2"])
-def test_timm_computes_the_features_of_other_families(family: str, tmp_path: Path) -> None:
+def test_timm_computes_the_features_of_other_families(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("timm", reason="timm is installed with the dev extra")
-    path = ROOT / "benchmarks" / "export_table.py"
-    spec = importlib.util.spec_from_file_location("export_table", path)
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-    backbone = table.make_backbone(table.configs()[family], tmp_path / "model")
+    path = ROOT / "benchmarks" / "export_cells.py"
+    spec = importlib.util.spec_from_file_location("export_cells", path)
+    cells = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "export_cells", cells)  # dataclasses look their module up
+    spec.loader.exec_module(cells)
+    backbone = cells.make_backbone(cells.configs()[family](), tmp_path / "model")
     for kind in ("transformers", "timm"):
-        shown = table.cell(backbone, tmp_path / "model", kind, tmp_path / kind)
-        assert float(shown.split()[0]) <= 1e-5, shown
-    assert "ResNets only" in table.cell(backbone, tmp_path / "model", "torchvision", tmp_path / "out")
+        cell = cells.export_cell(backbone, tmp_path / "model", kind, tmp_path / kind)
+        assert cell.difference <= 1e-5, cell.text
+    cell = cells.export_cell(backbone, tmp_path / "model", "torchvision", tmp_path / "out")
+    assert cell.difference is None and "ResNets only" in cell.text
     assert not (tmp_path / "out").exists()
     # A tensor that is not moved to the right place is noticed, and nothing is written.
     with torch.no_grad():
         next(p for name, p in backbone.named_parameters() if p.ndim > 1).mul_(3)
-    assert float(table.cell(backbone, tmp_path / "model", "timm", tmp_path / "timm").split()[0]) > 1e-3
+    assert cells.export_cell(backbone, tmp_path / "model", "timm", tmp_path / "timm").difference > 1e-3
 
 
 def test_buffers_that_are_not_saved_are_copied_to_a_native_backbone() -> None:

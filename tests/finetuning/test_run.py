@@ -75,6 +75,39 @@ def test_other_families_start_from_their_backbone(family, tmp_path):
     assert all((own[name] - given[name]).abs().max() < 0.01 for name in shared)
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_networks_of_timm_are_fine_tuned_as_classifiers_and_refused_by_segmentation(name, tmp_path):
+    """transformers loads the folder as a classifier; it has no backbone class that could load a UperNet of it again."""
+    pytest.importorskip("timm", reason="timm is installed with the dev extra")
+    from modeling_ladder.timm_stages import TimmStages, TimmStagesConfig
+
+    torch.manual_seed(2)
+    config = TimmStagesConfig(architecture=name)
+    backbone = TimmStages(config).eval()
+    backbone.save_pretrained(tmp_path / "model")
+    image_processor(32).save_pretrained(tmp_path / "model")
+    data = coloured(12, 0)
+    settings = {"min_steps": 3, "epochs": 1, "batch_size": 8, "learning_rates": (1e-5,), "device": "cpu"}
+    result = finetune("classification", str(tmp_path / "model"), data, tmp_path / "out", test_dataset=data, **settings)
+    classifier = AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
+    assert type(classifier).__name__ == "TimmWrapperForImageClassification" and classifier.num_labels == 3
+    own, given = classifier.state_dict(), backbone.state_dict()
+    kernels = [key for key, value in given.items() if value.ndim > 1]
+    assert len(kernels) > 9
+    # three small steps: near the pretrained weights, not near new random ones
+    assert all((own[key] - given[key]).abs().max() < 1e-4 for key in kernels)
+    assert any(not torch.equal(own[key], given[key]) for key in kernels)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        scores = classifier(**processor(list(data["image"]), return_tensors="pt")).logits
+    assert scores.abs().max() > 0
+    accuracy = (scores.argmax(1) == torch.tensor(data["label"])).double().mean().item()
+    assert accuracy == pytest.approx(result.metrics["fine_tuned"]["accuracy"], abs=0.09)
+    with pytest.raises(UserError, match=r"takes no network of timm.*use evaluate segmentation --head upernet"):
+        finetune("segmentation", str(tmp_path / "model"), data, tmp_path / "dense", test_dataset=data, **DENSE)
+    assert not (tmp_path / "dense").exists()
+
+
 def test_transformers_loads_the_segmentation_network(model, tmp_path):
     train, test = coloured(16, 0), coloured(8, 1)
     given = {**DENSE, "label_column": "label_map", "crop_size": 48, "dropout": 0.0}

@@ -157,7 +157,8 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
             )
             check_with_onnxruntime(path, graph, example, TOLERANCE, any_size=any_size, any_batch=shapes is not None)
         except Exception as error:  # torch.export and onnxruntime raise errors of many kinds
-            failures.append(" ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())[:110])
+            said = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
+            failures.append(re.split(r"(?<=[a-z])\.(?: |$)", said, maxsplit=1)[0][:160])  # the first sentence
             continue
         processor.save_pretrained(folder)
         hint = "onnxruntime.InferenceSession({folder!r} + '/" + ONNX_FILE + "')"

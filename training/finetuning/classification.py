@@ -100,18 +100,26 @@ def make_classifier(task: ClassificationTask) -> Any:
     prefix = f"{model.base_model_prefix}."
     taken = {name.removeprefix(prefix): value for name, value in given.items()}
     taken = {name: value for name, value in taken.items() if name in own and own[name].shape == value.shape}
-    matrices = [name for name, value in own.items() if value.ndim > 1]
+    # timm's networks hold their classifier inside.
+    new = {id(parameter) for layer in _last_layers(model) for parameter in layer.parameters()}
+    matrices = [name for name, value in body.named_parameters() if value.ndim > 1 and id(value) not in new]
     absent = [name for name in matrices if name not in taken and "mask_token" not in name]
     if absent:
         raise UserError(f"{type(model).__name__} has weights that the backbone lacks, such as {absent[0]}")
     body.load_state_dict(taken, strict=False)
-    for parameter in _last_layer(model).parameters():
-        nn.init.zeros_(parameter)
+    for layer in _last_layers(model):
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
     return model.requires_grad_(True)
 
 
-def _last_layer(model: nn.Module) -> nn.Module:
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+def _last_layers(model: Any) -> list[nn.Module]:
+    """The layers that give the scores: one, or two in networks of timm that were distilled."""
+    network = getattr(model, "timm_model", None)
+    if network is not None:
+        found = network.get_classifier()
+        return list(found) if isinstance(found, tuple) else [found]
+    return [[module for module in model.modules() if isinstance(module, nn.Linear)][-1]]
 
 
 def _steps(options: Any, images: int, accelerator: Any) -> int:
@@ -132,7 +140,7 @@ def _train(task: ClassificationTask, labels: Tensor, indices: Tensor, rate: floa
     frozen = [module for module in network.modules() if isinstance(module, BATCH_NORM)]
     if options.batch_norm == "sync" and accelerator.num_processes > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    head = list(_last_layer(network).parameters())
+    head = [parameter for layer in _last_layers(network) for parameter in layer.parameters()]
     inside = {id(parameter) for parameter in head}
     body = [parameter for parameter in network.parameters() if id(parameter) not in inside]
     groups = [

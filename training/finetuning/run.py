@@ -8,14 +8,13 @@ from typing import Any
 from ..errors import UserError
 from ..evaluation.object_detection.task import fit_and_score as detect
 from ..evaluation.report import EvaluationResult
-from ..evaluation.semantic_segmentation.task import fit_and_score as segment
 from ..evaluation.task_run import Outcome, Request, TaskRun, run_task
 from ..runs.agreement import chosen_by_first
 from .classification import finetune_classification
 from .detection import save_detector
 from .folder import check_folder, write_folder
 from .options import FINETUNE_OPTIONS
-from .segmentation import as_upernet
+from .segmentation import as_upernet, finetune_segmentation
 
 
 def finetune(
@@ -97,5 +96,5 @@ def _write(task: str, run: TaskRun, outcome: Outcome, result: EvaluationResult, 
 _WORK: dict[str, Callable[[TaskRun], Outcome]] = {
     "classification": finetune_classification,
     "detection": detect,
-    "segmentation": segment,
+    "segmentation": finetune_segmentation,
 }

@@ -6,8 +6,28 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..evaluation.semantic_segmentation.task import fit_and_score
+from ..evaluation.task_run import Outcome, TaskRun
 
 _TOLERANCE = 1e-4
+
+
+def finetune_segmentation(run: TaskRun) -> Outcome:
+    """Fine-tune UperNet and score it; the network is left in `run.trained`.
+
+    Raises:
+        UserError: transformers could not load the result. Nothing was trained then.
+    """
+    features = run.load_backbone()
+    native: Any = features.backbone
+    if native.config.model_type == "timm_wrapper":
+        raise UserError(
+            "finetune segmentation takes no network of timm, because transformers would not load the UperNet again; "
+            "use evaluate segmentation --head upernet, or another backbone"
+        )
+    if len(features.stages) < 2:
+        raise UserError("UperNet of transformers needs a backbone with two stages or more")
+    return fit_and_score(run)
 
 
 def as_upernet(network: Any, num_classes: int, options: Any) -> Any:
@@ -22,14 +42,12 @@ def as_upernet(network: Any, num_classes: int, options: Any) -> Any:
         `UperNetForSemanticSegmentation` with the same scores.
 
     Raises:
-        UserError: the scores differ, or the backbone has one stage only.
+        UserError: the scores differ.
     """
     from transformers import UperNetConfig, UperNetForSemanticSegmentation
 
     backbone = network.body.features.backbone
     stages = network.body.features.stages
-    if len(stages) < 2:
-        raise UserError("UperNet of transformers needs a backbone with two stages or more")
     config = UperNetConfig(
         backbone_config=backbone.config,
         num_labels=num_classes,
