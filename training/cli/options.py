@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..config.fields import needed, option
+from ..config.fields import image_range_option, needed, option, trust_paths_option
 from ..export.formats import WRITERS
 
 FORMATS = tuple(WRITERS)
@@ -129,14 +129,8 @@ class InspectOptions:
     streaming: bool = option(False, "Read as a stream.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub data set.")
     image_column: str | None = option(None, "Column of the images; default: found by its type.")
-    image_range: list[float] | None = option(
-        None,
-        "Values that are black and white in images of more than 8 bits, e.g. 0 4095; default: their type's.",
-        length=2,
-    )
-    trust_paths: bool = option(
-        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
-    )
+    image_range: list[float] | None = image_range_option()
+    trust_paths: bool = trust_paths_option()
     image_size: int | None = option(None, "Side of the views in pixels.", minimum=2, maximum=8192)
     limit: int = option(1000, "Images to decode, spread over the data set; 0 for all.", minimum=0)
     batch_size: int = option(32, "Images per batch, for the speed.", minimum=1)

@@ -63,6 +63,22 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def image_range_option() -> Any:
+    """Declare the range of values in images of more than 8 bits."""
+    return option(
+        None,
+        "Values that are black and white in images of more than 8 bits, e.g. 0 4095; default: their type's.",
+        length=2,
+    )
+
+
+def trust_paths_option() -> Any:
+    """Declare whether the paths in a data set's rows are followed wherever they lead."""
+    return option(
+        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
+    )
+
+
 def needed(help_text: str, metavar: str | None = None) -> Any:
     """Declare a dataclass field without a default: it must be given.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backbones import BACKBONES
-from .fields import option
+from .fields import image_range_option, option, trust_paths_option
 from .image_defaults import DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 
 METHODS = ("ladder", "byol", "simsiam")
@@ -33,14 +33,8 @@ class DataOptions:
     )
     shuffle_buffer: int = option(2048, "Undecoded examples each worker holds to shuffle a stream.", minimum=1)
     max_bad_fraction: float = option(0.01, "Share of unreadable images past which the run stops.", minimum=0, maximum=1)
-    image_range: list[float] | None = option(
-        None,
-        "Values that are black and white in images of more than 8 bits, e.g. 0 4095; default: their type's.",
-        length=2,
-    )
-    trust_paths: bool = option(
-        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
-    )
+    image_range: list[float] | None = image_range_option()
+    trust_paths: bool = trust_paths_option()
     accept_changed_data: bool = option(False, "Go on with a run although its data set has changed since its start.")
 
 

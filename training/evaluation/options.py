@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config import recipe
-from ..config.fields import check_fields, check_values, fields_of, option
+from ..config.fields import check_fields, check_values, fields_of, option, trust_paths_option
 from ..errors import UserError
 from ..images.value_range import check_range
 
@@ -25,9 +25,7 @@ class _TaskOptions:
         "Values of black and white in images of over 8 bits, e.g. 0 4095; default: as in the model's run.",
         length=2,
     )
-    trust_paths: bool = option(
-        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
-    )
+    trust_paths: bool = trust_paths_option()
     batch_size: int = option(64, "Images per batch and device.", above=0)
     num_workers: int = option(0, "Processes that decode images.", minimum=0, maximum=256)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..config.fields import needed, option
+from ..config.fields import needed, option, trust_paths_option
 
 
 @dataclass(kw_only=True)
@@ -15,9 +15,7 @@ class ExploreOptions:
     split: tuple[str, ...] | None = option(None, "Splits; default: every split.")
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
     label_column: str | None = option(None, "Column that holds the labels; default: found by its type, none is fine.")
-    trust_paths: bool = option(
-        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
-    )
+    trust_paths: bool = trust_paths_option()
     output: str | None = option(None, "Folder for the embeddings, which are computed once; default: runs/explore-NAME.")
     space: str | None = option(None, "Write the page as a Hugging Face Space into this folder instead of showing it.")
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for every one of this machine.")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..config.fields import needed, option
+from ..config.fields import image_range_option, needed, option, trust_paths_option
 
 FORMATS = ("parquet", "webdataset")
 
@@ -25,14 +25,8 @@ class PrepareOptions:
     streaming: bool = option(False, "Read the source as a stream: nothing is downloaded first; its order is kept.")
     revision: str | None = option(None, "Branch, tag or commit of a Hub data set.")
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
-    image_range: list[float] | None = option(
-        None,
-        "Values that are black and white in images of more than 8 bits, e.g. 0 4095; default: their type's.",
-        length=2,
-    )
-    trust_paths: bool = option(
-        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
-    )
+    image_range: list[float] | None = image_range_option()
+    trust_paths: bool = trust_paths_option()
     drop_columns: list[str] | None = option(None, "Columns to leave out, such as boxes, which would no longer fit.")
     drop_duplicates: bool = option(False, "Write an image once if its file comes several times in a split.")
     shuffle: bool = option(True, "Write each split in a random order, the same every time, not in the source's.")

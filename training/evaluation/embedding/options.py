@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config.fields import check_fields, fields_of, needed, option
+from ...config.fields import check_fields, fields_of, needed, option, trust_paths_option
 from ...errors import UserError
 
 ENDINGS = (".parquet", ".npy")
@@ -32,9 +32,7 @@ class EmbedOptions:
     )
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
     label_column: str | None = option(None, "Column that holds the labels; default: found by its type, none is fine.")
-    trust_paths: bool = option(
-        False, "Follow paths and URLs in a data set's rows wherever they lead; default: only below its own folder."
-    )
+    trust_paths: bool = trust_paths_option()
     streaming: bool = option(False, "Read the data while embedding instead of downloading it first.")
     batch_size: int = option(64, "Images per batch and device.", above=0)
     num_workers: int | None = option(
