@@ -74,6 +74,7 @@ def push(
         CardError: The card cannot be made.
     """
     report = report or _print
+    report(f"checking the files of {run_dir}{'' if dry_run else ' and writing its card'} ...")
     plan = plan_push(
         run_dir,
         repo_id,
@@ -157,6 +158,7 @@ class _Push:
         """Make one attempt."""
         plan, api = self.plan, self.api
         self.done = "nothing"
+        self.report(f"asking the Hub what {plan.repo_id} holds ...")
         api.create_repo(plan.repo_id, private=True if plan.private else None, exist_ok=True)
         if plan.revision != "main":
             api.create_branch(plan.repo_id, branch=plan.revision, exist_ok=True)

@@ -95,6 +95,7 @@ def test_the_real_command_in_its_own_process(hub: HubServer, run: Path, tmp_path
     assert good.returncode == 0 and good.stdout == f"published: {hub.url}/{NAME}\n{NEXT}"
     assert repo.private and repo.branches["main"] == head.oid and "pretraining/model.safetensors" in head.files
     assert "user/digits (main, tag v1, private)" in good.stderr and "files," in good.stderr, "first what is sent"
+    assert f"asking the Hub what {NAME} holds ..." in good.stderr, "then what is waited for"
     assert "model.safetensors: 100%" in good.stderr, "then the progress of the upload"
     assert WRITE not in good.stdout + good.stderr and INVALID not in bad.stdout + bad.stderr
 

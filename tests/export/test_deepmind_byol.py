@@ -191,7 +191,7 @@ def test_the_padding_is_said_with_a_result(tmp_path: Path, capsys) -> None:
 def test_a_network_without_its_shortcuts_is_refused(tmp_path: Path, capsys) -> None:
     write_checkpoint(tmp_path / "pretrain.pkl", haiku_network(np.random.default_rng(0), shortcuts=(1, 2, 3)))
     assert main(["import", str(tmp_path / "pretrain.pkl"), "--output", str(tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" ...")]
     assert "has no tiny_res_net/~/layer1.0.downsample" in line and not (tmp_path / "out").exists()
 
 
@@ -223,7 +223,7 @@ def test_a_pickle_that_would_run_code_is_refused(
     content = {"experiment_state": {"online_params": {"a": Runs(function, *arguments)}}}
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     assert main(["import", str(tmp_path / "evil.pkl"), "--output", str(tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" ...")]
     assert "would call" in line and named in line and "nothing in it was run" in line
     assert not place.exists() and not (tmp_path / "out").exists()
 

@@ -148,7 +148,7 @@ def test_the_folder_says_where_its_weights_are_from(tmp_path, capsys):
 
     capsys.readouterr()
     assert main(["pretrain", "digits", "--output", str(folder), "--max_steps", "1"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" ...")]
     assert f"--from {folder}" in line
 
 
@@ -186,6 +186,8 @@ def test_what_is_no_plain_resnet_is_one_line(tmp_path, capsys):
         torch.save(content, tmp_path / f"{name}.pth")
         assert main(["import", str(tmp_path / f"{name}.pth"), "--output", str(tmp_path / "out")]) == 2
         captured = capsys.readouterr()
-        assert said in captured.err and captured.err.count("\n") == 1 and "ran" not in captured.out, name
+        assert (
+            said in captured.err.splitlines()[-1] and len(captured.err.splitlines()) <= 2 and "ran" not in captured.out
+        ), name
     assert not (tmp_path / "out").exists()
     assert main(["import", str(tmp_path / "two.pth"), "--prefix", "a", "--output", str(tmp_path / "out")]) == 0

@@ -76,7 +76,7 @@ def test_other_families_start_from_their_backbone(family, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
-def test_networks_of_timm_are_fine_tuned_as_classifiers_and_refused_by_segmentation(name, tmp_path):
+def test_networks_of_timm_are_fine_tuned_as_classifiers_and_refused_by_segmentation(name, tmp_path, capsys):
     """transformers loads the folder as a classifier; it has no backbone class that could load a UperNet of it again."""
     pytest.importorskip("timm", reason="timm is installed with the dev extra")
     from modeling_ladder.timm_stages import TimmStages, TimmStagesConfig
@@ -89,6 +89,7 @@ def test_networks_of_timm_are_fine_tuned_as_classifiers_and_refused_by_segmentat
     data = coloured(12, 0)
     settings = {"min_steps": 3, "epochs": 1, "batch_size": 8, "learning_rates": (1e-5,), "device": "cpu"}
     result = finetune("classification", str(tmp_path / "model"), data, tmp_path / "out", test_dataset=data, **settings)
+    assert f"writing the fine-tuned model to {tmp_path / 'out'} ..." in capsys.readouterr().err.splitlines()
     classifier = AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
     assert type(classifier).__name__ == "TimmWrapperForImageClassification" and classifier.num_labels == 3
     own, given = classifier.state_dict(), backbone.state_dict()

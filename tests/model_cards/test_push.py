@@ -128,7 +128,7 @@ def test_a_dry_run_shows_all_and_does_nothing(client: HubServer, finished_run: P
     assert plan.size == sum(len(head.files[path]) for path in result.files)
     for file in plan.files:
         assert file.size == len(head.files[file.path])
-        assert any(file.path in line for line in lines[0].splitlines())
+        assert any(file.path in line for line in lines[1].splitlines())
 
 
 def test_files_of_an_earlier_model_go_and_those_of_others_stay(client: HubServer, finished_run: Path, tmp_path: Path):

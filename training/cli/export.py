@@ -1,6 +1,7 @@
 """`ladder export`: writes the backbone for another library and prints how to load it."""
 
 from ..export.backbone import export
+from ..loading.progress import say
 from ..models.verification import verified
 from .options import ExportOptions
 
@@ -19,6 +20,7 @@ def export_command(options: ExportOptions) -> int:
     """
     checkpoint, revision = options.checkpoint, options.revision
     if options.verify:
+        say(f"comparing the files of {checkpoint} with the Hub's checksums ...")
         checkpoint, revision = verified(checkpoint, revision), None
     hint = export(checkpoint, options.format, options.output, revision, options.image_size)
     print(f"{options.format} backbone written to {options.output}; load it with\n  {hint}")

@@ -1,6 +1,7 @@
 """`ladder card`, `ladder report` and `ladder push`: thin calls of ladder_model_cards, which reads the run's files."""
 
 from ..errors import UserError
+from ..loading.progress import say
 from .options import CardOptions, PushOptions, ReportOptions
 
 
@@ -41,6 +42,7 @@ def report_command(options: ReportOptions) -> int:
     """
     from ladder_model_cards import CardError, write_report
 
+    say(f"reading {options.directory} and drawing its report ...")
     try:
         path = write_report(options.directory, options.output)
     except CardError as error:

@@ -4,15 +4,16 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import folder_written_at_once
+from ..loading.progress import say
 from ..models.processor import processor_of
-from ..models.reference import load_model
+from ..models.reference import load_model, model_folder
 from .formats import WRITERS
 
 
 def export(
     checkpoint: str, format: str, output: str | Path, revision: str | None = None, image_size: int | None = None
 ) -> str:
-    """Write the online backbone of a checkpoint.
+    """Write the online backbone of a checkpoint, and say on stderr what is done.
 
     Args:
         checkpoint: Run folder, checkpoint, exported folder or Hub name.
@@ -35,8 +36,11 @@ def export(
         raise UserError(f"output {output} is a file; choose a folder with --output")
     if output.is_dir() and any(output.iterdir()) and not _was_exported(output):
         raise UserError(f"output folder {output} is not empty and holds no export; choose another --output")
+    model_folder(checkpoint)  # a mistake is said before anything else is
+    say(f"reading the model {checkpoint} ...")
     backbone = native_backbone(load_model(checkpoint, revision))
     processor = processor_of(checkpoint, image_size, revision)
+    say(f"writing its backbone for {format} to {output} ...")
     with folder_written_at_once(output) as folder:
         hint = WRITERS[format](backbone, processor, folder)
     return hint.format(folder=str(output))

@@ -3,13 +3,13 @@
 import json
 import pickle
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import write_text
+from ..loading.progress import say
 from ..models.published import describe_images
 from .keys import PLANES, STEM, check_convertible, detectron2_key, others, standard_name, torchvision_key
 from .timm_families import FAMILIES, TimmModel
@@ -142,7 +142,7 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
     # Some families compute sizes that torch.export can only fix: they are written for images of one size.
     for any_size, shapes in ((True, free), (False, {0: free[0]}), (False, None)):
         sizes = "any size" if any_size else f"{size} pixels"
-        print(f"tracing the network for images of {sizes} ... (minutes for large ones)", file=sys.stderr, flush=True)
+        say(f"tracing the network for images of {sizes} ... (minutes for large ones)")
         try:
             torch.onnx.export(
                 graph,
@@ -155,6 +155,7 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
                 dynamo=True,
                 verbose=False,
             )
+            say("comparing the file with the network ...")
             check_with_onnxruntime(path, graph, example, TOLERANCE, any_size=any_size, any_batch=shapes is not None)
         except Exception as error:  # torch.export and onnxruntime raise errors of many kinds
             said = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
@@ -204,6 +205,7 @@ def _check_with_timm(backbone: "PreTrainedModel", folder: Path, size: int) -> bo
         import timm
     except ImportError:
         return False
+    say("comparing its features with timm's ...")
     images = torch.rand(2, backbone.config.num_channels, size, size, generator=torch.Generator().manual_seed(0))
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()

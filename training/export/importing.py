@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import folder_written_at_once, write_record
+from ..loading.progress import say
 from ..models.foreign import ForeignResNet, convert_resnet, read_tensors
 from ..models.processor import image_processor
 from ..runs.record import IMPORTED, RUN_FILE, RunRecord
@@ -25,6 +26,8 @@ def import_weights(
 ) -> ForeignResNet:
     """Convert a file of weights and write a native backbone, its image processor, and in `run.json` where it came from.
 
+    What is done is said on stderr.
+
     Args:
         file: .safetensors, .npz, a PyTorch file of weights, or DeepMind's .pkl; no code in it is run.
         output: New folder.
@@ -38,6 +41,7 @@ def import_weights(
     path, folder = Path(file).expanduser(), Path(output).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"output {folder} exists already; choose another --output")
+    say(f"reading the weights {path} ...")
     found = convert_resnet(read_tensors(path), prefix, torchvision_key)
     found.licence = licence or found.licence
     with path.open("rb") as opened:
@@ -57,6 +61,7 @@ def import_weights(
             "notes": found.notes,
         },
     ).to_json()
+    say(f"writing the backbone to {folder} ...")
     with folder_written_at_once(folder) as temporary:
         found.backbone.save_pretrained(temporary)
         image_processor(image_size).save_pretrained(temporary)

@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..evaluation.object_detection.task import fit_and_score as detect
 from ..evaluation.report import EvaluationResult
 from ..evaluation.task_run import Outcome, Request, TaskRun, run_task
+from ..loading.progress import say
 from ..runs.agreement import chosen_by_first
 from .classification import finetune_classification
 from .detection import save_detector
@@ -88,6 +89,7 @@ def _write(task: str, run: TaskRun, outcome: Outcome, result: EvaluationResult, 
             save_detector(trained.cpu().eval(), outcome.classes, detail, target)
 
     size = outcome.protocol.get("image_size") if task == "classification" else None
+    say(f"writing the fine-tuned model to {folder} ...")
     record = {"task": task, "model": result.model, "dataset": result.dataset, "classes": outcome.classes}
     write_folder(folder, save, str(run.model), size, {**record, "metrics": result.metrics, "count": result.count})
     result.save(folder)
