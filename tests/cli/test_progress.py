@@ -1,8 +1,10 @@
 """Commands that may take long say at once that they have started, and then what they are doing."""
 
+import itertools
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,13 @@ WORDS = {
     "import": ["import", "FILE", "--output", "OUT"],
     "report": ["report", "MODEL"],
 }
+
+
+class Endless(torch.utils.data.IterableDataset):
+    """A stream of numbers."""
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
 
 
 @pytest.fixture
@@ -143,3 +152,9 @@ def test_a_terminal_has_the_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) ->
     for _ in bar:
         time.sleep(0.15)
     assert "fine-tuning" in terminal.text and said == []
+
+
+def test_a_stream_has_no_length_and_needs_none() -> None:
+    """The `__len__` of a DataLoader over a stream raises TypeError."""
+    loader = torch.utils.data.DataLoader(Endless(), batch_size=None)
+    assert list(itertools.islice(progress(loader, "a stream"), 3)) == [0, 1, 2]

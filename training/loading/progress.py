@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from operator import length_hint
 from typing import Any
 
 _SECONDS = 3.0
@@ -24,7 +25,8 @@ def progress(loader: Any, name: str, total: int | None = None) -> Any:
     bar = tqdm(loader, desc=name, total=total, disable=None, leave=False, delay=1)
     if not bar.disable or loader is None:
         return bar
-    return _said_once(loader, name, len(loader) if total is None and hasattr(loader, "__len__") else total)
+    # A DataLoader over a stream has a `__len__` that raises TypeError: its length is not known.
+    return _said_once(loader, name, total or length_hint(loader) or None)
 
 
 def say(line: str) -> None:
