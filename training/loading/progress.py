@@ -4,7 +4,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from operator import length_hint
 from typing import Any
 
 _SECONDS = 3.0
@@ -25,14 +24,20 @@ def progress(loader: Any, name: str, total: int | None = None) -> Any:
     bar = tqdm(loader, desc=name, total=total, disable=None, leave=False, delay=1)
     if not bar.disable or loader is None:
         return bar
-    # A DataLoader over a stream has a `__len__` that raises TypeError: its length is not known.
-    return _said_once(loader, name, total or length_hint(loader) or None)
+    return _said_once(loader, name, _length(loader) if total is None else total)
 
 
 def say(line: str) -> None:
     """Say what is done now, as one line on stderr; of several processes, the first speaks."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
+
+
+def _length(items: Any) -> int | None:
+    try:
+        return len(items)
+    except TypeError:  # a DataLoader over a stream raises it in its `__len__`
+        return None
 
 
 def _said_once(loader: Any, name: str, total: int | None) -> Iterator[Any]:
