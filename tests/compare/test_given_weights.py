@@ -1,11 +1,13 @@
 """Backbones that were trained elsewhere stand in the table beside the comparison's own, and are never touched."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from helpers.comparison import compare, summary_of
+from ladder_training.compare.given_weights import given_fingerprint
 from ladder_training.compare.plan import find_method, read_variants
 from ladder_training.errors import UserError
 
@@ -89,6 +91,18 @@ def test_weights_that_are_not_there_are_named_before_anything_runs(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "simclr/seed-8 holds no model.safetensors: train seed 8 first" in line
     assert calls == []
+
+
+def test_every_shard_counts_and_one_file_has_the_hash_of_its_bytes(tmp_path: Path) -> None:
+    folder, cell = backbone(tmp_path / "whole"), tmp_path / "no_cell.json"
+    assert given_fingerprint(folder, cell, 7) == {"weights": hashlib.sha256(b"weights").hexdigest()[:16], "seed": 7}
+    shards = [backbone(tmp_path / "shards") / f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
+    (tmp_path / "shards" / "model.safetensors").unlink()
+    for shard in shards:
+        shard.write_bytes(b"first")
+    before = given_fingerprint(tmp_path / "shards", cell, 7)
+    shards[1].write_bytes(b"other")
+    assert given_fingerprint(tmp_path / "shards", cell, 7) != before
 
 
 @pytest.mark.parametrize(

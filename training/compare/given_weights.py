@@ -12,7 +12,8 @@ from .cells import DONE
 
 WEIGHTS = "weights"
 SEED = "{seed}"
-FILES = ("model.safetensors", "model.safetensors.index.json")
+FILES = "model*.safetensors"
+"""The weights: one file, or its shards."""
 # What a folder may say of its training in `run.json`; what it does not say is missing in the table.
 NUMBERS = ("steps", "images_seen", "batch_size", "seconds", "cpu_seconds")
 
@@ -33,10 +34,13 @@ def given_fingerprint(folder: Path, cell: Path, seed: int) -> dict[str, Any]:
     Raises:
         UserError: there is neither a folder with weights nor a cell of them.
     """
-    found = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if found is not None:
-        with found.open("rb") as file:
-            return {WEIGHTS: hashlib.file_digest(file, "sha256").hexdigest()[:16], "seed": seed}
+    found = sorted(folder.glob(FILES))
+    if found:
+        digest = hashlib.sha256()
+        for path in found:
+            with path.open("rb") as file:
+                hashlib.file_digest(file, lambda: digest)
+        return {WEIGHTS: digest.hexdigest()[:16], "seed": seed}
     if cell.is_file():
         saved: dict[str, Any] = json.loads(cell.read_text(encoding="utf-8"))["fingerprint"]
         return saved
