@@ -68,8 +68,19 @@ _DENSE = (
     Line("detection, fruit, box AP", "box AP", ("detection-fruit",)),
 )
 
+_FROZEN, _TUNED = ("tin_boxes10-frozen", "tin_boxes10b-frozen"), ("tin_boxes10-tuned", "tin_boxes10b-tuned")
+_BOXES = (
+    Line("detection, frozen backbone, mean of both sets, box AP", "box AP", _FROZEN),
+    Line("detection, fine-tuned, mean of both sets, box AP", "box AP", _TUNED),
+    Line("detection, frozen backbone, tin_boxes10, box AP", "box AP", ("tin_boxes10-frozen",)),
+    Line("detection, frozen backbone, tin_boxes10b, box AP", "box AP", ("tin_boxes10b-frozen",)),
+    Line("detection, fine-tuned, tin_boxes10, box AP", "box AP", ("tin_boxes10-tuned",)),
+    Line("detection, fine-tuned, tin_boxes10b, box AP", "box AP", ("tin_boxes10b-tuned",)),
+)
+
 TABLES = {
     "imagenette96": Table("imagenette96", (*_classification("imagenette128"), *_DENSE), same_time="ladder_short"),
+    "detection96": Table("detection96", _BOXES),
     "imagenette64": Table("imagenette64", (*_classification("imagenette128"), *_DENSE)),
     "cifar10": Table("cifar10", _classification("cifar10")),
 }
