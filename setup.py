@@ -32,7 +32,7 @@ def mapped_packages() -> list[str]:
     return names
 
 
-EXPLORE = ["gradio>=6", "packaging>=22", "fastapi>=0.110", "uvicorn>=0.29", "faiss-cpu>=1.8"]
+EXPLORE = ["gradio>=6.0.1", "packaging>=22", "fastapi>=0.110", "uvicorn>=0.29", "faiss-cpu>=1.8"]
 NOTEBOOK = ["nbclient>=0.9", "nbformat>=5.7", "ipykernel>=6.25"]
 SCREENSHOTS = ["playwright>=1.40", "markdown-it-py>=3"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", *NOTEBOOK, *SCREENSHOTS]
