@@ -67,7 +67,7 @@ def architecture(files: RunFiles) -> str:
 
 def card_data(files: RunFiles) -> ModelCardData:
     """Build the metadata of a run's card."""
-    license_id = one_line(files.run.get("license") or "other", 60).lower()
+    license_id = one_line(files.license, 60).lower()
     fields: dict[str, Any] = {"license": license_id if SLUG.fullmatch(license_id) else "other"}
     datasets = [one_line(row.get("hub") or "") for row in files.datasets]
     base = one_line(recipe_values(files).get("from_model") or "").split("@")[0]

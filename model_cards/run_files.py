@@ -59,6 +59,18 @@ class RunFiles:
     log: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     comparison: dict[str, Any] = field(default_factory=dict)
+    finetuned: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def license(self) -> str:
+        """The licence of the weights, as the run or the fine-tuning recorded it; "other" if nobody told it."""
+        return str(self.run.get("license") or self.finetuned.get("license") or "other")
+
+    @property
+    def started_from(self) -> dict[str, Any]:
+        """The weights that training began with: "model", "license" and "imported"; empty for a new network."""
+        found = self.run.get("started_from") or self.finetuned.get("started_from")
+        return found if isinstance(found, dict) else {}
 
     @property
     def datasets(self) -> list[dict[str, Any]]:
@@ -145,6 +157,7 @@ def read_run_files(folder: str | Path, *, unfinished: bool = False) -> RunFiles:
         log=[entry for entry in log if isinstance(entry, dict)] if isinstance(log, list) else [],
         evaluations=list(evaluations.values()),
         comparison=_dictionary(_comparison_file(path)),
+        finetuned=_dictionary(path / "finetuned.json"),
     )
 
 

@@ -30,7 +30,8 @@ def facts(files: RunFiles) -> str:
         rows.append(["Training", f"{plain(METHOD_TITLES[files.method])}, self-supervised, no labels"])
     if files.datasets:
         rows.append(["Images", ", ".join(_dataset(row["name"]) for row in files.datasets)])
-    license_id = files.run.get("license") or "other"
+    rows += [[title, plain(value)] for title, value in lineage(files)]
+    license_id = files.license
     rows.append(["Licence", "other: ask whoever published it" if license_id == "other" else plain(license_id)])
     return _fact_table("The model", rows)
 
@@ -132,6 +133,24 @@ def training(files: RunFiles) -> str:
 def origin(files: RunFiles) -> str:
     """Say where imported weights are from, and what of their file is not here; empty for weights trained here."""
     return _fact_table("The file", [[name, plain(value)] for name, value in origin_facts(files)])
+
+
+def lineage(files: RunFiles) -> list[tuple[str, str]]:
+    """Names and values of what is known of the weights that training began with; empty for a new network."""
+    source = files.started_from
+    if not source:
+        return []
+    rows = []
+    if source.get("model") and not recipe_values(files).get("from_model"):  # a run's own table says it
+        rows.append(("Started from", shown_dataset(source["model"])))
+    imported = source.get("imported")
+    if isinstance(imported, dict):
+        told = [one_line(imported.get(key) or "", 120) for key in ("file", "kind")]
+        checksum = f"SHA-256 {one_line(imported['sha256'], 64)}" if imported.get("sha256") else ""
+        rows.append(("The weights it started from", ", ".join(part for part in (*told, checksum) if part)))
+    if source.get("license"):
+        rows.append(("Their licence", one_line(source["license"], 60)))
+    return rows
 
 
 def origin_facts(files: RunFiles) -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ def _head(files: RunFiles) -> str:
 def _imported(files: RunFiles) -> str:
     """What `ladder import` recorded, with the licence."""
     rows = [(text(name), text(value)) for name, value in origin_facts(files)]
-    return facts([*rows, ("Licence", text(files.run.get("license") or "other"))]) if rows else ""
+    return facts([*rows, ("Licence", text(files.license))]) if rows else ""
 
 
 def _curves(files: RunFiles) -> str:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from helpers.pictures import natural_image
 from ladder_training import load_image_stream
-from ladder_training.data.hold_out import hold_out
+from ladder_training.data.held_out import hold_out
 from ladder_training.errors import UserError
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..files import UNTRUSTED
+from .internals import set_info, with_column
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def set_origin(dataset: Any, path_rule: PathRule | None = None, damaged: tuple[t
     """Write into a data set's `info` where it came from; what is known already stays."""
     known = origin_of(dataset)
     fields = {**vars(dataset.info), "path_rule": path_rule or known.path_rule, "damaged": damaged or known.damaged}
-    dataset._info = SourceInfo(**fields)
+    set_info(dataset, SourceInfo(**fields))
 
 
 def confined(dataset: Any, rule: PathRule) -> Any:
@@ -182,13 +183,4 @@ def _confined_column(dataset: Any, name: str, rule: PathRule) -> Any:
         chunks.append(chunk.cast(column.type))
     if not changed:
         return dataset
-    table = dataset.data.table
-    index = table.schema.get_field_index(name)
-    table = table.set_column(index, table.schema.field(index), pa.chunked_array(chunks, column.type))
-    return datasets.Dataset(
-        datasets.table.InMemoryTable(table),
-        info=dataset.info.copy(),
-        split=dataset.split,
-        indices_table=dataset._indices,
-        fingerprint=f"{dataset._fingerprint}-confined",
-    )
+    return with_column(dataset, name, pa.chunked_array(chunks, column.type), "confined")

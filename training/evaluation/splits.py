@@ -181,7 +181,7 @@ def _with_a_part_held_out(
 ) -> Splits:
     """Fit on one part of the only split and score the other."""
     from ..data.columns import find_label_column
-    from ..data.hold_out import hold_out
+    from ..data.held_out import hold_out
 
     whole, _ = _take(dataset, name, (split,), "fit on", loading)
     label = label or find_label_column(whole)

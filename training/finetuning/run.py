@@ -10,6 +10,7 @@ from ..evaluation.object_detection.task import fit_and_score as detect
 from ..evaluation.report import EvaluationResult
 from ..evaluation.task_run import Outcome, Request, TaskRun, run_task
 from ..loading.progress import say
+from ..models.provenance import licence_line, provenance_of
 from ..runs.agreement import chosen_by_first
 from .classification import finetune_classification
 from .detection import save_detector
@@ -90,7 +91,18 @@ def _write(task: str, run: TaskRun, outcome: Outcome, result: EvaluationResult, 
 
     size = outcome.protocol.get("image_size") if task == "classification" else None
     say(f"writing the fine-tuned model to {folder} ...")
-    record = {"task": task, "model": result.model, "dataset": result.dataset, "classes": outcome.classes}
+    source = provenance_of(str(run.model))
+    licence, line = licence_line(source, None)
+    if line is not None:
+        say(line)
+    record = {
+        "task": task,
+        "model": result.model,
+        "dataset": result.dataset,
+        "classes": outcome.classes,
+        "license": licence,
+        "started_from": {**source, "model": result.model},
+    }
     write_folder(folder, save, str(run.model), size, {**record, "metrics": result.metrics, "count": result.count})
     result.save(folder)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..data.columns import KEY, URL, check_image_column, without_decoding
+from ..data.internals import table_rows
 from ..data.order import PassOrders, rank_positions, view_seed
 from ..files import bytes_or_path
 from .chunks import PASS_THROUGH_KEY, Chunk, ExampleMaker, RawExample
@@ -44,7 +45,7 @@ class MapSource:
         self._dataset = dataset
         if self._batched:
             self._column = check_image_column(dataset, image_column)
-            self._rows = dataset._indices
+            self._rows = table_rows(dataset)
             keys = [key for key in (KEY, URL) if key in dataset.column_names]
             self._dataset = without_decoding(dataset, self._column, *keys)
         elif not ready:
@@ -79,7 +80,7 @@ class MapSource:
         path = bytes_or_path(image)
         if path and isinstance(path, (str, os.PathLike)):
             return str(path)
-        return f"row {self._rows.column(0)[row].as_py() if self._rows is not None else row}"
+        return f"row {self._rows[row].as_py() if self._rows is not None else row}"
 
 
 class MixedMapSource:

@@ -10,11 +10,11 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from ..data.columns import KEY, URL, check_image_column, own_column, without_decoding
+from ..data.internals import unshuffled
 from ..data.iterable import DamagedShard, damaged_shard, length_of
 from ..data.mixing import Mixture
 from ..data.order import stable_hash
 from ..data.origin import origin_of
-from ..errors import UserError
 from ..files import bytes_or_path
 from .bad_images import BadImage
 from .chunks import PASS_THROUGH_KEY
@@ -22,9 +22,6 @@ from .place import Place
 from .stream_reader import MixedReader, Part, ShardReader, StreamReader
 
 _FEW_SHARDS = 64
-
-# Private classes of `datasets` by which `.shuffle()` works; their names differ between versions, so none is imported.
-_SHUFFLES = ("Shuffled", "InterleavedShards")
 
 
 class StreamSource:
@@ -93,7 +90,7 @@ class StreamPart:
     """
 
     def __init__(self, dataset: Any, image_column: str | None, ready: bool) -> None:
-        dataset = _unshuffled(dataset)
+        dataset = unshuffled(dataset)
         self.name = str(dataset.info.dataset_name or dataset.info.builder_name or "stream")
         self.size = length_of(dataset)
         self.column: str | None = None
@@ -229,34 +226,3 @@ def _is_datasets(dataset: Any) -> bool:
     import datasets
 
     return isinstance(dataset, datasets.IterableDataset)
-
-
-def _unshuffled(dataset: Any) -> Any:
-    """The stream without a final `.shuffle()` and without `split_dataset_by_node`: the loader does both itself."""
-    outer: Any = getattr(dataset, "_ex_iterable", None)
-    inner = outer
-    while _shuffles(inner):
-        inner = inner.ex_iterable
-    if any(_shuffles(layer) for layer in _layers(inner)):
-        raise UserError(
-            "this stream was shuffled and then changed; the loader shuffles by itself, in a way that can be continued "
-            "exactly: give it the stream without .shuffle()"
-        )
-    if inner is outer and getattr(dataset, "_distributed", None) is None:
-        return dataset
-    unshuffled = copy.copy(dataset)
-    unshuffled._ex_iterable, unshuffled._distributed = inner, None
-    return unshuffled
-
-
-def _shuffles(layer: Any) -> bool:
-    """Whether a layer of a `datasets` stream shuffles examples."""
-    return any(word in type(layer).__name__ for word in _SHUFFLES)
-
-
-def _layers(layer: Any) -> Iterator[Any]:
-    """A layer of a `datasets` stream and all layers below it."""
-    yield layer
-    for child in (getattr(layer, "ex_iterable", None), *getattr(layer, "ex_iterables", ())):
-        if child is not None:
-            yield from _layers(child)

@@ -192,6 +192,7 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
         UserError: a data set or split does not exist, or holds no images.
     """
     from ..data.content import describe_files
+    from ..data.internals import fingerprint_of
     from ..data.sources import hub_dataset, load_image_stream, local_files, split_names
 
     options = recipe.data
@@ -231,7 +232,7 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
                 hub=hub,
                 split=options.split,
                 revision=commit or revision,
-                fingerprint=getattr(part, "_fingerprint", None),
+                fingerprint=fingerprint_of(part),
                 images=len(part) if hasattr(part, "__len__") else None,
             )
         )

@@ -16,6 +16,7 @@ from ..data.columns import check_image_column, own_column
 from ..errors import TrainingStopped, UserError, system_error, worker_death
 from ..files import write_text
 from ..loading.depth import say_if_dark
+from ..models.provenance import licence_line, provenance_of
 from ..models.published import TRAINER_STATE, publish
 from ..runs.agreement import all_or_none, chosen_by_first
 from ..runs.checkpoints import is_leftover, list_checkpoints, remove_leftovers
@@ -271,10 +272,17 @@ def _build(
 
 
 def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer: "LadderTrainer") -> RunRecord:
-    """Make the record of a run at its first start."""
+    """Make the record of a run at its first start, and say which licence it has from the weights it starts with."""
+    source, licence = None, recipe.run.license
+    if recipe.model.from_model is not None:
+        source = chosen_by_first(lambda: provenance_of(str(recipe.model.from_model)))
+        licence, line = licence_line(source, licence)
+        if line is not None and trainer.is_world_process_zero():
+            print(line)
     return RunRecord(
         method=recipe.model.method,
-        license=recipe.run.license,
+        license=licence,
+        started_from=source,
         title=recipe.run.run_name_for_card,
         recipe=RecipeRecord(recipe.name, recorded_text(recipe.text, recipe.values), values),
         seed=trainer.args.seed,
