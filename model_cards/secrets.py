@@ -30,6 +30,17 @@ _NAMED = re.compile(
 )
 _OPTION = re.compile(rf"(?P<name>(?<!\S)--{_NAME}\s+)(?P<value>[^\s-]\S*)", re.IGNORECASE)
 _QUERY_KEY = re.compile(r"(?P<name>[?&]key=)(?P<value>[^\s&#'\"]+)", re.IGNORECASE)
+# "password hunter2" in a sentence. A word that usually goes on a sentence about passwords is none.
+_SENTENCE = (
+    "is|was|are|for|of|in|on|and|or|to|from|by|with|that|which|not|no|must|may|does|did|has|had|cannot|"
+    "protected|required|needed|incorrect|correct|wrong|missing|invalid|expired|empty|failed|file|field|manager|"
+    "authentication|prompt|hash|reset|again|here|there"
+)
+_SPOKEN = re.compile(
+    rf"""(?P<name>(?<![\w.])(?:[A-Za-z0-9]+[_.-])*(?:password|passwd|passphrase)\s+(?:(?:is|was)\s+)?)
+    (?P<value>(?!(?:{_SENTENCE})\b(?!\S))[^\s=:,;.()]\S*)""",
+    re.VERBOSE | re.IGNORECASE,
+)
 _COOKIE = re.compile(r"(?P<name>\b(?:set-)?cookie:\s*)(?P<value>\S.*)", re.IGNORECASE)
 _IS_NAME = re.compile(_NAME, re.IGNORECASE)
 _NOTHING = ("", "null", "none", "~", "true", "false", HIDDEN)
@@ -39,10 +50,10 @@ def hide_secrets(text: str) -> str:
     """Replace everything that looks like a secret with stars.
 
     That is: tokens of known services; what stands before the @ of a URL; and the values of names such as
-    `wandb_api_key: ...`, `--hub_token ...`, `?signature=...` or `Cookie: ...`.
+    `wandb_api_key: ...`, `--hub_token ...`, `?signature=...`, `Cookie: ...` or `password ...`.
     """
     text = _USER_IN_URL.sub(HIDDEN, _TOKEN.sub(HIDDEN, text))
-    for pattern in (_NAMED, _OPTION, _QUERY_KEY, _COOKIE):
+    for pattern in (_NAMED, _OPTION, _QUERY_KEY, _COOKIE, _SPOKEN):
         text = pattern.sub(_hidden, text)
     return text
 

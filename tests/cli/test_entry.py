@@ -100,7 +100,7 @@ def test_dashes_and_underscores_are_the_same(words: list[str], resolved: list) -
         ("--batch-size 32", "per_device_train_batch_size", 32),
         ("--workers=2", "dataloader_num_workers", 2),
         ("--data here", "dataset", "here"),
-        ("--lr 1e-2 --learning_rate 1e-3", "learning_rate", 1e-3),
+        ("--lr 1e-3 --learning_rate 1e-3", "learning_rate", 1e-3),
     ],
 )
 def test_the_words_that_people_type(typed: str, field: str, value: object, resolved: list) -> None:
@@ -165,6 +165,11 @@ def test_options_of_every_kind(resolved: list) -> None:
         (["pretrain", "digits", "--max-stps", "3"], "unknown option --max_stps; did you mean --max_steps?"),
         (["pretrain", "digits", "--levl-weights", "3"], "did you mean --level_weights?"),
         (["pretrain", "digits", "--max-steps"], "option --max_steps needs a value"),
+        (["pretrain", "digits", "--steps", "5", "--steps=7"], "--steps is given twice, as 5 and as 7: give it once"),
+        (["pretrain", "digits", "--lr", "1", "--learning-rate", "2"], "--lr 1 and --learning_rate 2 are one setting"),
+        (["pretrain", "digits", "--streaming", "--no-streaming"], "--streaming true and --no_streaming false are one"),
+        (["pretrain", "digits", "--recipe", "cifar10"], "--recipe is given twice, as digits and as cifar10"),
+        (["pretrain", "digits", "--hub_token", "a", "--hub_token", "b"], "--hub_token is given twice, with two values"),
         (["pretrain", "digits", "--max-steps", "many"], "max_steps must be a whole number"),
         (["pretrain", "digits", "--streaming", "digits"], "digits"),
         (["pretrain", "digits", "--optimizer", "larz"], "optimizer must be one of"),

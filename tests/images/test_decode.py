@@ -203,7 +203,7 @@ def test_what_cannot_be_cut_short_is_decoded_whole() -> None:
 def test_colour_images_of_16_bits_have_a_range(ending: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 4096, (12, 16, 3), dtype=np.uint16)
     data = cv2.imencode(ending, np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes()
-    assert stored_values(data) == (float(pixels.min()), float(pixels.max()))
+    assert stored_values(data) == (float(pixels.min()), float(pixels.max()), 0.0)
     expected = np.rint(pixels * (255 / 4095)).astype(np.uint8)
     np.testing.assert_array_equal(decode_image(data, value_range=(0, 4095)), expected)
     assert decode_image(data).max() <= 16  # as before, without a range

@@ -19,6 +19,7 @@ from ladder_training.inspection.contact_sheet import VIEW_COLOURS, contact_sheet
 from ladder_training.inspection.data import evenly, inspect_data, inspect_one
 from ladder_training.inspection.report import print_report
 from ladder_training.inspection.speed import compare_with_step, measure_step
+from ladder_training.loading.depth import say_if_dark
 from ladder_training.views.two_views import TwoViewTransform
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 from modeling_ladder.matching import match_locations
@@ -260,7 +261,7 @@ def test_the_values_of_images_of_more_than_8_bits_are_said_and_the_option_for_th
         Image.fromarray(values).save(tmp_path / f"{number}.png")
     (tmp_path / "notes.txt").touch()
     report, _ = inspect_one(load_image_stream(tmp_path))
-    assert report["deep"] == {"images": 3, "smallest": 0.0, "largest": 4095.0}
+    assert report["deep"] == {"images": 3, "smallest": 0.0, "largest": 4095.0, "not_numbers": []}
     lines: list[str] = []
     print_report({"datasets": [finished(report)], "sheet": None}, lines.append)
     assert (
@@ -291,3 +292,21 @@ def test_images_without_a_label_are_counted(tmp_path: Path) -> None:
     data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
     report, _ = inspect_one(data, label_column="label")
     assert (report["without_label"], report["labels"]) == (2, {"1": 1, "0": 1})
+
+
+def test_values_that_are_no_numbers_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(4):
+        values = np.full((10, 10), 0.5, dtype=np.float32)
+        values[0, :number] = np.nan
+        Image.fromarray(values).save(tmp_path / f"{number}.tif")
+    Image.fromarray(np.full((10, 10), np.nan, dtype=np.float32)).save(tmp_path / "nothing.tif")
+    report, _ = inspect_one(load_image_stream(tmp_path))
+    assert report["deep"]["not_numbers"] == pytest.approx([0.01, 0.02, 0.03])
+    assert [bad["reason"] for bad in report["unreadable_examples"]] == ["none of its values is a number"]
+    lines: list[str] = []
+    print_report({"datasets": [finished(report)], "sheet": None}, lines.append)
+    said = "3 of 4 images of more than 8 bits hold values that are no number (NaN, infinite), up to 3.0% of an image"
+    assert any(said in line for line in lines)
+    # Every command that reads images says it, whatever the range.
+    say_if_dark("photos", load_image_stream(tmp_path), "image", (0, 1))
+    assert said in caplog.text

@@ -28,6 +28,9 @@ SECRETS = [
     ("sk_live_abcdefghijklmnop1234", "abcdefghijklmnop"),
     ("SG.abcdefghijklmnopqrst.uvwxyzabcdefghij", "uvwxyz"),
     ("dckr_pat_abcdefghijklmnopqrst", "abcdefghijklmnop"),
+    ("password hunter2", "hunter2"),
+    ("it asked for a login: the Password is Tr0ub4dor&3", "Tr0ub4dor"),
+    ("db_passwd correct-horse in the log", "correct-horse"),
     ("pypi-AgEIcHlwaS5vcmcabcdefgh", "AgEIcHlw"),
 ]
 HARMLESS = [
@@ -43,6 +46,10 @@ HARMLESS = [
     "--hub_token *** --max_steps 4",
     "--signature --max_steps 4",
     "cookies: 4",
+    "the password is wrong",
+    "a password-protected archive; no password was given",
+    "password required",
+    "no password, no download",
 ]
 
 

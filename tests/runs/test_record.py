@@ -40,6 +40,7 @@ def test_a_file_without_a_version_is_read_and_rewritten_without_a_loss(
         "monitoring_images": 0,
         "best": None,
         "imported": None,
+        "started_from": None,
     }
     assert RunRecord.read(tmp_path) == record
 

@@ -119,6 +119,7 @@ class OptionParser(argparse.ArgumentParser):
     def _normalised(self, words: list[str]) -> list[str]:
         """Rewrite the words with one spelling per option, and as `--name=value` if there is one value."""
         result, position = [], 0
+        given: dict[str, tuple[str, str]] = {}
         while position < len(words):
             word, position = words[position], position + 1
             name = _option_name(word)
@@ -129,7 +130,7 @@ class OptionParser(argparse.ArgumentParser):
             if known is None:
                 self.fail_on_unknown(name)
             spelling, value = known
-            annotation = self._declared[spelling][0]
+            annotation, field = self._declared[spelling]
             following = words[position] if position < len(words) else None
             if "=" in word:
                 value = word.partition("=")[2]
@@ -141,8 +142,23 @@ class OptionParser(argparse.ArgumentParser):
                 if following is None or _option_name(following) is not None:
                     raise UserError(f"option --{name} needs a value")
                 value, position = following, position + 1
+            if value is not None and not is_list(annotation):
+                earlier = given.setdefault(field, (name, value))
+                if earlier[1] != value:
+                    raise UserError(_given_twice(earlier, (name, value)))
             result.append(f"--{spelling}" if value is None else f"--{spelling}={value}")
         return result
+
+
+def _given_twice(first: tuple[str, str], second: tuple[str, str]) -> str:
+    """The error for a setting with two values, from how each was spelt and what it said."""
+    from ladder_model_cards.secrets import is_secret_name
+
+    if is_secret_name(first[0]):
+        return f"--{first[0]} is given twice, with two values: give it once"
+    if first[0] == second[0]:
+        return f"--{first[0]} is given twice, as {first[1]} and as {second[1]}: give it once"
+    return f"--{first[0]} {first[1]} and --{second[0]} {second[1]} are one setting: give it once"
 
 
 def _aliases(name: str) -> list[str]:
@@ -163,7 +179,7 @@ def _takes_one(annotation: Any) -> bool:
 
 
 def _flat(value: list[Any], annotation: Any) -> list[str]:
-    """Join the words of an option that was given several times. The last word counts if it takes a single value."""
+    """Join the words of an option that was given several times; if it takes a single value, they are all the same."""
     words = [word for entry in value for word in (entry if isinstance(entry, list) else [entry])]
     return words if is_list(annotation) else words[-1:]
 

@@ -22,8 +22,8 @@ from ..files import UNTRUSTED, bytes_or_path
 from .jpeg_header import JpegHeader, count_scans, is_complete, read_jpeg_header, top_rows
 from .orientation import orient, turns_sides
 from .pixel_modes import array_to_rgb, pil_to_rgb, wide_to_rgb
-from .tiff_header import read_tiff_header
-from .value_range import ValueRange
+from .tiff_header import read_tiff_header, split_orientation
+from .value_range import StoredValues, ValueRange, values_of
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). Larger images are refused as decompression bombs."""
@@ -224,21 +224,19 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise BadImageError(f"{width} x {height} is more than {max_pixels} pixels")
 
 
-def stored_values(data: bytes) -> tuple[float, float] | None:
-    """The smallest and the largest stored value of an image of more than 8 bits; None if it has 8 bits or fewer.
+def stored_values(data: bytes) -> StoredValues | None:
+    """The stored values of an image of more than 8 bits; None if it has 8 bits or fewer.
 
     Args:
         data: The encoded image; one that `decode_image` reads.
     """
     deep = _deep_colour(data)
     if deep is not None:
-        return float(deep.min()), float(deep.max())
+        return values_of(deep)
     with _quiet(), Image.open(io.BytesIO(data), formats=_PIL_FORMATS) as image:
         if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
             return None
-        values = np.asarray(image)
-    finite = values[np.isfinite(values)]
-    return (float(finite.min()), float(finite.max())) if finite.size else None
+        return values_of(np.asarray(image))
 
 
 def _deep_colour(data: bytes) -> np.ndarray | None:
@@ -247,15 +245,17 @@ def _deep_colour(data: bytes) -> np.ndarray | None:
     They are as stored: an orientation is not applied.
     """
     if data[:8] == b"\x89PNG\r\n\x1a\n":
+        plain = data
         if len(data) < 26 or data[24] != 16 or data[25] not in (2, 6):
             return None
     else:
         header = read_tiff_header(data)
         if header is None or (header.bits, header.kind) != (16, "unsigned integer") or header.samples not in (3, 4):
             return None
+        _, plain = split_orientation(data)
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(plain, np.uint8), flags)
     except cv2.error:
         return None
     if pixels is None or pixels.dtype != np.uint16:
@@ -273,15 +273,14 @@ def _open_bytes(data: bytes, max_pixels: int, value_range: ValueRange | None) ->
             sides = (header.width, header.height)
             width, height = sides[::-1] if turns_sides(header.orientation) else sides
             return OpenedImage(data, width, height, header.orientation, header)
+    orientation, plain = split_orientation(data)
     try:
         with _quiet():
-            opened = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
+            opened = Image.open(io.BytesIO(plain), formats=_PIL_FORMATS)
     except Exception as error:  # Pillow's readers raise many kinds of exceptions for damaged files
         raise BadImageError(_reason(error, data)) from None
-    shown = _open_pil(opened, max_pixels, value_range)
-    # OpenCV turns a TIFF by its orientation whatever it is told, so only one that is not to be turned is read by it.
-    fits = opened.format == "PNG" or (opened.format == "TIFF" and shown.orientation == 1)
-    deep = _deep_colour(data) if value_range is not None and fits else None
+    shown = _open_pil(opened, max_pixels, value_range, orientation)
+    deep = _deep_colour(data) if value_range is not None and opened.format in ("PNG", "TIFF") else None
     if deep is None or value_range is None:
         return shown
     return OpenedImage(wide_to_rgb(deep, value_range), shown.width, shown.height, shown.orientation)
@@ -294,13 +293,22 @@ def _check_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> None:
         raise BadImageError(f"a progressive JPEG of more than {_MAX_SCANS} scans")
 
 
-def _open_pil(image: Image.Image, max_pixels: int, value_range: ValueRange | None) -> OpenedImage:
+def _open_pil(image: Image.Image, max_pixels: int, value_range: ValueRange | None, orientation: int = 1) -> OpenedImage:
+    """An image of Pillow; `orientation` is that of the TIFF file from which it was taken."""
     _check_size(*image.size, max_pixels)
     try:
         with _quiet():
-            orientation = image.getexif().get(_PIL_ORIENTATION, 1)
+            tag = image.getexif().get(_PIL_ORIENTATION, 1)
     except Exception:  # damaged EXIF data is no reason to refuse the image
-        orientation = 1
+        tag = 1
+    if image.format != "TIFF":
+        orientation = tag
+    elif tag != 1:  # loading turns it, and its size is that of the turned image
+        try:
+            with _quiet():
+                image.load()
+        except Exception as error:
+            raise BadImageError(_reason(error, kind=image.format)) from None
     if not isinstance(orientation, int) or not 1 <= orientation <= 8:
         orientation = 1
     width, height = image.size[::-1] if turns_sides(orientation) else image.size
@@ -312,6 +320,8 @@ def _load_pil(image: Image.Image, value_range: ValueRange | None) -> np.ndarray:
         with _quiet():
             image.load()
             return pil_to_rgb(image, value_range)
+    except BadImageError:
+        raise
     except Exception as error:
         raise BadImageError(_reason(error, kind=image.format)) from None
 

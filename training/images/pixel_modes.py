@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from ..errors import BadImageError
 from .value_range import ValueRange
 
 _WHITE = (255, 255, 255, 255)
@@ -44,14 +45,20 @@ def pil_to_rgb(image: Image.Image, value_range: ValueRange | None = None) -> np.
     Transparency (RGBA, LA, PA, a transparent palette entry or colour) is blended onto white, as in a browser. 16-bit
     grey is divided by 257, so that white stays white. 32-bit integers and floats have no fixed white level: floats in
     [0, 1] are multiplied by 255, values in [0, 255] are kept, integers in [0, 65535] are divided by 257, and all other
-    ranges are stretched so that the lowest value becomes 0 and the highest 255.
+    ranges are stretched so that the lowest value becomes 0 and the highest 255. Floats that are no numbers become
+    black (white if they are plus infinity), and do not count for the range.
 
     Args:
         image: Of any mode.
         value_range: Replaces these rules for 16-bit grey, 32-bit integers and floats. Images of 8 bits do not change.
+
+    Raises:
+        BadImageError: an image of floats in which none is a number.
     """
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;"):
+        if mode == "F" and not np.isfinite(np.asarray(image)).any():
+            raise BadImageError("none of its values is a number")
         if value_range is not None:
             return wide_to_rgb(np.asarray(image), value_range)
         return np.repeat(_wide_grey_to_uint8(np.asarray(image), mode)[..., None], 3, axis=2)
@@ -65,8 +72,10 @@ def pil_to_rgb(image: Image.Image, value_range: ValueRange | None = None) -> np.
 def _wide_grey_to_uint8(values: np.ndarray, mode: str) -> np.ndarray:
     if mode.startswith("I;16"):
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
+    values = values.astype(np.float64)
+    finite, infinite = np.isfinite(values), np.isposinf(values)
+    low, high = float(values[finite].min()), float(values[finite].max())
+    values = np.where(finite, values, low)
     if mode == "F" and low >= 0 and high <= 1:
         values = values * 255
     elif low >= 0 and high <= 255:
@@ -75,4 +84,4 @@ def _wide_grey_to_uint8(values: np.ndarray, mode: str) -> np.ndarray:
         values = values / 257
     else:
         values = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.where(finite, np.clip(np.rint(values), 0, 255), np.where(infinite, 255, 0)).astype(np.uint8)

@@ -14,7 +14,7 @@ from ..data.columns import check_image_column, find_label_column, own_column, wi
 from ..data.iterable import DamagedShard, length_of, readable_examples, unopened_shards
 from ..data.left_out import account_of
 from ..files import write_record
-from ..images.value_range import ValueRange
+from ..images.value_range import StoredValues, ValueRange
 from ..loading.bad_images import is_bad_image, one_line
 from ..loading.encoded import encoded_bytes
 from ..loading.progress import progress
@@ -126,8 +126,9 @@ def inspect_one(
         labels (label -> count in the sample), looked_at (number of images decoded), unreadable (count),
         unreadable_share, unreadable_examples [{"key", "reason"}], width and height ({"smallest", "median",
         "largest"} in pixels), modes and formats (name -> count), bytes (median file size), without_label (count),
-        deep ({"images", "smallest", "largest"}: the stored values of images of more than 8 bits; None without such
-        images), image_range (`value_range`), account (what the data set was taken for and what is left out) and
+        deep ({"images", "smallest", "largest", "not_numbers"}: the stored values of images of more than 8 bits, and the
+        share of NaN in each that has some; None without such images), image_range (`value_range`), account (what the
+        data set was taken for and what is left out) and
         damaged_shards. And up to eight readable images, still encoded, spread over the data set.
     """
     column = check_image_column(dataset, own_column(dataset, image_column))
@@ -139,7 +140,7 @@ def inspect_one(
     labels: Counter = Counter()
     bad: list[dict] = []
     looked_at = unreadable = without_label = 0
-    deep: list[tuple[float, float]] = []
+    deep: list[StoredValues] = []
     damaged: list[DamagedShard] = []
     every = 1  # of the good ones, each `every`-th is kept to be shown
     sample = _sample(without_decoding(dataset, column, *([label] if label else [])), limit, damaged)
@@ -219,11 +220,16 @@ def _all_damaged(dataset: Any, met: list[DamagedShard]) -> list[DamagedShard]:
     return [*unopened_shards(dataset), *met]
 
 
-def _values(deep: list[tuple[float, float]]) -> dict | None:
-    """The range of the stored values of the images of more than 8 bits."""
+def _values(deep: list[StoredValues]) -> dict | None:
+    """The range of the stored values of the images of more than 8 bits, and what of them are no numbers."""
     if not deep:
         return None
-    return {"images": len(deep), "smallest": min(low for low, _ in deep), "largest": max(high for _, high in deep)}
+    return {
+        "images": len(deep),
+        "smallest": min(values.low for values in deep),
+        "largest": max(values.high for values in deep),
+        "not_numbers": [values.not_numbers for values in deep if values.not_numbers],
+    }
 
 
 def _sample(dataset: Any, limit: int, damaged: list[DamagedShard]) -> Any:
@@ -245,9 +251,7 @@ def _sample(dataset: Any, limit: int, damaged: list[DamagedShard]) -> Any:
         yield f"example {number}", row
 
 
-def _decode(
-    data: bytes, value_range: ValueRange | None
-) -> tuple[str, str, tuple[int, int], tuple[float, float] | None]:
+def _decode(data: bytes, value_range: ValueRange | None) -> tuple[str, str, tuple[int, int], StoredValues | None]:
     """(mode as stored, format, (width, height) as shown, range of more than 8 bits); the image is decoded in full."""
     from PIL import Image
 

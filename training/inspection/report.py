@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..loading.depth import describe_values
+from ..loading.depth import describe_not_numbers, describe_values
 
 
 def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
@@ -39,6 +39,9 @@ def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
         write(f"  modes       {_counts(report['modes'])}; formats {_counts(report['formats'])}")
         if report["deep"] is not None:
             write(f"  values      {_values(report)}")
+            if report["deep"]["not_numbers"]:
+                count = report["deep"]["images"] - len(report["deep"]["not_numbers"])
+                write(f"  no numbers  {describe_not_numbers([*report['deep']['not_numbers'], *[0.0] * count])}")
         _print_speed(report, write)
     if result["sheet"]:
         write(f"the views, their boxes and matched points: {result['sheet']}")

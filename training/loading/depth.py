@@ -11,6 +11,7 @@ from ..data.iterable import readable_examples
 from ..data.left_out import say
 from ..errors import BadImageError
 from ..images.decode import decode_image, stored_values
+from ..images.value_range import StoredValues
 from .encoded import encoded_bytes
 
 _LEVELS_OF_16_BITS = 257
@@ -47,16 +48,16 @@ def is_dark(low: float, high: float) -> bool:
 
 
 def say_if_dark(name: str, dataset: Any, column: str, image_range: Any) -> None:
-    """Look at a few images of a data set, and say it if their values become almost black without a range.
+    """Look at a few images of a data set, and say it if their values become black.
+
+    That is: without a range, if they are those of a camera or scanner of 9 to 15 bits; and where they are no numbers.
 
     Args:
         name: Name of the data set.
         dataset: A `datasets` object.
         column: Column of the images.
-        image_range: The values that are black and white; if they are given, nothing is looked at.
+        image_range: The values that are black and white, or None.
     """
-    if image_range is not None:
-        return
     source = without_decoding(dataset, column)
     if hasattr(source, "__len__"):
         chosen = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).round().astype(int).tolist()
@@ -64,13 +65,30 @@ def say_if_dark(name: str, dataset: Any, column: str, image_range: Any) -> None:
     else:
         rows = itertools.islice(readable_examples(source, []), _LOOKED_AT)
     values = [found for found in (_values(row[column]) for row in rows) if found is not None]
-    if values:
-        low, high = min(low for low, _ in values), max(high for _, high in values)
-        if is_dark(low, high):
-            say(name, describe_values(low, high, len(values), None))
+    if not values:
+        return
+    low, high = min(one.low for one in values), max(one.high for one in values)
+    if image_range is None and is_dark(low, high):
+        say(name, describe_values(low, high, len(values), None))
+    if any(one.not_numbers for one in values):
+        say(name, describe_not_numbers([one.not_numbers for one in values]))
 
 
-def _values(image: Any) -> tuple[float, float] | None:
+def describe_not_numbers(shares: list[float]) -> str:
+    """Say what becomes of values that are NaN or infinite.
+
+    Args:
+        shares: Their share in each image of more than 8 bits that was looked at.
+    """
+    some = [share for share in shares if share]
+    return (
+        f"{len(some):,} of {len(shares):,} images of more than 8 bits hold values that are no number (NaN, infinite), "
+        f"up to {max(some):.1%} of an image; they become black (plus infinity: white), and an image of nothing else is "
+        "unreadable"
+    )
+
+
+def _values(image: Any) -> StoredValues | None:
     try:
         data = encoded_bytes(image)
         decode_image(data)

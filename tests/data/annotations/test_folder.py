@@ -9,6 +9,7 @@ from PIL import Image
 
 from ladder_training import load_image_stream
 from ladder_training.data.annotations.coco import coco_files
+from ladder_training.data.annotations.rows import oriented_size
 from ladder_training.data.sources import split_names
 from ladder_training.errors import UserError
 from ladder_training.evaluation.object_detection.data import DetectionImages, check_layout, decode_mask
@@ -243,3 +244,12 @@ def test_another_json_file_beside_images_is_no_coco_file(tmp_path):
     assert coco_files(tmp_path) == {}
     (tmp_path / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
     assert coco_files(tmp_path) == {"train": tmp_path / "boxes.json"}
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
+def test_the_size_of_a_turned_picture_is_that_of_the_shown_one(kind: str, tmp_path: Path) -> None:
+    for orientation, size in ((1, (30, 20)), (3, (30, 20)), (6, (20, 30)), (8, (20, 30))):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (30, 20)).save(tmp_path / f"turned.{kind}", exif=exif)
+        assert oriented_size(tmp_path / f"turned.{kind}") == size

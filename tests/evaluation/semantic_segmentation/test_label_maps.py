@@ -72,9 +72,10 @@ def test_a_map_of_the_stored_pixels_is_turned_with_its_image(orientation: int) -
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("width", [40, 56])
-def test_a_map_with_the_same_orientation_is_turned_alike(orientation: int, width: int) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_map_with_the_same_orientation_is_turned_alike(orientation: int, width: int, kind: str) -> None:
     image, label = drawn(width=width)
-    assert_fits(*read(encoded(image, orientation=orientation), encoded(label, orientation=orientation)))
+    assert_fits(*read(encoded(image, orientation=orientation), encoded(label, kind, orientation=orientation)))
 
 
 @pytest.mark.parametrize(("orientation", "width"), [(2, 56), (3, 56), (4, 56), (6, 40), (3, 40)])

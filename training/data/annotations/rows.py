@@ -152,7 +152,8 @@ def oriented_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) >= 5
+            # Pillow gives the size of a TIFF as it is shown.
+            turned = picture.format != "TIFF" and picture.getexif().get(0x0112, 1) >= 5
     except (OSError, ValueError) as error:
         raise UserError(f"image {path} cannot be read: {error}") from error
     return (height, width) if turned else (width, height)

@@ -11,6 +11,7 @@ from ...errors import BadImageError, UserError
 from ...files import bytes_or_path
 from ...images.decode import read_image_file
 from ...images.orientation import orient, turns_sides
+from ...images.tiff_header import split_orientation
 
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _LOSSY = ("JPEG", "MPO")
@@ -79,11 +80,12 @@ def _read(value: Any, where: str) -> tuple[np.ndarray, int]:
         label_map = value
     else:
         try:
+            of_tiff = 1
             if isinstance(value, dict):
                 encoded = bytes_or_path(value)
-                value = Image.open(
-                    io.BytesIO(encoded if isinstance(encoded, bytes) else read_image_file(Path(encoded)))
-                )
+                encoded = encoded if isinstance(encoded, bytes) else read_image_file(Path(encoded))
+                of_tiff, encoded = split_orientation(encoded)
+                value = Image.open(io.BytesIO(encoded))
             if getattr(value, "format", None) in _LOSSY:
                 raise UserError(
                     f"{where}: the label map is a JPEG, whose compression changes class numbers: draw it again as PNG "
@@ -91,8 +93,8 @@ def _read(value: Any, where: str) -> tuple[np.ndarray, int]:
                 )
             if value.mode not in INDEX_MODES:
                 raise UserError(f"{where}: the label map is a picture of mode {value.mode}, not of class numbers")
-            orientation = value.getexif().get(_EXIF_ORIENTATION, 1)
-            label_map = np.asarray(value)
+            label_map = np.asarray(value)  # first: Pillow turns a TIFF when it is loaded, and forgets its orientation
+            orientation = of_tiff if of_tiff != 1 else value.getexif().get(_EXIF_ORIENTATION, 1)
         except (OSError, TypeError, AttributeError, SyntaxError, BadImageError) as error:
             raise UserError(f"{where}: the label map cannot be read ({error})") from error
     if label_map.ndim != 2:
