@@ -36,7 +36,7 @@ EXPLORE = ["gradio>=6.0.1", "packaging>=22", "fastapi>=0.110", "uvicorn>=0.29", 
 NOTEBOOK = ["nbclient>=0.9", "nbformat>=5.7", "ipykernel>=6.25"]
 SCREENSHOTS = ["playwright>=1.40", "markdown-it-py>=3"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", *NOTEBOOK, *SCREENSHOTS]
-TIMM = ["timm>=1.0.22"]
+TIMM = ["timm>=1.0.26"]  # earlier ones cannot read a folder of safetensors (local-dir:)
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"]
 EXTRAS = {
     "onnx": ONNX,

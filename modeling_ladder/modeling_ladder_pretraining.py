@@ -248,7 +248,9 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
             )
             weights = weights_of(places[: len(maps)], *maps[0].shape[-2:])
             sampling[stage, kind] = weights.to(maps[0].dtype).unbind()
-        return [weigh_cells(cells, weights) for cells, weights in zip(maps, sampling[stage, kind], strict=True)]
+        of_view = sampling[stage, kind]
+        # torch.compile of torch 2.6 does not know `zip(..., strict=True)`.
+        return [weigh_cells(maps[view], of_view[view]) for view in range(len(maps))]
 
     def _project_target(
         self, network: TargetNetwork, views: list[Tensor], match: LocationMatch | None, sampling: Sampling
