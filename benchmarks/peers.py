@@ -6,7 +6,7 @@ lightly and byol-pytorch run as their documentation shows, on torchvision's ResN
 import contextlib
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 Batch = dict[str, Tensor]
 Step = Callable[[Batch], Any]
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-RESNETS = {
+RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
     "resnet50": {},
+    # The study's network (study/imagenette96.yaml), so small that the input limits a processor, as it may a GPU.
+    "small": {"layer_type": "basic", "depths": [1, 1, 1, 1], "hidden_sizes": [32, 64, 128, 256], "embedding_size": 32},
 }
 
 
@@ -86,16 +88,33 @@ def ours(config: LadderSiameseConfig, device: str = "cpu") -> Step:
 
 def byol(name: str, device: str = "cpu") -> Step:
     """This package's BYOL."""
-    return ours(LadderSiameseConfig.byol(backbone_config=resnet(name)), device)
+    return ours(LadderSiameseConfig.byol(backbone_config=resnet(name), **_head_sizes(name)), device)
 
 
 def ladder(name: str, device: str = "cpu") -> Step:
     """This package's Ladder with four levels."""
-    return ours(LadderSiameseConfig(backbone_config=resnet(name)), device)
+    return ours(LadderSiameseConfig(backbone_config=resnet(name), **_head_sizes(name)), device)
+
+
+def _head_sizes(name: str) -> dict[str, int]:
+    """BYOL's own, or the study's for its small network."""
+    return {"projection_hidden_size": 512, "projection_size": 128} if name == "small" else {}
+
+
+class _Pooled(nn.Module):
+    """A backbone of transformers as lightly takes one: images to (batch, channels, 1, 1)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.backbone = AutoBackbone.from_config(resnet(name))
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.backbone(images).feature_maps[-1]
+        return maps.mean(dim=(2, 3), keepdim=True)
 
 
 def lightly_byol(name: str, device: str = "cpu", lars: bool = False) -> Step:
-    """BYOL from lightly's documentation (lightly-ai.github.io, examples, byol), heads 4096/256 as ours.
+    """BYOL from lightly's documentation (lightly-ai.github.io, examples, byol), heads as wide as ours.
 
     Args:
         name: Of the backbone.
@@ -108,10 +127,14 @@ def lightly_byol(name: str, device: str = "cpu", lars: bool = False) -> Step:
     from lightly.models.utils import deactivate_requires_grad, update_momentum
     from lightly.utils.lars import LARS
 
-    network = getattr(torchvision.models, name)()
-    width = network.fc.in_features
-    backbone = nn.Sequential(*list(network.children())[:-1])
-    projection, prediction = BYOLProjectionHead(width, 4096, 256), BYOLPredictionHead(256, 4096, 256)
+    if name == "small":
+        backbone, width = cast(nn.Module, _Pooled(name)), RESNETS[name]["hidden_sizes"][-1]
+    else:
+        network = getattr(torchvision.models, name)()
+        backbone, width = nn.Sequential(*list(network.children())[:-1]), network.fc.in_features
+    sizes = _head_sizes(name)
+    hidden, size = sizes.get("projection_hidden_size", 4096), sizes.get("projection_size", 256)
+    projection, prediction = BYOLProjectionHead(width, hidden, size), BYOLPredictionHead(size, hidden, size)
     momentum_backbone, momentum_projection = copy.deepcopy(backbone), copy.deepcopy(projection)
     deactivate_requires_grad(momentum_backbone)
     deactivate_requires_grad(momentum_projection)

@@ -5,11 +5,50 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .autocast import autocast_type
 from .batch_norm import LadderBatchNorm
 
 Result = TypeVar("Result")
+
+
+_LEAST_IMAGES = 16
+"""Torch gives 1 x 1 convolutions of fewer images to the library that multiplies matrices, so nothing is gained."""
+_LEAST_POINTS = 8
+"""With fewer points an image, the convolution's backward takes longer than that of the matrix product."""
+
+
+_has_onednn = cast(Callable[[], bool], torch.backends.mkldnn.is_available)  # torch gives it no types
+
+
+class PointLinear(nn.Linear):
+    """A linear layer that maps many points of each image fast on processors, too.
+
+    There it is a 1 x 1 convolution over the points. Torch multiplies matrices by MKL, which on AMD's processors leaves
+    AVX-512 unused, and convolves by oneDNN, which uses it: a third to a half of the time of forward and backward is
+    saved. Single vectors of images (batch, in) go through the matrix product, in BYOL's own order of additions.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        if not self._by_convolution(input):
+            return super().forward(input)
+        image = input.unsqueeze(1).permute(0, 3, 1, 2)  # (batch, in, 1, points), channels-last as it lies
+        mapped = F.conv2d(image, self.weight.unsqueeze(-1).unsqueeze(-1), self.bias)
+        return mapped.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _by_convolution(self, input: Tensor) -> bool:
+        return (
+            input.device.type == "cpu"
+            and input.dim() == 3
+            and input.shape[0] >= _LEAST_IMAGES
+            and input.shape[1] >= _LEAST_POINTS
+            and input.dtype == self.weight.dtype == torch.float32
+            and _has_onednn()
+            and autocast_type(input.device) is None
+            and not torch.compiler.is_compiling()
+        )
 
 
 class LadderHead(nn.Module):
@@ -23,10 +62,10 @@ class LadderHead(nn.Module):
 
     def __init__(self, in_size: int, hidden_size: int, out_size: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(in_size, hidden_size)
+        self.hidden = PointLinear(in_size, hidden_size)
         self.normalization = LadderBatchNorm(hidden_size)
         self.activation = nn.ReLU(inplace=True)
-        self.output = nn.Linear(hidden_size, out_size, bias=False)
+        self.output = PointLinear(hidden_size, out_size, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Map vectors to `out_size`. Batch norm counts every vector as one sample.
@@ -37,8 +76,9 @@ class LadderHead(nn.Module):
         Returns:
             (..., out_size), in the dtype of the weights.
         """
-        flat = cast(Tensor, self.output(self.activation(self.normalization(self.hidden(self._rows(vectors))))))
-        return flat.reshape(*vectors.shape[:-1], flat.shape[-1])
+        hidden = self.hidden(self._typed(vectors))
+        rows = self.activation(self.normalization(hidden.reshape(-1, hidden.shape[-1])))
+        return cast(Tensor, self.output(rows.reshape(hidden.shape)))
 
     def views(self, views: Tensor | Sequence[Tensor]) -> Tensor:
         """Map the vectors of several views. Batch norm takes one view after the other, with its own statistics.
@@ -58,16 +98,14 @@ class LadderHead(nn.Module):
 
     def _together(self, views: Tensor | Sequence[Tensor]) -> Tensor:
         joined = views if isinstance(views, Tensor) else torch.stack(list(views))
-        rows = self._rows(joined)
-        hidden = self.hidden(rows.reshape(len(joined), -1, rows.shape[-1]))
+        hidden = self.hidden(self._typed(joined).reshape(len(joined), -1, joined.shape[-1]))
         normalised = torch.stack([self.normalization(part) for part in hidden.unbind()])
         output = cast(Tensor, self.output(self.activation(normalised)))
         return output.reshape(*joined.shape[:-1], output.shape[-1])
 
-    def _rows(self, vectors: Tensor) -> Tensor:
-        rows = vectors.reshape(-1, vectors.shape[-1])
+    def _typed(self, vectors: Tensor) -> Tensor:
         # Autocast chooses the type itself; a cast to that of the weights would be made for nothing.
-        return rows if autocast_type(rows.device) is not None else rows.to(self.hidden.weight.dtype)
+        return vectors if autocast_type(vectors.device) is not None else vectors.to(self.hidden.weight.dtype)
 
 
 def build_heads(sizes: dict[tuple[str, str], tuple[int, int, int]]) -> nn.ModuleDict:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers.models import tiny_resnet
 from helpers.training import make_model
-from modeling_ladder.heads import LadderHead
+from modeling_ladder.heads import LadderHead, PointLinear
 
 
 def trained(head: LadderHead, views: list[Tensor], joined: bool) -> dict[str, Tensor]:
@@ -36,6 +36,54 @@ def test_joined_views_give_the_same_result(shape, training) -> None:
     swapped = trained(head, views[::-1], joined=True)
     if training:
         assert not torch.allclose(swapped["normalization.running_mean"], apart["normalization.running_mean"])
+
+
+class Operations(torch.utils._python_dispatch.TorchDispatchMode):
+    """Names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func._schema.name.removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "convolved"),
+    [((32, 16, 24), True), ((16, 14, 24), True), ((512, 24), False), ((15, 16, 24), False), ((32, 4, 24), False)],
+)
+def test_points_are_mapped_by_a_convolution_with_the_result_of_the_matrix_product(shape, convolved, bias) -> None:
+    """Single vectors, a BYOL network's only input, keep the order of additions of torch's own linear layer."""
+    torch.manual_seed(0)
+    layer, vectors, slope = PointLinear(24, 40, bias=bias), torch.randn(shape), torch.randn(*shape[:-1], 40)
+    plain = torch.nn.Linear(24, 40, bias=bias)
+    plain.load_state_dict(layer.state_dict())
+    found = []
+    for one in (layer, plain):
+        own = vectors.clone().requires_grad_()
+        with Operations() as operations:
+            result = one(own)
+            (result * slope).sum().backward()
+        assert any("convolution" in name for name in operations.names) == (convolved and one is layer)
+        found.append({"output": result.detach(), "input": own.grad} | {n: p.grad for n, p in one.named_parameters()})
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=2e-5)
+    if not convolved:
+        assert all(torch.equal(found[0][name], found[1][name]) for name in found[1])
+
+
+@pytest.mark.parametrize("change", ["double", "autocast", "meta"])
+def test_only_float32_on_a_processor_is_convolved(change) -> None:
+    layer, vectors = PointLinear(24, 40), torch.randn(32, 16, 24)
+    if change == "double":
+        layer, vectors = layer.double(), vectors.double()
+    if change == "meta":
+        layer, vectors = layer.to("meta"), vectors.to("meta")
+    with torch.autocast("cpu", torch.bfloat16, enabled=change == "autocast"), Operations() as operations:
+        layer(vectors)
+    assert not any("convolution" in name for name in operations.names)
 
 
 def test_on_a_processor_views_are_not_joined() -> None:
