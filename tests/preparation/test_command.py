@@ -18,7 +18,7 @@ from helpers.pictures import encode, natural_image
 from ladder_training.cli.entry import main
 from ladder_training.data.columns import without_decoding
 from ladder_training.data.sources import load_image_stream, split_names
-from ladder_training.errors import UserError
+from ladder_training.errors import TooManyBadImages, UserError
 from ladder_training.images.decode import decode_image
 from ladder_training.preparation import split as split_module
 from ladder_training.preparation.command import prepare
@@ -107,6 +107,37 @@ def test_the_result_does_not_depend_on_the_number_of_workers(photos: Path, tmp_p
     prepare(asked(photos, tmp_path / "three", workers=3, shard_images=7))
     assert files(tmp_path / "one") == files(tmp_path / "three")
     assert sum(name.endswith(".parquet") for name in files(tmp_path / "one")) == 5 + 1
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_limit_of_unreadable_images_stops_it_and_a_larger_one_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, streaming: bool
+) -> None:
+    for name in ("train/cat/90.jpg", "train/dog/91.jpg"):
+        (photos / name).write_text("<html>")
+    options = {"shard_images": 7, "streaming": streaming}
+    whole = prepare(asked(photos, tmp_path / "whole", **options))  # without a limit: leaving them out is its purpose
+    assert whole["train"]["unreadable"] == 2
+    output = tmp_path / "strict"
+    words = ["prepare", "--dataset", photos, "--output", output, "--short_side", 32, "--shard_images", 7]
+    words = [*map(str, words), *(["--streaming"] if streaming else [])]
+    assert main([*words, "--max_bad_fraction", "0.01"]) == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("ladder: stopped: ") and " cannot be read, more than the 0.01 that max_bad_fraction" in line
+    assert "bad_images.jsonl" in line and "<html>" not in line
+    listed = (output / "bad_images.jsonl").read_text().splitlines()
+    assert listed and all(json.loads(entry)["reason"] == "not an image" for entry in listed)
+    with pytest.raises(UserError, match="no images"):
+        load_image_stream(output)
+    made: list[int] = []
+    prepared = split_module.prepare_image
+    monkeypatch.setattr(split_module, "prepare_image", lambda *a: made.append(1) or prepared(*a))
+    with pytest.raises(TooManyBadImages):  # the same command does not creep past the limit, shard by shard
+        prepare(asked(photos, output, **options, max_bad_fraction=0.01))
+    assert not made
+    assert prepare(asked(photos, output, **options, max_bad_fraction=2 / whole["train"]["images"])) == whole
+    assert len(made) < whole["train"]["images"] + whole["test"]["images"]  # whole shards are not made again
+    assert files(output) == files(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("streaming", [False, True])

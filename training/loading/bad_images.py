@@ -131,6 +131,7 @@ class BadImageCount:
         file: File that lists them; None writes no list.
         size: Number of images in the data set; None if unknown.
         alone: Whether this process reads the whole data set; every pass then meets the same unreadable images.
+        remedy: What the user can do about too many, the end of the message.
 
     Attributes:
         seen: Images read.
@@ -141,7 +142,12 @@ class BadImageCount:
     """
 
     def __init__(
-        self, maximum: float, file: str | os.PathLike[str] | None = None, size: int | None = None, alone: bool = True
+        self,
+        maximum: float,
+        file: str | os.PathLike[str] | None = None,
+        size: int | None = None,
+        alone: bool = True,
+        remedy: str = "",
     ) -> None:
         if not 0 <= maximum <= 1:
             raise UserError(f"max_bad_fraction is a share between 0 and 1, not {maximum}")
@@ -149,6 +155,7 @@ class BadImageCount:
         self.file = BadImageFile(file)
         self.seen = 0
         self.bad = 0
+        self._remedy = f"; {remedy}" if remedy else ""
         self._pass_size = size if alone else None
         self._sample = _SMALLEST_SAMPLE if size is None else min(size, _SMALLEST_SAMPLE)
         self._examples: list[BadImage] = []
@@ -178,11 +185,25 @@ class BadImageCount:
         """
         self.seen += seen
         self.bad += bad
-        if bad and self.bad > self._allowed():
+        if bad:
+            self._check()
+
+    def finish(self) -> None:
+        """Compare the share without any tolerance, now that the whole data set has been counted once.
+
+        Raises:
+            TooManyBadImages: More than the share `maximum` of all images is unreadable.
+        """
+        self._pass_size = self.seen
+        self._check()
+
+    def _check(self) -> None:
+        if self.bad > self._allowed():
             listed = f"they are listed in {self.file.path}" if self.file.path else f"for example {self._name_some(3)}"
             raise TooManyBadImages(
                 f"{self.bad} of the {self.seen} images read so far cannot be read, more than the "
                 f"{self.maximum:.3g} that max_bad_fraction allows: {listed}{self.examples() if self.file.path else ''}"
+                f"{self._remedy}"
             )
 
     def examples(self) -> str:

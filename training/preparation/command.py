@@ -15,7 +15,7 @@ from ..data.prepared import write_features
 from ..data.sources import data_identity, load_image_stream, split_names
 from ..errors import UserError
 from ..images.value_range import check_range
-from ..loading.bad_images import BadImageFile
+from ..loading.bad_images import BadImageCount
 from ..loading.depth import say_if_dark
 from .columns import Columns, choose_columns
 from .options import PrepareOptions
@@ -26,7 +26,7 @@ from .split import SplitWriter
 BAD_IMAGES_FILE = "bad_images.jsonl"
 SPLITS = ("train", "validation", "test")
 # They do not change what is written.
-_FREE = {"dataset", "output", "workers"}
+_FREE = {"dataset", "output", "workers", "max_bad_fraction"}
 
 
 def prepare_command(options: PrepareOptions) -> int:
@@ -67,12 +67,14 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: an option does not fit, the source cannot be read or holds boxes or label maps, the folder holds
             something else, or no image of a split can be read.
+        TooManyBadImages: more images of a split cannot be read than `max_bad_fraction` allows. They are listed, and the
+            same options with a larger share go on.
     """
     from tqdm.auto import tqdm
 
     if options.image_range is not None:
         check_range(options.image_range, "image_range")
-    check_fields(options, ("short_side", "quality", "workers", "shard_images"))
+    check_fields(options, ("short_side", "quality", "workers", "shard_images", "max_bad_fraction"))
     output, root = Path(options.output).expanduser(), Path(options.dataset).expanduser()
     if root.exists() and output.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{output} lies in {root}, which is prepared: give --output another folder")
@@ -90,7 +92,15 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
     with _Quiet(), ThreadPoolExecutor(workers) as pool:
         for split, (rows, columns) in sources.items():
             name = split if split in SPLITS else SPLITS[0]
-            writer = SplitWriter(name, rows, columns, root, folder, options)
+            remedy = "mend them, or the same command with a larger --max_bad_fraction goes on from here"
+            count = BadImageCount(
+                options.max_bad_fraction,
+                output / BAD_IMAGES_FILE,
+                rows.size,
+                alone=rows.size is not None,
+                remedy=remedy,
+            )
+            writer = SplitWriter(name, rows, columns, root, folder, options, count)
             try:
                 with tqdm(desc=f"preparing {split}", total=rows.size, unit="img", disable=None) as bar:
                     written[split] = writer.write(pool, workers, bar)
@@ -101,7 +111,6 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
                 bad = next(bad for record in written[split] for bad in record.bad)
                 raise UserError(f"no image of the split {split!r} can be read ({bad.key}: {bad.reason})")
     records = [record for split in written.values() for record in split]
-    BadImageFile(output / BAD_IMAGES_FILE).add([bad for record in records for bad in record.bad])
     if options.format == "webdataset":
         columns = next(iter(sources.values()))[1]
         write_features(output, columns.features, columns.image)

@@ -27,6 +27,13 @@ class PrepareOptions:
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
     image_range: list[float] | None = image_range_option()
     trust_paths: bool = trust_paths_option()
+    max_bad_fraction: float = option(
+        1.0,
+        "Share of a split's images that may be unreadable before it stops; default: no limit, they are left out and "
+        "listed.",
+        minimum=0,
+        maximum=1,
+    )
     drop_columns: list[str] | None = option(None, "Columns to leave out, such as boxes, which would no longer fit.")
     drop_duplicates: bool = option(False, "Write an image once if its file comes several times in a split.")
     shuffle: bool = option(True, "Write each split in a random order, the same every time, not in the source's.")

@@ -12,7 +12,7 @@ from typing import Any
 from ..data.iterable import DamagedShard
 from ..errors import BadImageError, UserError
 from ..images.value_range import check_range
-from ..loading.bad_images import BadImage, is_bad_image, one_line
+from ..loading.bad_images import BadImage, BadImageCount, is_bad_image, one_line
 from .columns import Columns
 from .image import PreparedImage, prepare_image
 from .options import PrepareOptions
@@ -58,6 +58,7 @@ class SplitWriter:
         root: Folder of the source, for the images' paths.
         folder: Where the shards are written.
         options: From the command line.
+        count: Lists this split's unreadable images, and stops if there are too many.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class SplitWriter:
         root: Path,
         folder: PreparationFolder,
         options: PrepareOptions,
+        count: BadImageCount,
     ) -> None:
         self._split, self._rows, self._columns, self._root = split, rows, columns, root
-        self._folder, self._options = folder, options
+        self._folder, self._options, self._count = folder, options, count
         asked = options.image_range
         self._range = None if asked is None else check_range(asked, "image_range")
         self._shard_images = images_per_shard(options.shard_images, rows.size)
@@ -86,15 +88,27 @@ class SplitWriter:
 
         Returns:
             The records of all shards, also of those that were there.
+
+        Raises:
+            TooManyBadImages: see `BadImageCount`; the shards so far stay.
         """
         records = self._finished()
+        for record in records:
+            self._count_bad(record)
         position = sum(record.images for record in records)
         bar.update(position)
         work = self._work(self._rows.after(position), pool, workers * _AHEAD + 1)
         while images := list(itertools.islice(self._counted(work, bar), self._shard_images)):
             records.append(self._write_shard(len(records), position, images))
             position += len(images)
+            self._count_bad(records[-1])
+        self._count.finish()
         return records
+
+    def _count_bad(self, record: ShardRecord) -> None:
+        """Count a whole shard, so that one that is there is not made again after a stop."""
+        self._count.record(record.bad)
+        self._count.count(record.images, len(record.bad))
 
     def _finished(self) -> list[ShardRecord]:
         records: list[ShardRecord] = []

@@ -46,7 +46,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def options(model: Path, photos: Path | str, output: Path, **settings) -> EmbedOptions:
-    given = {"batch_size": 2, "part_images": 3, "num_workers": 2, "device": "cpu", **settings}
+    given = {"batch_size": 2, "part_images": 3, "num_workers": 2, "device": "cpu", "max_bad_fraction": 0.1, **settings}
     return EmbedOptions(model=str(model), dataset=str(photos), output=str(output), **given)
 
 
@@ -63,6 +63,7 @@ def by_transformers(model: Path, paths: list[Path]) -> np.ndarray:
 def test_ids_labels_and_features_stay_together(model, photos, tmp_path, streaming, capsys):
     output = tmp_path / "out" / "photos.parquet"
     words = ["embed", "--model", model, "--dataset", photos, "--output", output, "--batch_size", 2, "--device", "cpu"]
+    words += ["--max_bad_fraction", 0.1]
     assert main([*map(str, words), *(["--streaming"] if streaming else ["--part_images", "3"])]) == 0
     table = pq.read_table(output).to_pylist()
     assert len(table) == 11 and [path.name for path in output.parent.iterdir()] == ["photos.parquet"]
@@ -175,8 +176,29 @@ def test_without_a_readable_image_nothing_is_written(model, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/a.png").write_bytes(b"no")
     with pytest.raises(UserError, match="none of the 1 images can be read"):
-        embed(options(model, tmp_path / "bad", tmp_path / "e.parquet"))
+        embed(options(model, tmp_path / "bad", tmp_path / "e.parquet", max_bad_fraction=1.0))
     assert not list(tmp_path.glob("e.parquet*"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_too_many_unreadable_images_stop_it_and_a_larger_share_goes_on(model, photos, tmp_path, streaming, capsys):
+    output = tmp_path / "e.parquet"
+    words = ["embed", "--model", model, "--dataset", photos, "--output", output, "--part_images", 3, "--device", "cpu"]
+    words = [*map(str, words), *(["--streaming"] if streaming else [])]
+    assert main(words) == 3  # 1 of 12, and by default one in a hundred is allowed, as in pretrain
+    captured = capsys.readouterr()
+    line = captured.err.splitlines()[-1]
+    assert line.startswith("ladder: stopped: 1 of the ") and "train/ant/broken.png" in line
+    assert "more than the 0.01 that max_bad_fraction allows" in line and "--max_bad_fraction" in line
+    assert "written to" not in captured.out and not output.exists()
+    parts = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "e.parquet.parts").glob("part-*")}
+    assert parts
+    assert main(words) == 3  # the same command does not creep past the limit, part by part
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "e.parquet.parts").glob("part-*")} == parts
+    assert main([*words, "--max_bad_fraction", "0.09"]) == 0  # 1 / 12 = 0.083
+    said = capsys.readouterr().out
+    assert "of them were there from an earlier call" in said and "11 images of" in said
+    assert pq.read_table(output).num_rows == 11 and not (tmp_path / "e.parquet.parts").exists()
 
 
 @pytest.mark.slow
@@ -186,7 +208,7 @@ def test_two_processes_write_the_same_file(model, photos, tmp_path):
     words = [
         *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "ladder_training", "embed"),
         *("--model", model, "--dataset", photos, "--output", two, "--part_images", "3", "--batch_size", "2"),
-        *("--device", "cpu"),
+        *("--device", "cpu", "--max_bad_fraction", "0.1"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(

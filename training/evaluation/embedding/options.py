@@ -32,6 +32,9 @@ class EmbedOptions:
     )
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
     label_column: str | None = option(None, "Column that holds the labels; default: found by its type, none is fine.")
+    max_bad_fraction: float = option(
+        0.01, "Share of unreadable images past which it stops; they are never in the file.", minimum=0, maximum=1
+    )
     trust_paths: bool = trust_paths_option()
     streaming: bool = option(False, "Read the data while embedding instead of downloading it first.")
     batch_size: int = option(64, "Images per batch and device.", above=0)

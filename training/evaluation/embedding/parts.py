@@ -138,6 +138,15 @@ def write_part(destination: Destination, key: tuple[int, int], columns: dict[str
     _whole(destination.part(key), lambda path: pq.write_table(pa.table(arrays, schema=schema), path))
 
 
+def read_bad(destination: Destination, key: tuple[int, int]) -> tuple[int, list[list[str]]]:
+    """Of a part that is written: the number of its images, with the unreadable ones, and [id, reason] of these."""
+    import pyarrow.parquet as pq
+
+    part = pq.ParquetFile(destination.part(key))
+    bad = json.loads(part.schema_arrow.metadata[UNREADABLE.encode()])
+    return part.metadata.num_rows + len(bad), bad
+
+
 def merge(destination: Destination, keys: list[tuple[int, int]]) -> tuple[int, list[list[str]]]:
     """Join the parts to the output, in order, and delete them.
 

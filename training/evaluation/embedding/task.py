@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...loading.bad_images import BadImage, BadImageCount
 from ...loading.depth import say_if_dark
 from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
@@ -21,7 +22,7 @@ from ..features import check_finite, pooled_features
 from ..image_transforms import CenterTransform
 from ..tuning import make_accelerator
 from .options import EmbedOptions
-from .parts import Destination, is_finished, make_schema, merge, start, write_part
+from .parts import Destination, is_finished, make_schema, merge, read_bad, start, write_part
 from .rows import Label, Prepared, SplitRows, default_threads, open_split, prepared_rows
 
 
@@ -63,6 +64,8 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
 
     Raises:
         UserError: an option does not fit, the output holds something else, or no image can be read.
+        TooManyBadImages: more images cannot be read than `max_bad_fraction` allows. The parts stay: the same options
+            with a larger share go on.
     """
     from ladder_model_cards.secrets import hide_in_values
 
@@ -108,8 +111,12 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     folder = str(root) if root.is_dir() else None
     threads = options.num_workers or default_threads(accelerator.num_processes)
     rows = prepared_rows(splits, mine, CenterTransform(settings), folder, threads)
-    work = _Work(backbone, accelerator, destination, splits, label, options)
+    counted = _count_bad(options, destination, splits, alone=accelerator.num_processes == 1)
+    work = _Work(backbone, accelerator, destination, splits, label, options, counted)
+    there = [key for key in keys if key not in set(missing)]
+    all_or_none(lambda: work.count(there))
     computed = all_or_none(lambda: work.run(rows))
+    chosen_by_first(lambda: _check_all(_count_bad(options, destination, splits, alone=False), destination, keys))
     count, bad = chosen_by_first(lambda: merge(destination, keys))
     return Embedded(
         [destination.output, *([destination.table_file] if npy else [])],
@@ -133,11 +140,21 @@ class _Work:
         splits: list[SplitRows],
         label: Label,
         options: EmbedOptions,
+        counted: BadImageCount,
     ) -> None:
         self.backbone, self.accelerator, self.destination = backbone, accelerator, destination
         self.splits, self.label, self.options = splits, label, options
         self.stages = list(destination.plan["stages"])
         self.computed = 0
+        self._counted = counted
+
+    def count(self, keys: list[tuple[int, int]]) -> None:
+        """Count parts that are written, so that they are not computed again after a stop.
+
+        Raises:
+            TooManyBadImages: there are too many unreadable images.
+        """
+        _add(self._counted, self.destination, keys)
 
     @torch.inference_mode()
     def run(self, rows: Any) -> int:
@@ -190,6 +207,29 @@ class _Work:
                 for row, name in zip(rows, columns["label_name"], strict=True)
             ]
         write_part(self.destination, key, columns, bad)
+        self.count([key])
+
+
+def _count_bad(options: EmbedOptions, destination: Destination, splits: list[SplitRows], alone: bool) -> BadImageCount:
+    """Make the count of the unreadable images."""
+    sizes = [None if split.names is None else len(split.names) for split in splits]
+    known = [size for size in sizes if size is not None]
+    size = sum(known) if len(known) == len(sizes) else None
+    remedy = "mend them, or the same command with a larger --max_bad_fraction goes on from here"
+    return BadImageCount(options.max_bad_fraction, None, size, alone, remedy)
+
+
+def _add(counted: BadImageCount, destination: Destination, keys: list[tuple[int, int]]) -> None:
+    for key in keys:
+        images, bad = read_bad(destination, key)
+        counted.record([BadImage(str(destination.plan["dataset"]), name, reason) for name, reason in bad])
+        counted.count(images, len(bad))
+
+
+def _check_all(counted: BadImageCount, destination: Destination, keys: list[tuple[int, int]]) -> None:
+    """Compare the share of all parts of all processes with the limit."""
+    _add(counted, destination, keys)
+    counted.finish()
 
 
 def _begin(destination: Destination) -> bool:
