@@ -2,6 +2,7 @@
 
 from .card import Card, build_card, write_card
 from .errors import CardError, PushError
+from .exported import export_note
 from .figures.feature_figures import feature_figures
 from .publish_plan import PlannedFile, PushPlan, plan_push
 from .push import PushResult, make_repository, push
@@ -18,6 +19,7 @@ __all__ = [
     "Report",
     "Verification",
     "build_card",
+    "export_note",
     "feature_figures",
     "make_repository",
     "plan_push",

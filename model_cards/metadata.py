@@ -65,10 +65,15 @@ def architecture(files: RunFiles) -> str:
     return "small ResNet"
 
 
+def card_licence(files: RunFiles) -> str:
+    """The licence's identifier for the metadata; "other" if what is recorded is none."""
+    license_id = one_line(files.license, 60).lower()
+    return license_id if SLUG.fullmatch(license_id) else "other"
+
+
 def card_data(files: RunFiles) -> ModelCardData:
     """Build the metadata of a run's card."""
-    license_id = one_line(files.license, 60).lower()
-    fields: dict[str, Any] = {"license": license_id if SLUG.fullmatch(license_id) else "other"}
+    fields: dict[str, Any] = {"license": card_licence(files)}
     datasets = [one_line(row.get("hub") or "") for row in files.datasets]
     base = one_line(recipe_values(files).get("from_model") or "").split("@")[0]
     results = measured_results(files.evaluations)

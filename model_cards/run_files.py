@@ -60,16 +60,21 @@ class RunFiles:
     evaluations: list[Evaluation] = field(default_factory=list)
     comparison: dict[str, Any] = field(default_factory=dict)
     finetuned: dict[str, Any] = field(default_factory=dict)
+    exported: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def _records(self) -> tuple[dict[str, Any], ...]:
+        return self.run, self.finetuned, self.exported
 
     @property
     def license(self) -> str:
-        """The licence of the weights, as the run or the fine-tuning recorded it; "other" if nobody told it."""
-        return str(self.run.get("license") or self.finetuned.get("license") or "other")
+        """The licence of the weights, as the run, fine-tuning or export recorded it; "other" if nobody told it."""
+        return str(next((record["license"] for record in self._records if record.get("license")), "other"))
 
     @property
     def started_from(self) -> dict[str, Any]:
-        """The weights that training began with: "model", "license" and "imported"; empty for a new network."""
-        found = self.run.get("started_from") or self.finetuned.get("started_from")
+        """The weights that training began with, or the export took: "model", "license", "imported"; empty if new."""
+        found = next((record["started_from"] for record in self._records if record.get("started_from")), None)
         return found if isinstance(found, dict) else {}
 
     @property
@@ -158,6 +163,7 @@ def read_run_files(folder: str | Path, *, unfinished: bool = False) -> RunFiles:
         evaluations=list(evaluations.values()),
         comparison=_dictionary(_comparison_file(path)),
         finetuned=_dictionary(path / "finetuned.json"),
+        exported=_dictionary(path / "exported.json"),
     )
 
 

@@ -126,6 +126,7 @@ def test_native_backbone_needs_neither_package_nor_remote_code(small: Path, tmp_
     torch.testing.assert_close(classified, expected_pool, rtol=0, atol=1e-5)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "config.json",
+        "exported.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]

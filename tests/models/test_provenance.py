@@ -7,11 +7,13 @@ import pytest
 from huggingface_hub import metadata_load
 
 from helpers.models import tiny_native_backbone
+from ladder_training import LadderTrainer, LadderTrainingArguments, TwoViewTransform, load_image_stream
 from ladder_training.cli.entry import main
 from ladder_training.errors import UserError
 from ladder_training.models import provenance
 from ladder_training.models.processor import image_processor
 from ladder_training.models.provenance import licence_line, provenance_of
+from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 NC = "cc-by-nc-4.0"
 IMPORTED = {"kind": "DeepMind names", "file": "byol.npz", "sha256": "ab" * 32, "padding": "same", "notes": []}
@@ -20,6 +22,7 @@ ONE_STEP = (
     "--dataloader_num_workers 0 --use_cpu true --report_to none --monitor_steps 0 --disable_tqdm true --image_size 32"
 )
 OWN_NETWORK = ["--backbone_config", "null"]
+PYTHON = {"warmup_steps": 0, "use_cpu": True, "report_to": "none", "disable_tqdm": True, "eval_strategy": "no"}
 
 
 @pytest.fixture
@@ -77,6 +80,77 @@ def test_a_fine_tuned_folder_and_its_card_have_it_too(imported, tmp_path, capsys
     assert main(["card", str(out)]) == 0
     assert metadata_load(out / "README.md")["license"] == NC and "byol.npz" in (out / "README.md").read_text()
     assert provenance_of(str(out))["license"] == NC
+
+
+@pytest.mark.parametrize("format", ["transformers", "detectron2"])
+def test_an_exported_folder_has_it_and_hands_it_on(imported, tmp_path, capsys, format):
+    out = tmp_path / "out"
+    for _ in range(2):  # also into a folder that holds an export already
+        assert main(["export", str(imported), "--format", format, "--output", str(out)]) == 0
+    assert f"licence: {NC}, that of the weights of {imported}" in capsys.readouterr().err
+    said = json.loads((out / "exported.json").read_text())
+    assert said["format"] == format and said["license"] == NC
+    assert said["started_from"] == {"model": str(imported), "license": NC, "imported": IMPORTED}
+    assert metadata_load(out / "README.md")["license"] == NC  # what the Hub shows of a folder that is put there by hand
+    assert "byol.npz" in (out / "README.md").read_text() and "ab" * 32 in (out / "README.md").read_text()
+    if format == "transformers":
+        assert provenance_of(str(out)) == {"model": str(out), "license": NC, "imported": IMPORTED}
+        assert continued(out, tmp_path / "run")["license"] == NC
+        assert main(["card", str(out)]) == 0
+        card = (out / "README.md").read_text()
+        assert metadata_load(out / "README.md")["license"] == NC and "byol.npz" in card
+
+
+def test_an_export_of_a_run_says_what_its_card_says_and_where_nothing_is_known_nothing(imported, tmp_path, capsys):
+    continued(imported, tmp_path / "run", "--license", "apache-2.0")
+    assert main(["export", str(tmp_path / "run"), "--format", "transformers", "--output", str(tmp_path / "out")]) == 0
+    said = json.loads((tmp_path / "out" / "exported.json").read_text())
+    assert said["license"] == "apache-2.0" and said["started_from"]["imported"] == IMPORTED
+    (imported / "run.json").unlink()
+    capsys.readouterr()
+    assert main(["export", str(imported), "--format", "transformers", "--output", str(tmp_path / "bare")]) == 0
+    assert json.loads((tmp_path / "bare" / "exported.json").read_text())["license"] == "other"
+    assert "licence" not in capsys.readouterr().err
+
+
+def trained(model, folder: Path, **options) -> dict:
+    """The record of a run that is started from Python."""
+    arguments = LadderTrainingArguments(str(folder), max_steps=1, per_device_train_batch_size=4, **PYTHON)
+    views = TwoViewTransform(size=32)
+    trainer = LadderTrainer(model, arguments, load_image_stream("digits", split="train"), transform=views)
+    trainer.train()
+    if options:
+        trainer.create_model_card(**options)
+    else:
+        trainer.save_model()
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_a_run_from_python_has_the_licence_of_what_its_model_was_read_from(imported, tmp_path, capsys):
+    heads = {"projection_hidden_size": 16, "projection_size": 8}
+    model = LadderSiameseForPreTraining.from_pretrained(str(imported), **heads)
+    record = trained(model, tmp_path / "run")
+    assert record["license"] == NC and record["imported"] is None
+    assert record["started_from"] == {"model": str(imported), "license": NC, "imported": IMPORTED}
+    assert f"licence: {NC}, that of the weights of {imported}" in capsys.readouterr().err
+    card = tmp_path / "run" / "README.md"
+    assert metadata_load(card)["license"] == NC and "byol.npz" in card.read_text()
+
+    # The same run goes on from its own folder; a later run starts from it; both name the file that was imported.
+    model = LadderSiameseForPreTraining.from_pretrained(str(tmp_path / "run" / "pretraining"))
+    assert trained(model, tmp_path / "again")["started_from"]["imported"] == IMPORTED
+    model = LadderSiameseForPreTraining.from_pretrained(str(imported), **heads)
+    asked = trained(model, tmp_path / "asked", license="apache-2.0")
+    assert asked["license"] == "apache-2.0" and asked["started_from"]["license"] == NC
+
+    # Trained into the folder of the imported file itself, whose record is replaced.
+    model = LadderSiameseForPreTraining.from_pretrained(str(imported), **heads)
+    there = trained(model, imported)
+    assert there["license"] == NC and there["imported"] is None and there["started_from"]["imported"] == IMPORTED
+
+    new = LadderSiameseForPreTraining(LadderSiameseConfig(backbone_config=model.config.backbone_config, **heads))
+    fresh = trained(new, tmp_path / "new")
+    assert fresh["license"] is None and fresh["started_from"] is None
 
 
 def test_a_new_network_has_no_such_licence(tmp_path):

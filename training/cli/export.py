@@ -2,6 +2,7 @@
 
 from ..export.backbone import export
 from ..loading.progress import say
+from ..models.reference import with_revision
 from ..models.verification import verified
 from .options import ExportOptions
 
@@ -19,10 +20,11 @@ def export_command(options: ExportOptions) -> int:
         UserError: there is no such model, or it cannot be exported to the format.
     """
     checkpoint, revision = options.checkpoint, options.revision
+    source = with_revision(checkpoint, revision)
     if options.verify:
         say(f"comparing the files of {checkpoint} with the Hub's checksums ...")
         checkpoint, revision = verified(checkpoint, revision), None
-    hint = export(checkpoint, options.format, options.output, revision, options.image_size)
+    hint = export(checkpoint, options.format, options.output, revision, options.image_size, source)
     print(f"{options.format} backbone written to {options.output}; load it with\n  {hint}")
     print(f"next: ladder finetune classification --model {options.checkpoint} --dataset LABELLED_DATASET --output DIR")
     return 0

@@ -6,12 +6,18 @@ from ..errors import UserError
 from ..files import folder_written_at_once
 from ..loading.progress import say
 from ..models.processor import processor_of
-from ..models.reference import load_model, model_folder
+from ..models.reference import load_model, model_folder, with_revision
 from .formats import WRITERS
+from .origin import CARD, write_origin
 
 
 def export(
-    checkpoint: str, format: str, output: str | Path, revision: str | None = None, image_size: int | None = None
+    checkpoint: str,
+    format: str,
+    output: str | Path,
+    revision: str | None = None,
+    image_size: int | None = None,
+    source: str | None = None,
 ) -> str:
     """Write the online backbone of a checkpoint, and say on stderr what is done.
 
@@ -21,6 +27,8 @@ def export(
         output: Folder for the files. Other files in it stay.
         revision: Branch, tag or commit of a Hub repo.
         image_size: Side of the images in pixels; replaces that of the model's preprocessor_config.json.
+
+        source: What the folder names as the model it is from, and whose licence it takes; default: the checkpoint.
 
     Returns:
         A line of Python that loads the result.
@@ -43,6 +51,7 @@ def export(
     say(f"writing its backbone for {format} to {output} ...")
     with folder_written_at_once(output) as folder:
         hint = WRITERS[format](backbone, processor, folder)
+        write_origin(folder, format, source or with_revision(checkpoint, revision), (output / CARD).exists())
     return hint.format(folder=str(output))
 
 

@@ -10,7 +10,9 @@ from .reference import hub_file, model_folder, split_revision
 UNKNOWN = "other"
 """Licence of weights whose licence nobody has told."""
 
-_RECORDS = ("run.json", "finetuned.json")
+EXPORTED_FILE = "exported.json"
+"""Record of a folder that `ladder export` wrote."""
+_RECORDS = ("run.json", "finetuned.json", EXPORTED_FILE)
 
 
 def provenance_of(reference: str) -> dict[str, Any]:
