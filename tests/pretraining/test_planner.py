@@ -99,7 +99,7 @@ def test_any_option_changes_the_plan_and_is_kept(given: dict) -> None:
 def test_what_follows_from_an_option() -> None:
     assert make_plan(PHOTOS, ONE_GPU, {"image_size": 64}).values["min_scale"] == 0.2
     epochs = make_plan(PHOTOS, ONE_GPU, {"num_train_epochs": 3.0})
-    assert "max_steps" not in epochs.values and epochs.steps == round(3 * 5000 / epochs.global_batch)
+    assert "max_steps" not in epochs.values and epochs.steps == 3 * (5000 // epochs.global_batch)
     assert "base_learning_rate" not in make_plan(PHOTOS, EIGHT, {"learning_rate": 1.0}).values
     assert make_plan(PHOTOS, LAPTOP, {"optimizer": "sgd"}).values["base_learning_rate"] == 0.05
     loaded = make_plan(PHOTOS, LAPTOP, {"from_model": "x"}, COSTS["resnet18"]).values

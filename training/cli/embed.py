@@ -51,5 +51,6 @@ def _say(options: EmbedOptions, found: object) -> None:
         print(f"{len(found.bad)} images could not be read and are not in the file: {shown}{more}")
     for path in found.files:
         print(f"written to {path}")
-    print(f"read it with pandas.read_parquet({str(found.files[-1])!r})")
+    matrix = f"numpy.load({str(found.files[0])!r}), its rows with " if len(found.files) > 1 else ""
+    print(f"read it with {matrix}pandas.read_parquet({str(found.files[-1])!r})")
     print(f"next: ladder explore --model {options.model} --dataset {options.dataset}  (neighbours, duplicates, a map)")

@@ -1,6 +1,7 @@
 """`ladder prepare`: rewrites a data set once into shards that train fast."""
 
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def prepare_command(options: PrepareOptions) -> int:
     images = sum(counts["images"] for counts in splits.values())
     seconds = time.monotonic() - started
     print(f"{images:,} images in {seconds:.0f} s")
-    print(f"next: ladder pretrain RECIPE.yaml --dataset {options.output}")
+    print(f"next: ladder pretrain --dataset {shlex.quote(options.output)}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """The plan of a run without a recipe: a pure function of what was measured of the images and the machine."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -240,7 +241,7 @@ def _steps(images: ImageFacts, machine: MachineFacts, global_batch: int, given: 
         return int(given["max_steps"])
     count, passes = images.count, given.get("num_train_epochs")
     if passes is not None:
-        return None if count is None else max(1, round(passes * count / global_batch))
+        return None if count is None else max(1, math.ceil(passes * (count // global_batch)))
     if not machine.gpus:
         seen = 64_000 if count is None else min(64_000, 100 * count)
     elif count is None:

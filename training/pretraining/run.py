@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from ..config.recipe import ResolvedRecipe
-from ..data.columns import check_image_column, own_column
+from ..data.columns import check_image_column, find_label_column, own_column
 from ..errors import TrainingStopped, UserError, system_error, worker_death
 from ..files import write_text
 from ..loading.depth import say_if_dark
@@ -131,7 +131,7 @@ def pretrain(recipe: ResolvedRecipe) -> int:
             if arguments.push_to_hub:
                 _push(trainer, folder)
             print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
-            print(f"next: ladder evaluate knn --model {folder} --dataset {_evaluated(recipe)}")
+            print(f"next: {_next(recipe, folder, data)}")
         trainer.accelerator.wait_for_everyone()
     return 0
 
@@ -218,10 +218,19 @@ def _compare_versions(record: RunRecord, say: bool) -> None:
         print(f"this run began with other versions ({changes}): it goes on, but not to the same bits", file=sys.stderr)
 
 
-def _evaluated(recipe: ResolvedRecipe) -> str:
-    """The run's data set if there is one, as a word of a command."""
-    names = recipe.data.dataset
-    return shlex.quote(names) if isinstance(names, str) else "LABELLED_DATASET"
+def _next(recipe: ResolvedRecipe, folder: Path, data: Data) -> str:
+    """The command that comes next: an evaluation on the run's own data set, or its features where it has no labels."""
+    model, names = shlex.quote(str(folder)), recipe.data.dataset
+    if not isinstance(names, str):
+        return f"ladder evaluate knn --model {model} --dataset LABELLED_DATASET"
+    dataset = shlex.quote(names)
+    if recipe.data.label_column is not None or find_label_column(data.train) is not None:
+        return f"ladder evaluate knn --model {model} --dataset {dataset}"
+    output = shlex.quote(str(folder / "embeddings.parquet"))
+    return (
+        f"ladder embed --model {model} --dataset {dataset} --output {output}  (it has no labels; where you have some: "
+        f"ladder evaluate knn --model {model} --dataset LABELLED_DATASET)"
+    )
 
 
 def _cpu_seconds() -> float:

@@ -10,10 +10,12 @@ from PIL import Image
 from ladder_training import load_image_stream
 from ladder_training.data.annotations.coco import coco_files
 from ladder_training.data.annotations.rows import oriented_size
+from ladder_training.data.columns import without_decoding
 from ladder_training.data.sources import split_names
 from ladder_training.errors import UserError
 from ladder_training.evaluation.object_detection.data import DetectionImages, check_layout, decode_mask
 from ladder_training.evaluation.semantic_segmentation.data import label_map_column, read_label_map
+from ladder_training.images.decode import decode_image
 
 BOXES = {"a": [("cat", (10, 20, 30, 40))], "b": [("dog", (0, 0, 50, 25)), ("cat", (60, 30, 40, 50))], "c": []}
 """Picture -> name and x, y, width, height of its objects; pictures have 100 x 80 pixels."""
@@ -123,6 +125,15 @@ def test_the_same_boxes_come_out_of_every_layout(tmp_path, write):
     assert empty[0]["objects"]["bbox"] == []
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("write", [as_coco, as_roboflow_coco, as_yolo, as_yolo_beside, as_voc, as_voc_beside])
+def test_images_are_found_where_the_folder_is_named_from_the_working_directory(tmp_path, monkeypatch, write, streaming):
+    write(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    rows = without_decoding(load_image_stream("set", split="train", streaming=streaming), "image")
+    assert sorted(decode_image(row["image"]).shape for row in rows) == [(80, 100, 3)] * 2
+
+
 def undecoded():
     import datasets
 
@@ -186,6 +197,19 @@ def test_masks_beside_images(tmp_path, images, masks):
     data = load_image_stream(tmp_path)
     assert label_map_column(data, "image", None, "train") == "label"
     assert [int(np.asarray(row["label"]).max()) for row in data] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_masks_are_found_where_the_folder_is_named_from_the_working_directory(tmp_path, monkeypatch, trust):
+    for index in range(3):
+        picture(tmp_path / "set/images" / f"{index}.jpg", index)
+        (tmp_path / "set/masks").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((80, 100), index, np.uint8)).save(tmp_path / "set/masks" / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    data = load_image_stream("set", trust_paths=trust)
+    for index, row in enumerate(without_decoding(data, "image", "label")):
+        assert decode_image(row["image"]).shape == (80, 100, 3) and Path(row["label"]["path"]).is_file()
+        assert Image.open(row["label"]["path"]).getextrema() == (index, index)
 
 
 def test_binary_masks_become_background_and_one_class(tmp_path, caplog):

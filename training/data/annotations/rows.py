@@ -84,7 +84,7 @@ def boxes_dataset(found: Boxes, split: str) -> Any:
             row["segmentation"] = [_code(box, size) if size else box.segmentation or [] for box in boxes]
         rows.append(row)
     features = datasets.Features({"image": datasets.Image(), "objects": objects})
-    images = [{"bytes": None, "path": str(path)} for path, _ in found.images]
+    images = [_stored(path) for path, _ in found.images]
     return datasets.Dataset.from_dict({"image": images, "objects": rows}, features=features, split=split)
 
 
@@ -105,8 +105,8 @@ def masks_dataset(pairs: Sequence[tuple[Path, Path]], split: str) -> tuple[Any, 
     """
     import datasets
 
-    images = [{"bytes": None, "path": str(image)} for image, _ in pairs]
-    labels: list[Any] = [{"bytes": None, "path": str(mask)} for _, mask in pairs]
+    images = [_stored(image) for image, _ in pairs]
+    labels: list[Any] = [_stored(mask) for _, mask in pairs]
     chosen = np.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).round().astype(int)
     seen = {value for index in chosen for value in np.unique(_mask(pairs[index][1])).tolist()}
     notes = []
@@ -115,6 +115,11 @@ def masks_dataset(pairs: Sequence[tuple[Path, Path]], split: str) -> tuple[Any, 
         notes.append("masks hold 0 and 255 only: taken as background and class 1")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features, split=split), notes
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """A file as a row names it: from the root, because a relative path in a row starts at the data set's folder."""
+    return {"bytes": None, "path": str(path.absolute())}
 
 
 def _mask(path: Path) -> Any:
