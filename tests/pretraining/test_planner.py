@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ladder_training.config.backbones import BACKBONES, named_backbone
-from ladder_training.config.recipe import read_recipe, resolve
+from ladder_training.config.recipe import RECIPE_FOLDER, read_recipe, resolve
 from ladder_training.errors import UserError
 from ladder_training.pretraining.build import build_model, network_config, training_arguments
 from ladder_training.pretraining.facts import measure_network
@@ -94,6 +95,15 @@ def test_any_option_changes_the_plan_and_is_kept(given: dict) -> None:
     plan = make_plan(PHOTOS, ONE_GPU, given)
     assert plan.values.items() >= given.items()
     assert plan.fits
+
+
+def test_digits_have_the_views_of_their_recipe() -> None:
+    plan = make_plan(replace(PHOTOS, name="digits", side=32, count=1428), ONE_GPU, {})
+    recipe = yaml.safe_load((RECIPE_FOLDER / "digits.yaml").read_text(encoding="utf-8"))
+    for name in ("min_scale", "flip", "blur", "solarize"):
+        assert plan.values[name] == recipe[name]
+    assert "flip" not in make_plan(PHOTOS, ONE_GPU, {}).values
+    assert make_plan(replace(PHOTOS, name="digits"), ONE_GPU, {"flip": 0.5}).values["flip"] == 0.5
 
 
 def test_what_follows_from_an_option() -> None:

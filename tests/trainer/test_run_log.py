@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from helpers.training import make_arguments, make_model
 from ladder_training.config.arguments import LadderTrainingArguments
 from ladder_training.data.sources import load_image_stream
-from ladder_training.trainer.run_log import LOG_FILE, RunLog, clock, look_table
+from ladder_training.trainer.run_log import LOG_FILE, RunLog, clock, look_table, worse_line
 from ladder_training.trainer.trainer import LadderTrainer
 from ladder_training.views.two_views import TwoViewTransform
 
@@ -112,6 +112,24 @@ def test_other_processes_say_nothing(tmp_path: Path) -> None:
     state.is_world_process_zero = True
     log.on_log(arguments, state, None, {"loss": 1.0, "images_per_second": 12.4})
     assert said == ["step 1/3  loss 1.0000  12 images/s"]
+
+
+def test_features_that_are_worse_than_at_the_start_are_said_at_the_end() -> None:
+    first = {"knn/stage1": 0.70, "knn/stage4": 0.81, "std/stage4": 0.2}
+    line = worse_line({"knn/stage1": 0.75, "knn/stage4": 0.664, "std/stage4": 0.1}, first)
+    assert line is not None and line.startswith("kNN is lower than before training: stage4 66.4 % (81.0 at start); ")
+    assert worse_line({"knn/stage1": 0.695, "knn/stage4": 0.81}, first) is None  # half a point is nothing
+    assert worse_line({}, {}) is None and worse_line({"knn/stage1": 0.1}, {}) is None
+
+    state, control = TrainerState(global_step=5, max_steps=5), TrainerControl()
+    state.is_world_process_zero = True
+    for step, expected in ((5, 1), (4, 0)):  # an interrupted run has not ended
+        written: list[str] = []
+        log = RunLog(8, bar=False, write=written.append)
+        log._first, log._latest = first, {"knn/stage4": 0.5}
+        state.global_step = step
+        log.on_train_end(None, state, control)
+        assert len(written) == expected
 
 
 def test_times() -> None:

@@ -76,10 +76,14 @@ class RunLog(TrainerCallback):
             self._write(look_table(logs, self._first, state.global_step))
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Remove the bar."""
+        """Remove the bar, and say if the features of a finished run are worse than those it began with."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        if state.is_world_process_zero and state.global_step >= state.max_steps:
+            line = worse_line(self._latest, self._first)
+            if line is not None:
+                self._write(line)
 
     def _seconds_left(self, state: TrainerState) -> float | None:
         """Estimate the time left from the steps of this process."""
@@ -142,6 +146,25 @@ def look_table(look: Mapping[str, float], first: Mapping[str, float], step: int)
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append(f"  {'  '.join(cells)}".rstrip())
     return "\n".join(lines)
+
+
+def worse_line(look: Mapping[str, float], first: Mapping[str, float]) -> str | None:
+    """What to say of stages whose kNN accuracy is more than a point below that at the start; None if there are none.
+
+    Args:
+        look: Entries of the last look, such as "knn/stage1".
+        first: Those of the first look of the run.
+    """
+    names = [name for name in look if name.startswith("knn/") and look[name] < first.get(name, 0.0) - 0.01]
+    if not names:
+        return None
+    stages = ", ".join(
+        f"{name.removeprefix('knn/')} {100 * look[name]:.1f} % ({100 * first[name]:.1f} at start)" for name in names
+    )
+    return (
+        f"kNN is lower than before training: {stages}; train longer, or change the views: `ladder inspect` shows "
+        "whether a mirrored, grey or blurred view is still the same thing"
+    )
 
 
 def clock(seconds: float) -> str:
