@@ -33,7 +33,7 @@ _QUERY_KEY = re.compile(r"(?P<name>[?&]key=)(?P<value>[^\s&#'\"]+)", re.IGNORECA
 # "password hunter2" in a sentence. A word that usually goes on a sentence about passwords is none.
 _SENTENCE = (
     "is|was|are|for|of|in|on|and|or|to|from|by|with|that|which|not|no|must|may|does|did|has|had|cannot|"
-    "protected|required|needed|incorrect|correct|wrong|missing|invalid|expired|empty|failed|file|field|manager|"
+    "given|set|used|stored|sent|protected|required|needed|incorrect|correct|wrong|missing|invalid|expired|empty|failed|file|field|manager|"
     "authentication|prompt|hash|reset|again|here|there"
 )
 _SPOKEN = re.compile(

@@ -1,6 +1,7 @@
 """Small models and view pairs that many tests share."""
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The networks of the tests are too small for several threads, which only wait for each other.
@@ -18,6 +19,13 @@ from transformers import ResNetConfig
 from helpers.models import tiny_resnet
 
 pytest_plugins = ["helpers.hub_server.fixtures"]
+
+
+def pytest_configure() -> None:
+    """A shell in the background ignores Ctrl-C, and nohup the end of the terminal; tests and their processes do not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

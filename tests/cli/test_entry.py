@@ -92,6 +92,36 @@ def test_dashes_and_underscores_are_the_same(words: list[str], resolved: list) -
 
 
 @pytest.mark.parametrize(
+    ("words", "said", "field", "value"),
+    [
+        (["--steps", "5", "--steps=7"], "--steps is given twice, as 5 and as 7: the last one counts", "max_steps", 7),
+        (
+            ["--lr", "1e-3", "--learning-rate", "2e-3"],
+            "--lr 1e-3 and --learning_rate 2e-3 are one setting",
+            "learning_rate",
+            2e-3,
+        ),
+        (["--bf16", "--no-bf16"], "--bf16 true and --no_bf16 false are one setting", "bf16", False),
+        (
+            ["--hub_token", "hf_one", "--hub_token", "hf_two"],
+            "--hub_token is given twice, with two values",
+            "hub_token",
+            "hf_two",
+        ),
+        (["--steps", "5", "--max_steps", "5"], "", "max_steps", 5),
+    ],
+)
+def test_of_a_setting_given_twice_the_last_counts_and_it_is_said(
+    words: list[str], said: str, field: str, value: object, resolved: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", "digits", *words]) == 0
+    assert resolved[0].arguments[field] == value
+    told = [line for line in capsys.readouterr().err.splitlines() if "twice" in line or "one setting" in line]
+    assert len(told) == bool(said) and said in "".join(told)
+    assert "hf_" not in "".join(told)
+
+
+@pytest.mark.parametrize(
     ("typed", "field", "value"),
     [
         ("--lr 1e-3", "learning_rate", 1e-3),
@@ -165,11 +195,6 @@ def test_options_of_every_kind(resolved: list) -> None:
         (["pretrain", "digits", "--max-stps", "3"], "unknown option --max_stps; did you mean --max_steps?"),
         (["pretrain", "digits", "--levl-weights", "3"], "did you mean --level_weights?"),
         (["pretrain", "digits", "--max-steps"], "option --max_steps needs a value"),
-        (["pretrain", "digits", "--steps", "5", "--steps=7"], "--steps is given twice, as 5 and as 7: give it once"),
-        (["pretrain", "digits", "--lr", "1", "--learning-rate", "2"], "--lr 1 and --learning_rate 2 are one setting"),
-        (["pretrain", "digits", "--streaming", "--no-streaming"], "--streaming true and --no_streaming false are one"),
-        (["pretrain", "digits", "--recipe", "cifar10"], "--recipe is given twice, as digits and as cifar10"),
-        (["pretrain", "digits", "--hub_token", "a", "--hub_token", "b"], "--hub_token is given twice, with two values"),
         (["pretrain", "digits", "--max-steps", "many"], "max_steps must be a whole number"),
         (["pretrain", "digits", "--streaming", "digits"], "digits"),
         (["pretrain", "digits", "--optimizer", "larz"], "optimizer must be one of"),

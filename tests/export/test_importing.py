@@ -133,7 +133,8 @@ def test_the_folder_says_where_its_weights_are_from(tmp_path, capsys):
     assert "secret-place" not in (folder / "run.json").read_text()
     assert RunRecord.read(folder).imported == written["imported"]
 
-    assert main(["evaluate", "knn", "--model", str(folder), "--dataset", "digits", "--no-untrained"]) == 0
+    data = ["--dataset", "digits", "--image_size", "32", "--no-untrained"]
+    assert main(["evaluate", "knn", "--model", str(folder), *data]) == 0
     assert f"next: ladder card {folder}" in capsys.readouterr().out
     assert main(["card", str(folder)]) == 0
     assert main(["report", str(folder)]) == 0

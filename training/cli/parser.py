@@ -1,6 +1,8 @@
 """The parser of the command line, made from dataclasses that declare options. Nothing heavy is imported here."""
 
 import argparse
+import os
+import sys
 import typing
 from collections.abc import Iterable
 from dataclasses import Field
@@ -143,22 +145,25 @@ class OptionParser(argparse.ArgumentParser):
                     raise UserError(f"option --{name} needs a value")
                 value, position = following, position + 1
             if value is not None and not is_list(annotation):
-                earlier = given.setdefault(field, (name, value))
-                if earlier[1] != value:
-                    raise UserError(_given_twice(earlier, (name, value)))
+                twice = field in given and given[field][1] != value
+                if twice and os.environ.get("RANK", "0") == "0":
+                    print(f"ladder: {_given_twice(given[field], (name, value))}", file=sys.stderr)
+                given[field] = (name, value)
             result.append(f"--{spelling}" if value is None else f"--{spelling}={value}")
         return result
 
 
 def _given_twice(first: tuple[str, str], second: tuple[str, str]) -> str:
-    """The error for a setting with two values, from how each was spelt and what it said."""
-    from ladder_model_cards.secrets import is_secret_name
+    """What to say of a setting with two values, from how each was spelt and what it said."""
+    from ladder_model_cards.secrets import hide_secrets, is_secret_name
 
-    if is_secret_name(first[0]):
-        return f"--{first[0]} is given twice, with two values: give it once"
-    if first[0] == second[0]:
-        return f"--{first[0]} is given twice, as {first[1]} and as {second[1]}: give it once"
-    return f"--{first[0]} {first[1]} and --{second[0]} {second[1]} are one setting: give it once"
+    (earlier, old), (name, new) = first, second
+    if is_secret_name(name):
+        return f"--{name} is given twice, with two values: the last one counts"
+    old, new = hide_secrets(old), hide_secrets(new)
+    if earlier == name:
+        return f"--{name} is given twice, as {old} and as {new}: the last one counts"
+    return f"--{earlier} {old} and --{name} {new} are one setting: the last one counts"
 
 
 def _aliases(name: str) -> list[str]:

@@ -1,11 +1,12 @@
 """The stored values that are black and white in images of more than 8 bits."""
 
 import math
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ValueRange = tuple[float, float]
 """The stored values that become black (0) and white (255); values outside are cut."""
@@ -25,8 +26,10 @@ class StoredValues(NamedTuple):
     not_numbers: float = 0.0
 
 
-def values_of(pixels: np.ndarray) -> StoredValues | None:
+def values_of(pixels: "np.ndarray") -> StoredValues | None:
     """The range of an array, and the share of its values that are no numbers; None if none is one."""
+    import numpy as np  # slow to import, and options only check a range
+
     finite = np.isfinite(pixels)
     share = 1 - float(finite.mean()) if finite.size else 1.0
     numbers = pixels if share == 0 else pixels[finite]

@@ -42,8 +42,9 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
     held, also_bad = _score(task, heads, AugmentedRows(task, "fit", part="held", fraction=fraction), classes)
     if held["seen"].sum() == 0:
         raise UserError(f"split {splits.fit_split} is too small to hold out {fraction:.1%} of it")
-    read = round(float(held["seen"].sum()) / fraction)
-    unfit = _check_readable(task, read, bad + also_bad, splits.fit_split)
+    unread = bad + also_bad
+    read = readable_images(images, float(held["seen"].sum()), fraction, len(unread))
+    unfit = _check_readable(task, read, unread, splits.fit_split)
     accuracies = {name: held[f"right/{name}"].sum(dim=1) / held["seen"].sum() for name in heads.names}
     rates = tuple(options.learning_rates)
     chosen, notes = best_rates(accuracies, rates)
@@ -123,6 +124,18 @@ def _train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return unwrapped.eval(), steps * batch, bad
+
+
+def readable_images(images: int | None, held: float, fraction: float, unreadable: int) -> int:
+    """How many images of a split can be read, to judge how many cannot.
+
+    Args:
+        images: Images of the split; None for a stream, whose number is estimated from the part that was held out.
+        held: Readable images of that part.
+        fraction: Its share of the images, in expectation.
+        unreadable: Unreadable images that were met.
+    """
+    return round(held / fraction) if images is None else max(0, images - unreadable)
 
 
 def _check_readable(task: ClassificationTask, readable: int, bad: list[str], split: str) -> list[str]:
