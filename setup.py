@@ -32,11 +32,11 @@ def mapped_packages() -> list[str]:
     return names
 
 
-EXPLORE = ["gradio>=6.0.1", "packaging>=22", "fastapi>=0.110", "uvicorn>=0.29", "faiss-cpu>=1.8"]
+EXPLORE = ["gradio>=6.0.1", "packaging>=22", "fastapi>=0.110", "uvicorn>=0.29", "faiss-cpu>=1.9"]
 NOTEBOOK = ["nbclient>=0.9", "nbformat>=5.7", "ipykernel>=6.25"]
 SCREENSHOTS = ["playwright>=1.40", "markdown-it-py>=3"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", *NOTEBOOK, *SCREENSHOTS]
-TIMM = ["timm>=1.0.26"]  # earlier ones cannot read a folder of safetensors (local-dir:)
+TIMM = ["timm>=1.0.31"]  # earlier ones load no Swin without a classifier, and take its images at one size
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"]
 EXTRAS = {
     "onnx": ONNX,
@@ -96,13 +96,13 @@ setup(
         "accelerate>=1.3",
         "evaluate>=0.4.6",
         "safetensors>=0.8",
-        "numpy>=1.26",
-        "scipy>=1.11",
+        "numpy>=2.0",
+        "scipy>=1.13",
         "opencv-python-headless>=4.11",
         "pillow>=11.3",  # reads AVIF
         "pyyaml>=6",
-        "scikit-learn>=1.3",
-        "matplotlib>=3.8",
+        "scikit-learn>=1.5",
+        "matplotlib>=3.9",
         "faster-coco-eval>=1.6",
         "pyarrow>=24",
         "fsspec>=2024.6",

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from helpers.paths import ROOT
+from helpers.pictures import panels
 from ladder_training.cli.commands import COMMANDS as COMMAND_LINE
 from ladder_training.cli.entry import main
 
@@ -121,9 +122,11 @@ def test_the_first_snippet_draws_the_picture_below_it(tmp_path: Path, monkeypatc
     assert names["model"].num_parameters() == 1_230_240
     after = README.split(PYTHON[0])[1]
     shown = re.search(r"!\[[^\]]+\]\(([^)]+)\)", after)[1]
-    drawn, committed = (np.asarray(Image.open(path).convert("RGB"), int) for path in ("look/pca.png", ROOT / shown))
-    assert drawn.shape == committed.shape
-    assert np.abs(drawn - committed).mean() < 2
+    drawn, committed = (panels(Image.open(path)) for path in ("look/pca.png", ROOT / shown))
+    assert drawn.shape == committed.shape == (10, 24, 24, 3)
+    # matplotlib 3.9 places the panels two pixels higher than 3.11 and magnifies them otherwise: 2.5 at most. Components
+    # in another order change a panel by 8 and more.
+    assert np.abs(drawn - committed).mean(axis=(1, 2, 3)).max() < 5
 
 
 def test_the_results_are_those_of_the_study() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.fake_gpu import TRAINABLE, AnsweredReads, fake_gpu, without_values
+from helpers.fake_gpu import TRAINABLE, AnsweredReads, fake_gpu, needs_fake_cuda, without_values
 from helpers.models import tiny_native_backbone, tiny_resnet
 from helpers.processes import run_apart
 from helpers.training import make_model
@@ -36,6 +36,7 @@ def features_of(device: str) -> StageFeatures:
     return without_values(StageFeatures(tiny_native_backbone(out_features=ALL_STAGES), None), device)
 
 
+@needs_fake_cuda
 @pytest.mark.parametrize("labels", [None, LABELS])
 def test_a_look_at_held_out_images(labels) -> None:
     pixels = np.zeros((40, 64, 64, 3), np.uint8)
@@ -53,6 +54,7 @@ def test_a_look_at_held_out_images(labels) -> None:
     assert reads["cuda"] == 2 * 6 + len(knn)  # a spread and a rank of each level, an accuracy of each stage
 
 
+@needs_fake_cuda
 def test_features_of_a_batch_come_back_to_the_processor() -> None:
     def work() -> list[tuple[str, torch.dtype]]:
         with fake_gpu():
@@ -62,6 +64,7 @@ def test_features_of_a_batch_come_back_to_the_processor() -> None:
     assert run_apart(work) == [("cpu", torch.float32)] * 4
 
 
+@needs_fake_cuda
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_knn_compares_on_the_gpu_and_reads_nothing(where, leave_one_out) -> None:
@@ -87,7 +90,8 @@ def test_the_linear_probe_trains_and_scores(monkeypatch, where, standardize) -> 
 
     def work() -> dict[str, str]:
         with fake_gpu(), AnsweredReads():
-            fit = feature_sets({name: values.to(where) for name, values in FEATURES.items()}, normalise=False)
+            rows = {name: torch.empty_like(values, device=where) for name, values in FEATURES.items()}
+            fit = feature_sets(rows, normalise=False)
             options = LinearOptions(epochs=2, learning_rates=[0.1, 1.0], train_batch_size=16, standardize=standardize)
             probe = linear_probe.fit_probe(fit, LABELS, 3, options, 0, TRAINABLE)
             assert {value.device.type for value in probe.heads.parameters()} == {TRAINABLE}

@@ -271,6 +271,19 @@ def test_onnx_gives_every_stage_at_any_size(small: Path, tmp_path: Path) -> None
         np.testing.assert_allclose(one, expected.numpy(), rtol=1e-3, atol=1e-4)
 
 
+def test_onnx_of_an_older_torch_is_not_written_unchecked(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Its exporter fixes sizes silently."""
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.8.0"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["export", str(small), "--format", "onnx", "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("ladder: error: --format onnx with torch 2.8.0 needs onnxruntime")
+    assert "(or torch 2.9)" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_onnx_without_its_packages_is_one_line(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

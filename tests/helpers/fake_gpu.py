@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ from torch._subclasses import FakeTensorMode
 Network = TypeVar("Network", bound=nn.Module)
 TRAINABLE = "lazy"
 """A device without values, inside `fake_gpu`, that gradients can be computed on."""
+needs_fake_cuda = pytest.mark.skipif(
+    not hasattr(torch._C, "_ensureCUDADeviceGuardSet"),
+    reason="before torch 2.10, tensors without values ask the driver for the device 'cuda', which fails without a GPU",
+)
 
 
 @contextmanager

@@ -64,3 +64,27 @@ def jittered_by_torchvision(view: np.ndarray, parameters: ColourParameters, exac
     if parameters.grayscale:
         tensor = reference.rgb_to_grayscale(tensor, num_output_channels=3)
     return tensor.double().numpy() * (255 if exact else 1)
+
+
+def panels(picture: Image.Image, smallest: int = 100, side: int = 24) -> np.ndarray:
+    """The panels of a grid on white paper, wherever they lie, without the texts between them.
+
+    Args:
+        picture: A figure of panels in rows and columns.
+        smallest: Pixels; what is narrower is a text.
+        side: Height and width in pixels to which the panels are averaged.
+
+    Returns:
+        float array (panels, side, side, 3), row by row.
+    """
+    used = np.asarray(picture.convert("RGB")).min(axis=2) < 250
+    rows = _runs(used.mean(axis=1) > 0.5, smallest)
+    columns = _runs(used[slice(*rows[0])].mean(axis=0) > 0.5, smallest)
+    cut = [picture.convert("RGB").crop((left, top, right, low)) for top, low in rows for left, right in columns]
+    return np.stack([np.asarray(panel.resize((side, side), Image.Resampling.BOX), float) for panel in cut])
+
+
+def _runs(used: np.ndarray, smallest: int) -> list[tuple[int, int]]:
+    """First and last + 1 of each run of True of some length."""
+    edges = np.flatnonzero(np.diff(np.pad(used.astype(int), 1))).reshape(-1, 2)
+    return [(int(start), int(stop)) for start, stop in edges if stop - start >= smallest]

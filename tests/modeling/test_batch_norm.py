@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-from helpers.fake_gpu import OperationCount, fake_gpu, fake_group, views_without_values, without_values
+from helpers.fake_gpu import OperationCount, fake_gpu, fake_group, needs_fake_cuda, views_without_values, without_values
 from helpers.models import tiny_resnet
 from helpers.processes import run_apart, run_together
 from helpers.training import make_model
@@ -122,6 +122,7 @@ def test_without_other_processes_or_in_eval_mode_nothing_is_exchanged() -> None:
     assert torch.equal(alone(images), nn.BatchNorm2d(3)(images))
 
 
+@needs_fake_cuda
 def test_eight_gpus_exchange_once_per_norm_and_no_host_waits() -> None:
     """A read of a value, a boolean mask or a tensor on another device would raise an error here."""
     model = convert_batch_norms(make_model(tiny_resnet()).train(), synchronised=True)
@@ -145,6 +146,7 @@ def test_eight_gpus_exchange_once_per_norm_and_no_host_waits() -> None:
     assert both["c10d.allreduce_"] == 2 * online == both["aten.batch_norm_backward_elemt"]
 
 
+@needs_fake_cuda
 def test_the_fake_gpu_notices_a_read_and_a_second_device() -> None:
     def work() -> None:
         with fake_gpu():

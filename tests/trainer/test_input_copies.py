@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.fake_gpu import fake_gpu
+from helpers.fake_gpu import fake_gpu, needs_fake_cuda
 from helpers.models import tiny_resnet
 from helpers.processes import run_apart
 from helpers.training import make_arguments, make_model
@@ -28,6 +28,7 @@ class Stream:
         self.events.append(f"{self.name} waits for {other.name}")
 
 
+@needs_fake_cuda
 def test_a_copy_neither_waits_for_the_computation_nor_is_waited_for_by_the_host(monkeypatch) -> None:
     def work() -> list[str]:
         events: list[str] = []

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.fake_gpu import AnsweredReads, OperationCount, fake_gpu, views_without_values, without_values
+from helpers.fake_gpu import (
+    AnsweredReads,
+    OperationCount,
+    fake_gpu,
+    needs_fake_cuda,
+    views_without_values,
+    without_values,
+)
 from helpers.models import tiny_resnet
 from helpers.processes import run_apart
 from helpers.training import make_arguments, make_model
@@ -45,6 +52,7 @@ def raw_batch(batch: int = 4) -> dict[str, torch.Tensor]:
     return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
 
 
+@needs_fake_cuda
 @pytest.mark.parametrize("levels", LEVELS)
 def test_views_forward_meters_and_update_never_wait_nor_mix_devices(levels) -> None:
 

@@ -132,15 +132,15 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f"--format onnx needs {error.name}: pip install 'ladder-siamese[onnx]'") from error
-    from .onnx_graph import StageOutputs, check_with_onnxruntime
+    from .onnx_graph import StageOutputs, check_with_onnxruntime, exporter_arguments
 
     size = processor.crop_size["height"]
     graph = StageOutputs(backbone).eval()
     example = torch.rand(2, backbone.config.num_channels, size, size)
-    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     path, failures = folder / ONNX_FILE, []
     # Some families compute sizes that torch.export can only fix: they are written for images of one size.
-    for any_size, shapes in ((True, free), (False, {0: free[0]}), (False, None)):
+    for any_size, any_batch in ((True, True), (False, True), (False, False)):
+        arguments = exporter_arguments(graph, any_size=any_size, any_batch=any_batch)
         sizes = "any size" if any_size else f"{size} pixels"
         say(f"tracing the network for images of {sizes} ... (minutes for large ones)")
         try:
@@ -150,13 +150,11 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
                 str(path),
                 input_names=["pixel_values"],
                 output_names=graph.names,
-                dynamic_shapes=None if shapes is None else (shapes,),
-                external_data=False,
-                dynamo=True,
                 verbose=False,
+                **arguments,
             )
             say("comparing the file with the network ...")
-            check_with_onnxruntime(path, graph, example, TOLERANCE, any_size=any_size, any_batch=shapes is not None)
+            check_with_onnxruntime(path, graph, example, TOLERANCE, any_size=any_size, any_batch=any_batch)
         except Exception as error:  # torch.export and onnxruntime raise errors of many kinds
             said = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
             failures.append(re.split(r"(?<=[a-z])\.(?: |$)", said, maxsplit=1)[0][:160])  # the first sentence
@@ -165,7 +163,7 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
         hint = "onnxruntime.InferenceSession({folder!r} + '/" + ONNX_FILE + "')"
         if any_size:
             return hint
-        return f"{hint}  # {'images' if shapes else '2 images'} of {size} x {size} pixels only"
+        return f"{hint}  # {'images' if any_batch else '2 images'} of {size} x {size} pixels only"
     raise UserError(f"this {backbone.config.model_type} cannot be written as ONNX: {failures[-1]}; use transformers")
 
 
