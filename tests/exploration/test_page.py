@@ -105,7 +105,7 @@ def test_a_space_carries_what_it_needs(explored: ExploreOptions, tmp_path: Path)
     assert len(list((tmp_path / "space" / "images").rglob("*.png"))) == 25
     assert "sdk: gradio" in (tmp_path / "space" / "README.md").read_text()
     needed = (tmp_path / "space" / "requirements.txt").read_text().splitlines()
-    assert {"gradio>=6.0.1", "torch>=2.6", "faiss-cpu>=1.8"} <= set(needed) and "pytest" not in needed
+    assert {"gradio>=6.0.1", "torch>=2.6", "faiss-cpu>=1.9"} <= set(needed) and "pytest" not in needed
     assert (tmp_path / "space" / "ladder_training" / "exploration" / "map.html").is_file()
     assert not list((tmp_path / "space").rglob("__pycache__"))
     assert main(words) == 2
