@@ -33,8 +33,8 @@ _QUERY_KEY = re.compile(r"(?P<name>[?&]key=)(?P<value>[^\s&#'\"]+)", re.IGNORECA
 # "password hunter2" in a sentence. A word that usually goes on a sentence about passwords is none.
 _SENTENCE = (
     "is|was|are|for|of|in|on|and|or|to|from|by|with|that|which|not|no|must|may|does|did|has|had|cannot|"
-    "given|set|used|stored|sent|protected|required|needed|incorrect|correct|wrong|missing|invalid|expired|empty|failed|file|field|manager|"
-    "authentication|prompt|hash|reset|again|here|there"
+    "given|set|used|stored|sent|protected|required|needed|incorrect|correct|wrong|missing|invalid|expired|empty|"
+    "failed|file|field|manager|authentication|prompt|hash|reset|again|here|there"
 )
 _SPOKEN = re.compile(
     rf"""(?P<name>(?<![\w.])(?:[A-Za-z0-9]+[_.-])*(?:password|passwd|passphrase)\s+(?:(?:is|was)\s+)?)

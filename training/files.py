@@ -140,6 +140,15 @@ def write_record(path: Path | str, value: Any) -> None:
     write_json(path, hide_in_values(value))
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON object whose absence or damage is no fault; it is empty then."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def json_value(value: Any, rounded: Callable[[float], float]) -> Any:
     """Convert a value to what strict JSON can hold: lists, text, plain numbers, and None for NaN and infinity.
 

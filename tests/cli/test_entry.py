@@ -130,7 +130,7 @@ def test_of_a_setting_given_twice_the_last_counts_and_it_is_said(
         ("--batch-size 32", "per_device_train_batch_size", 32),
         ("--workers=2", "dataloader_num_workers", 2),
         ("--data here", "dataset", "here"),
-        ("--lr 1e-3 --learning_rate 1e-3", "learning_rate", 1e-3),
+        ("--lr 1e-2 --learning_rate 1e-3", "learning_rate", 1e-3),
     ],
 )
 def test_the_words_that_people_type(typed: str, field: str, value: object, resolved: list) -> None:

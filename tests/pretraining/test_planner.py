@@ -6,35 +6,24 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.scripts import loaded_script
 from ladder_training.config.backbones import BACKBONES, named_backbone
 from ladder_training.config.recipe import RECIPE_FOLDER, read_recipe, resolve
 from ladder_training.errors import UserError
 from ladder_training.pretraining.build import build_model, network_config, training_arguments
 from ladder_training.pretraining.facts import measure_network
 from ladder_training.pretraining.plan_text import plan_table, readable_time, recipe_text
-from ladder_training.pretraining.planner import COSTS, GIB, Gpu, ImageFacts, MachineFacts, heads, make_plan
+from ladder_training.pretraining.planner import COSTS, GIB, Gpu, heads, make_plan
 
-LAPTOP = MachineFacts(cores=2, memory=8 * GIB)
-ONE_GPU = MachineFacts(cores=16, memory=64 * GIB, gpus=(Gpu("a card", 24 * GIB),))
-EIGHT = MachineFacts(cores=96, memory=512 * GIB, gpus=(Gpu("a card", 80 * GIB),) * 8)
-THUMBNAILS = ImageFacts("thumbnails", 200, 64, 3_000)
-PHOTOS = ImageFacts("photos", 5_000, 375, 110_000)
-STREAM = ImageFacts("million", 1_000_000, 375, 110_000, streaming=True)
-
-CASES = {
-    "200 images of 64 pixels": (THUMBNAILS, LAPTOP),
-    "5,000 photographs": (PHOTOS, LAPTOP),
-    "a million as a stream": (STREAM, ONE_GPU),
-    "one GPU of 24 GB": (replace(PHOTOS, count=100_000), ONE_GPU),
-    "two cores": (replace(STREAM, count=None), LAPTOP),
-    "eight GPUs": (replace(PHOTOS, count=1_281_167), EIGHT),
-}
+with loaded_script("benchmarks/plan_memory.py") as script:  # which measures what these plans need
+    CASES, LAPTOP, ONE_GPU, EIGHT = script.CASES, script.TWO_CORES, script.ONE_GPU, script.EIGHT_GPUS
+    PHOTOS, STREAM = script.PHOTOS, script.STREAM
 EXPECTED = {  # backbone, view size, images per device, images per step, steps, workers
     "200 images of 64 pixels": ("resnet-tiny", 64, 32, 32, 625, 0),
     "5,000 photographs": ("resnet-tiny", 96, 64, 64, 1000, 0),
     "a million as a stream": ("resnet50", 224, 128, 128, 781_250, 15),
     "one GPU of 24 GB": ("resnet50", 224, 128, 128, 156_250, 15),
-    "two cores": ("resnet-tiny", 96, 64, 64, 1000, 0),
+    "a stream on two cores": ("resnet-tiny", 96, 64, 64, 1000, 0),
     "eight GPUs": ("resnet50", 224, 256, 2048, 62_556, 11),
 }
 

@@ -184,7 +184,7 @@ def _takes_one(annotation: Any) -> bool:
 
 
 def _flat(value: list[Any], annotation: Any) -> list[str]:
-    """Join the words of an option that was given several times; if it takes a single value, they are all the same."""
+    """Join the words of an option that was given several times; the last word counts if it takes a single value."""
     words = [word for entry in value for word in (entry if isinstance(entry, list) else [entry])]
     return words if is_list(annotation) else words[-1:]
 

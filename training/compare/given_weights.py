@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import read_record
 from ..runs.record import IMPORTED
 from ..runs.run_folder import hardware
 from .cells import DONE
@@ -52,11 +53,7 @@ def given_cell(folder: Path) -> dict[str, Any]:
 
     Of weights that `ladder import` wrote, "imported" says where they are from.
     """
-    try:
-        said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        said = {}
-    said = said if isinstance(said, dict) else {}
+    said = read_record(folder / "run.json")
     numbers = {name: value if isinstance(value := said.get(name), int | float) else None for name in NUMBERS}
     cell = {"status": DONE, "reason": None, **numbers, "hardware": said.get("hardware", hardware()), "log": {}}
     imported = said.get(IMPORTED)

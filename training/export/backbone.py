@@ -27,7 +27,6 @@ def export(
         output: Folder for the files. Other files in it stay.
         revision: Branch, tag or commit of a Hub repo.
         image_size: Side of the images in pixels; replaces that of the model's preprocessor_config.json.
-
         source: What the folder names as the model it is from, and whose licence it takes; default: the checkpoint.
 
     Returns:

@@ -280,7 +280,7 @@ def _open_bytes(data: bytes, max_pixels: int, value_range: ValueRange | None) ->
     except Exception as error:  # Pillow's readers raise many kinds of exceptions for damaged files
         raise BadImageError(_reason(error, data)) from None
     shown = _open_pil(opened, max_pixels, value_range, orientation)
-    deep = _deep_colour(data) if value_range is not None and opened.format in ("PNG", "TIFF") else None
+    deep = _deep_colour(plain) if value_range is not None and opened.format in ("PNG", "TIFF") else None
     if deep is None or value_range is None:
         return shown
     return OpenedImage(wide_to_rgb(deep, value_range), shown.width, shown.height, shown.orientation)

@@ -39,9 +39,8 @@ def print_report(result: dict, write: Callable[[str], Any] = print) -> None:
         write(f"  modes       {_counts(report['modes'])}; formats {_counts(report['formats'])}")
         if report["deep"] is not None:
             write(f"  values      {_values(report)}")
-            if report["deep"]["not_numbers"]:
-                count = report["deep"]["images"] - len(report["deep"]["not_numbers"])
-                write(f"  no numbers  {describe_not_numbers([*report['deep']['not_numbers'], *[0.0] * count])}")
+            if shares := report["deep"]["not_numbers"]:
+                write(f"  no numbers  {describe_not_numbers(shares, report['deep']['images'])}")
         _print_speed(report, write)
     if result["sheet"]:
         write(f"the views, their boxes and matched points: {result['sheet']}")

@@ -123,6 +123,10 @@ def _lock(file: IO[Any]) -> None:
         return
 
 
+LARGER_SHARE_GOES_ON = "mend them, or the same command with a larger --max_bad_fraction goes on from here"
+"""The remedy of commands that keep what they have made."""
+
+
 class BadImageCount:
     """Count images and unreadable images, list the unreadable ones, and stop the run if there are too many.
 

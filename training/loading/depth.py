@@ -70,21 +70,21 @@ def say_if_dark(name: str, dataset: Any, column: str, image_range: Any) -> None:
     low, high = min(one.low for one in values), max(one.high for one in values)
     if image_range is None and is_dark(low, high):
         say(name, describe_values(low, high, len(values), None))
-    if any(one.not_numbers for one in values):
-        say(name, describe_not_numbers([one.not_numbers for one in values]))
+    if shares := [one.not_numbers for one in values if one.not_numbers]:
+        say(name, describe_not_numbers(shares, len(values)))
 
 
-def describe_not_numbers(shares: list[float]) -> str:
+def describe_not_numbers(shares: list[float], images: int) -> str:
     """Say what becomes of values that are NaN or infinite.
 
     Args:
-        shares: Their share in each image of more than 8 bits that was looked at.
+        shares: Their share in each image that has some.
+        images: Images of more than 8 bits that were looked at.
     """
-    some = [share for share in shares if share]
     return (
-        f"{len(some):,} of {len(shares):,} images of more than 8 bits hold values that are no number (NaN, infinite), "
-        f"up to {max(some):.1%} of an image; they become black (plus infinity: white), and an image of nothing else is "
-        "unreadable"
+        f"{len(shares):,} of {images:,} images of more than 8 bits hold values that are no number (NaN, infinite), "
+        f"up to {max(shares):.1%} of an image; they become black (plus infinity: white), and an image of nothing else "
+        "is unreadable"
     )
 
 

@@ -1,10 +1,10 @@
 """Where the weights of a model are from and under which licence, so that what is made from them says the same."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import read_record
 from .reference import hub_file, model_folder, split_revision
 
 UNKNOWN = "other"
@@ -33,7 +33,7 @@ def provenance_of(reference: str) -> dict[str, Any]:
     folder = Path(model_folder(name))
     inside = folder.name == "pretraining" or folder.name.startswith("checkpoint-")
     for place in (folder, folder.resolve().parent) if inside else (folder,):
-        for record in (_dictionary(place / file) for file in _RECORDS):
+        for record in (read_record(place / file) for file in _RECORDS):
             if record:
                 earlier = record.get("started_from")
                 imported = record.get("imported") or (earlier.get("imported") if isinstance(earlier, dict) else None)
@@ -91,11 +91,3 @@ def _card_licence(card: Path) -> str | None:
 
 def _told(licence: Any) -> str | None:
     return licence if isinstance(licence, str) and licence not in ("", UNKNOWN) else None
-
-
-def _dictionary(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

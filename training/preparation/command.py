@@ -16,7 +16,7 @@ from ..data.prepared import write_features
 from ..data.sources import data_identity, load_image_stream, split_names
 from ..errors import UserError
 from ..images.value_range import check_range
-from ..loading.bad_images import BadImageCount
+from ..loading.bad_images import LARGER_SHARE_GOES_ON, BadImageCount
 from ..loading.depth import say_if_dark
 from .columns import Columns, choose_columns
 from .options import PrepareOptions
@@ -93,13 +93,12 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
     with _Quiet(), ThreadPoolExecutor(workers) as pool:
         for split, (rows, columns) in sources.items():
             name = split if split in SPLITS else SPLITS[0]
-            remedy = "mend them, or the same command with a larger --max_bad_fraction goes on from here"
             count = BadImageCount(
                 options.max_bad_fraction,
                 output / BAD_IMAGES_FILE,
                 rows.size,
                 alone=rows.size is not None,
-                remedy=remedy,
+                remedy=LARGER_SHARE_GOES_ON,
             )
             writer = SplitWriter(name, rows, columns, root, folder, options, count)
             try:

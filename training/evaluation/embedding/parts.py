@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...files import fsync, same_name, write_record
+from ...files import fsync, read_record, same_name, write_record
 from .rows import Label
 
 PLAN = "ladder_embedding"
@@ -86,11 +86,7 @@ def is_finished(destination: Destination) -> bool:
             f"output {output} exists and holds something else{which}; choose another --output, or delete it"
         )
     if folder.exists():
-        try:
-            known = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = None
-        differing = _differing(known if isinstance(known, dict) else {}, destination.plan)
+        differing = _differing(read_record(folder / "plan.json"), destination.plan)
         if differing:
             raise UserError(
                 f"{folder} holds parts of other embeddings ({', '.join(differing)}); delete it, or choose "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ...loading.bad_images import BadImage, BadImageCount
+from ...loading.bad_images import LARGER_SHARE_GOES_ON, BadImage, BadImageCount
 from ...loading.depth import say_if_dark
 from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
@@ -113,8 +113,8 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     rows = prepared_rows(splits, mine, CenterTransform(settings), folder, threads)
     counted = _count_bad(options, destination, splits, alone=accelerator.num_processes == 1)
     work = _Work(backbone, accelerator, destination, splits, label, options, counted)
-    there = [key for key in keys if key not in set(missing)]
-    all_or_none(lambda: work.count(there))
+    there = sorted({*keys} - {*missing})  # counted first, so that they are not computed again after a stop
+    all_or_none(lambda: _count_parts(counted, destination, there))
     computed = all_or_none(lambda: work.run(rows))
     chosen_by_first(lambda: _check_all(_count_bad(options, destination, splits, alone=False), destination, keys))
     count, bad = chosen_by_first(lambda: merge(destination, keys))
@@ -147,14 +147,6 @@ class _Work:
         self.stages = list(destination.plan["stages"])
         self.computed = 0
         self._counted = counted
-
-    def count(self, keys: list[tuple[int, int]]) -> None:
-        """Count parts that are written, so that they are not computed again after a stop.
-
-        Raises:
-            TooManyBadImages: there are too many unreadable images.
-        """
-        _add(self._counted, self.destination, keys)
 
     @torch.inference_mode()
     def run(self, rows: Any) -> int:
@@ -207,7 +199,7 @@ class _Work:
                 for row, name in zip(rows, columns["label_name"], strict=True)
             ]
         write_part(self.destination, key, columns, bad)
-        self.count([key])
+        _count_part(self._counted, self.destination, len(rows) + len(bad), bad)
 
 
 def _count_bad(options: EmbedOptions, destination: Destination, splits: list[SplitRows], alone: bool) -> BadImageCount:
@@ -215,20 +207,24 @@ def _count_bad(options: EmbedOptions, destination: Destination, splits: list[Spl
     sizes = [None if split.names is None else len(split.names) for split in splits]
     known = [size for size in sizes if size is not None]
     size = sum(known) if len(known) == len(sizes) else None
-    remedy = "mend them, or the same command with a larger --max_bad_fraction goes on from here"
-    return BadImageCount(options.max_bad_fraction, None, size, alone, remedy)
+    return BadImageCount(options.max_bad_fraction, None, size, alone, LARGER_SHARE_GOES_ON)
 
 
-def _add(counted: BadImageCount, destination: Destination, keys: list[tuple[int, int]]) -> None:
+def _count_part(counted: BadImageCount, destination: Destination, images: int, bad: list[list[str]]) -> None:
+    """Count the images of a part, with the unreadable ones, which are [id, reason]."""
+    counted.record([BadImage(str(destination.plan["dataset"]), name, reason) for name, reason in bad])
+    counted.count(images, len(bad))
+
+
+def _count_parts(counted: BadImageCount, destination: Destination, keys: list[tuple[int, int]]) -> None:
+    """Count parts that are written."""
     for key in keys:
-        images, bad = read_bad(destination, key)
-        counted.record([BadImage(str(destination.plan["dataset"]), name, reason) for name, reason in bad])
-        counted.count(images, len(bad))
+        _count_part(counted, destination, *read_bad(destination, key))
 
 
 def _check_all(counted: BadImageCount, destination: Destination, keys: list[tuple[int, int]]) -> None:
     """Compare the share of all parts of all processes with the limit."""
-    _add(counted, destination, keys)
+    _count_parts(counted, destination, keys)
     counted.finish()
 
 
