@@ -74,8 +74,8 @@ def test_the_python_of_training_runs(run_of_the_readme: Path, monkeypatch: pytes
     """Two of its steps; the whole is a slow test."""
     monkeypatch.chdir(run_of_the_readme)
     shutil.rmtree("runs/python", ignore_errors=True)
-    assert '"max_steps": 300, "warmup_steps": 20' in PYTHON[4]
-    run(PYTHON[4].replace('"max_steps": 300, "warmup_steps": 20', '"max_steps": 2, "warmup_steps": 1'))
+    assert '"max_steps": 600, "warmup_steps": 20' in PYTHON[4]
+    run(PYTHON[4].replace('"max_steps": 600, "warmup_steps": 20', '"max_steps": 2, "warmup_steps": 1'))
     assert (Path("runs/python") / "pretraining" / "config.json").is_file()
 
 
@@ -83,15 +83,16 @@ def test_the_python_of_training_runs(run_of_the_readme: Path, monkeypatch: pytes
 def test_the_python_of_training_makes_features_better(
     run_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """What its comment says, by its own tables. Runs that differ in the last bits end .016 apart: half is asked."""
+    """What its comment says, by its own tables: the kNN accuracy of every stage above that of the untrained network."""
     monkeypatch.chdir(run_of_the_readme)
     shutil.rmtree("runs/python", ignore_errors=True)
     run(PYTHON[4])
     rows = re.findall(r"^(stage\d|mean) +(0\.\d+)", capsys.readouterr().out, flags=re.MULTILINE)
     before, after = (dict(rows[start : start + 5]) for start in (0, 5))
     assert before.keys() == after.keys() and len(before) == 5
-    assert f"the mean of the stages rises from {before['mean'][1:5]} to " in README
-    assert float(after["mean"]) > float(before["mean"]) + 0.009
+    assert f"their mean rises from {before['mean'][1:5]} to " in README
+    assert float(after["mean"]) > float(before["mean"]) + 0.03
+    assert all(float(after[stage]) > float(before[stage]) for stage in before)
 
 
 def test_every_python_block_was_found() -> None:
