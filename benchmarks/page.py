@@ -25,7 +25,7 @@ ABOUT = {
     "startup": "How long a command takes before it works",
     "memory": "Memory of a long run",
 }
-# A busy machine makes ratios within a run a little, and times much less reliable.
+# Cores. Other work makes ratios within a run a little, and times much less reliable.
 _BUSY = 0.25
 HEAD = """# Performance
 
@@ -53,11 +53,8 @@ def page(results: list[dict[str, Any]]) -> str:
         parts.append(f"`{result['command']}`, {result['date']}. {describe(machine)}.\n")
         if result["quick"]:
             parts.append("**A quick variant, to see that the benchmark runs: not a result.**\n")
-        elif machine["load"] > _BUSY * machine["cores"]:
-            parts.append(
-                f"**The machine did other work too (load {machine['load']:.1f} on {machine['cores']} cores): times are "
-                "too long; ratios within a turn suffer less.**\n"
-            )
+        elif machine.get("others", machine["load"]) > _BUSY:
+            parts.append("**The machine did other work too: times are too long; ratios within a turn suffer less.**\n")
         parts += [markdown(Table(**table)) for table in result["tables"]]
     missing = [name for name in ORDER if name not in {result["benchmark"] for result in results}]
     if missing:

@@ -1,7 +1,7 @@
 """What every benchmark shares: turns of equal contenders, ratios within a turn, one table, one JSON.
 
-The JSON says with which command, on which machine and with which versions it was made, and how busy the machine was
-before. `python benchmarks/page.py` writes docs/performance.md from the JSON files in docs/performance/.
+The JSON says with which command, on which machine and with which versions it was made, and how much the processes of
+others worked meanwhile. `python benchmarks/page.py` writes docs/performance.md from the JSON files in docs/performance/.
 """
 
 import argparse
@@ -89,12 +89,46 @@ def machine_facts(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     return facts
 
 
+class OtherWork:
+    """How many cores the processes of others keep busy, from now on: all of the machine's work less our own.
+
+    The load average cannot say that: it counts our own threads, and those of the benchmark before this one.
+    """
+
+    def __init__(self) -> None:
+        self._started = self._now()
+
+    def cores(self) -> float | None:
+        """Mean number of cores since the start; None where the system does not tell (no /proc/stat).
+
+        Processes that this one started count as our own once they have ended.
+        """
+        now = self._now()
+        if now is None or self._started is None:
+            return None
+        wall, busy, own = (after - before for after, before in zip(now, self._started, strict=True))
+        return max(0.0, (busy - own) / wall) if wall > 0 else None
+
+    @staticmethod
+    def _now() -> tuple[float, float, float] | None:
+        """Seconds: of the clock, of all processors at work, of our own processes at work."""
+        statistics_file = Path("/proc/stat")
+        if not statistics_file.exists():
+            return None
+        user, nice, system, _, _, irq, soft_irq = map(int, statistics_file.read_text().split("\n", 1)[0].split()[1:8])
+        busy = (user + nice + system + irq + soft_irq) / os.sysconf("SC_CLK_TCK")
+        own = os.times()
+        return time.monotonic(), busy, own.user + own.system + own.children_user + own.children_system
+
+
 def describe(facts: Mapping[str, Any]) -> str:
-    """`machine_facts` in one line."""
+    """`machine_facts` in one line, with the work of others where it was measured."""
     threads = f", {facts['threads']} threads of torch" if "threads" in facts else ""
     gpu = f", {facts['gpu']}" if "gpu" in facts else ""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    return f"{facts['processor']}, {facts['cores']} cores{threads}{gpu}; load {facts['load']:.1f} before; {versions}"
+    others = facts.get("others")
+    work = f"load {facts['load']:.1f} before" if others is None else f"{others:.1f} cores busy with other work"
+    return f"{facts['processor']}, {facts['cores']} cores{threads}{gpu}; {work}; {versions}"
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:
@@ -116,6 +150,7 @@ class Report:
 
     def __init__(self, name: str, options: argparse.Namespace, packages: Sequence[str] = PACKAGES) -> None:
         self._options = options
+        self._other_work = OtherWork()
         facts = machine_facts(packages)
         self._result: dict[str, Any] = {
             "benchmark": name,
@@ -134,6 +169,10 @@ class Report:
 
     def finish(self) -> dict[str, Any]:
         """Write the JSON, if one was asked for, and return what it holds."""
+        others = self._other_work.cores()
+        if others is not None:
+            self._result["machine"]["others"] = round(others, 2)
+            print(f"Other work kept {others:.2f} of {self._result['machine']['cores']} cores busy meanwhile.")
         if self._options.json is not None:
             self._options.json.parent.mkdir(parents=True, exist_ok=True)
             self._options.json.write_text(json.dumps(self._result, indent=1) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,10 +61,35 @@ def test_the_page_shows_every_table_and_marks_what_is_no_result(
     assert "A note." in text
     assert "**A quick variant" in text
     assert "Not measured yet: `benchmarks/step.py`" in text
-    written["quick"], written["machine"]["load"], written["machine"]["cores"] = False, 6.0, 2
-    assert "load 6.0 on 2 cores" in page.page([written])
+    written["quick"], written["machine"]["others"] = False, 1.04
+    assert "1.0 cores busy with other work" in page.page([written])
+    assert "**The machine did other work too" in page.page([written])
+    written["machine"]["others"], written["machine"]["load"] = 0.02, 6.0  # the load of this benchmark's own threads
+    assert "**The machine did other work too" not in page.page([written])
     assert set(page.ORDER) == set(page.ABOUT)
     assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in page.ORDER)
+
+
+def test_work_of_others_is_all_work_less_our_own(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = load("report")
+    readings = iter([(100.0, 5000.0, 7.0), (110.0, 5018.0, 16.0), (120.0, 5021.0, 27.5)])
+    monkeypatch.setattr(report.OtherWork, "_now", staticmethod(lambda: next(readings)))
+    work = report.OtherWork()
+    assert work.cores() == pytest.approx(0.9)  # 18 s at work in 10 s, 9 of them ours
+    assert work.cores() == pytest.approx(0.025)
+    readings = iter([None, None])
+    assert report.OtherWork().cores() is None
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc/stat")
+def test_our_own_work_is_not_that_of_others(load: Any) -> None:
+    before = load("report").OtherWork._now()
+    end = time.process_time() + 0.5
+    while time.process_time() < end:
+        pass
+    _, busy, own = (after - first for after, first in zip(load("report").OtherWork._now(), before, strict=True))
+    assert own == pytest.approx(0.5, abs=0.1)
+    assert busy > 0.3  # the machine's counter has seen it, in the same unit
 
 
 def test_the_page_in_the_docs_is_the_one_that_is_written(load: Any) -> None:
