@@ -1,7 +1,7 @@
 """What every benchmark shares: turns of equal contenders, ratios within a turn, one table, one JSON.
 
-The JSON says with which command, on which machine and with which versions it was made, and how much the processes of
-others worked meanwhile. `python benchmarks/page.py` writes docs/performance.md from the JSON files in docs/performance/.
+The JSON says with which command, on which machine and with which versions it was made, and how busy other processes
+were meanwhile. `python benchmarks/page.py` writes docs/performance.md from the JSON files in docs/performance/.
 """
 
 import argparse
