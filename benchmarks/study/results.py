@@ -69,6 +69,7 @@ _DENSE = (
 )
 
 _FROZEN, _TUNED = ("tin_boxes10-frozen", "tin_boxes10b-frozen"), ("tin_boxes10-tuned", "tin_boxes10b-tuned")
+_SCENES = tuple(line for line in _DENSE if line.name.startswith("segmentation"))
 _BOXES = (
     Line("detection, frozen backbone, mean of both sets, box AP", "box AP", _FROZEN),
     Line("detection, fine-tuned, mean of both sets, box AP", "box AP", _TUNED),
@@ -81,6 +82,7 @@ _BOXES = (
 TABLES = {
     "imagenette96": Table("imagenette96", (*_classification("imagenette128"), *_DENSE), same_time="ladder_short"),
     "detection96": Table("detection96", _BOXES),
+    "convergence96": Table("convergence96", (*_classification("imagenette128"), *_SCENES, *_BOXES[:2])),
     "imagenette64": Table("imagenette64", (*_classification("imagenette128"), *_DENSE)),
     "cifar10": Table("cifar10", _classification("cifar10")),
 }
