@@ -16,8 +16,9 @@ from ladder_training.data.sources import load_image_stream
 from ladder_training.evaluation.backbone import ImageSettings
 from ladder_training.evaluation.image_transforms import CenterTransform
 from ladder_training.inspection.contact_sheet import VIEW_COLOURS, contact_sheet, save_contact_sheet, source_points
-from ladder_training.inspection.data import evenly, inspect_data, inspect_one
+from ladder_training.inspection.data import inspect_data, inspect_one
 from ladder_training.inspection.report import print_report
+from ladder_training.inspection.sample import evenly
 from ladder_training.inspection.speed import compare_with_step, measure_step
 from ladder_training.loading.depth import say_if_dark
 from ladder_training.views.two_views import TwoViewTransform

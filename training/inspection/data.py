@@ -3,7 +3,6 @@
 import io
 import itertools
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +17,11 @@ from ..images.value_range import StoredValues, ValueRange
 from ..loading.bad_images import is_bad_image, one_line
 from ..loading.encoded import encoded_bytes
 from ..loading.progress import progress
+from .sample import SampleFacts, evenly
 from .speed import compare_with_step, measure_input, measure_step
 
 REPORT_FILE = "inspect.json"
 SHEET_FILE = "views.png"
-_EXAMPLES = 5
 _SHOWN = 8
 _STREAM_SHARDS = 8
 
@@ -134,77 +133,37 @@ def inspect_one(
     column = check_image_column(dataset, own_column(dataset, image_column))
     label = label_column or find_label_column(dataset)
     feature = (dataset.features or {}).get(label) if label else None
-    sizes, file_sizes, good = [], [], []
-    modes: Counter = Counter()
-    formats: Counter = Counter()
-    labels: Counter = Counter()
-    bad: list[dict] = []
-    looked_at = unreadable = without_label = 0
-    deep: list[StoredValues] = []
+    seen = SampleFacts(shown=_SHOWN)
     damaged: list[DamagedShard] = []
-    every = 1  # of the good ones, each `every`-th is kept to be shown
     sample = _sample(without_decoding(dataset, column, *([label] if label else [])), limit, damaged)
     total = length_of(dataset) if not limit else min(limit, length_of(dataset) or limit)
     for key, row in progress(sample, "decoding", total=total):
-        looked_at += 1
         image = row[column]
         try:
             data = encoded_bytes(image)
-            mode, kind, size, values = _decode(data, value_range)
+            decoded = _decode(data, value_range)
         except Exception as error:
             if not is_bad_image(error):
                 raise
-            unreadable += 1
-            if len(bad) < _EXAMPLES:
-                bad.append(
-                    {
-                        "key": str(image.get("path") or key) if isinstance(image, dict) else key,
-                        "reason": one_line(error),
-                    }
-                )
+            path = image.get("path") if isinstance(image, dict) else None
+            seen.add_unreadable(str(path or key), one_line(error))
             continue
-        modes[mode] += 1
-        formats[kind] += 1
-        sizes.append(size)
-        file_sizes.append(len(data))
-        if values is not None:
-            deep.append(values)
-        if label is not None and (row[label] is None or row[label] == -1):
-            without_label += 1
-        elif label is not None:
-            labels[str(row[label])] += 1
-        if (len(sizes) - 1) % every == 0:
-            good.append(data)
-        if len(good) == 2 * _SHOWN:
-            good, every = good[::2], 2 * every
+        seen.add(data, *decoded)
+        if label is not None:
+            seen.add_label(row[label])
+    facts = seen.report()
     report = {
         "images": length_of(dataset),
         "columns": list(dataset.column_names or []),
         "image_column": column,
         "label_column": label,
-        "classes": getattr(feature, "num_classes", None) or (len(labels) if label else None),
-        "labels": dict(labels.most_common()),
-        "looked_at": looked_at,
-        "unreadable": unreadable,
-        "unreadable_share": unreadable / looked_at if looked_at else 0.0,
-        "unreadable_examples": bad,
-        "width": _range([width for width, _ in sizes]),
-        "height": _range([height for _, height in sizes]),
-        "modes": dict(modes.most_common()),
-        "formats": dict(formats.most_common()),
-        "bytes": int(np.median(file_sizes)) if file_sizes else None,
-        "without_label": without_label,
-        "deep": _values(deep),
+        "classes": getattr(feature, "num_classes", None) or (len(facts["labels"]) if label else None),
+        **facts,
         "image_range": value_range,
         "account": account_of(dataset).to_json(),
         "damaged_shards": [{"file": shard.file, "reason": shard.reason} for shard in _all_damaged(dataset, damaged)],
     }
-    return report, evenly(good, _SHOWN)
-
-
-def evenly(items: list[Any], count: int) -> list[Any]:
-    """Pick at most `count` of the items, evenly spaced from the first to the last."""
-    return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
+    return report, evenly(seen.readable, _SHOWN)
 
 
 def _load(dataset: Any, split: str, settings: dict[str, Any]) -> tuple[str, Any]:
@@ -218,18 +177,6 @@ def _load(dataset: Any, split: str, settings: dict[str, Any]) -> tuple[str, Any]
 def _all_damaged(dataset: Any, met: list[DamagedShard]) -> list[DamagedShard]:
     """The shards that could not be opened, and those that were met; a stream names each of them in every pass."""
     return [*unopened_shards(dataset), *met]
-
-
-def _values(deep: list[StoredValues]) -> dict | None:
-    """The range of the stored values of the images of more than 8 bits, and what of them are no numbers."""
-    if not deep:
-        return None
-    return {
-        "images": len(deep),
-        "smallest": min(values.low for values in deep),
-        "largest": max(values.high for values in deep),
-        "not_numbers": [values.not_numbers for values in deep if values.not_numbers],
-    }
 
 
 def _sample(dataset: Any, limit: int, damaged: list[DamagedShard]) -> Any:
@@ -260,9 +207,3 @@ def _decode(data: bytes, value_range: ValueRange | None) -> tuple[str, str, tupl
     height, width = decode_image(data, value_range=value_range).shape[:2]
     with Image.open(io.BytesIO(data)) as header:
         return header.mode, header.format or "?", (width, height), stored_values(data)
-
-
-def _range(values: list[int]) -> dict | None:
-    if not values:
-        return None
-    return {"smallest": int(min(values)), "median": float(np.median(values)), "largest": int(max(values))}
