@@ -35,7 +35,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_before_loading(
-    name_or_path: str | os.PathLike[str], model_class: type | None = None, **hub_kwargs: Any
+    name_or_path: str | os.PathLike[str],
+    model_class: type | None = None,
+    *,
+    variant: str | None = None,
+    **hub_kwargs: Any,
 ) -> Path | None:
     """Check the config and the weights of a folder or a Hub repo before a model is built.
 
@@ -43,6 +47,7 @@ def check_before_loading(
         name_or_path: Folder or Hub name.
         model_class: Class that will be built from the saved config. The shapes of its tensors are compared with the
             file's. None means the backbone class of a native transformers config.
+        variant: Of the weights' files, as in `from_pretrained`: "fp16" means model.fp16.safetensors.
         **hub_kwargs: revision, subfolder, token, cache_dir, local_files_only, ... as in `from_pretrained`.
 
     Returns:
@@ -58,8 +63,9 @@ def check_before_loading(
         return None
     config = _read_json(config_file)
     check_config_size(config)
-    weights = _fetch(name_or_path, SAFE_WEIGHTS_NAME, hub_kwargs)
-    index = None if weights else _fetch(name_or_path, SAFE_WEIGHTS_INDEX_NAME, hub_kwargs)
+    single, several = (_of_variant(name, variant) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
+    weights = _fetch(name_or_path, single, hub_kwargs)
+    index = None if weights else _fetch(name_or_path, several, hub_kwargs)
     if index is not None:
         for shard in sorted(_shards(index)):
             _fetch(name_or_path, shard, hub_kwargs)
@@ -67,12 +73,12 @@ def check_before_loading(
         if Path(name_or_path).is_dir():
             refuse_pickles(Path(name_or_path) / str(hub_kwargs.get("subfolder") or ""))
         raise ValueError(
-            f"{name_or_path} holds no safetensors weights ({SAFE_WEIGHTS_NAME}); pickles such as pytorch_model.bin are "
+            f"{name_or_path} holds no safetensors weights ({single}); pickles such as pytorch_model.bin are "
             "not opened, since opening one can run any code"
         )
     folder = Path(weights or index or "").parent
     expected, required, all_known = _expected(config, model_class, config_file)
-    found = check_weights(folder, expected=expected, required=required)
+    found = check_weights(folder, expected=expected, required=required, variant=variant)
     unknown = sorted(found.keys() - expected.keys()) if all_known else []
     if unknown:
         raise ValueError(
@@ -127,6 +133,7 @@ def check_weights(
     *,
     expected: Mapping[str, Sequence[int]] | None = None,
     required: Iterable[str] = (),
+    variant: str | None = None,
 ) -> Shapes:
     """Check a folder's safetensors files by their headers.
 
@@ -134,6 +141,7 @@ def check_weights(
         folder: Contains model.safetensors, or model.safetensors.index.json and its shards.
         expected: Tensor name to shape. Tensors with other names are not compared.
         required: Names of tensors that must be in the files.
+        variant: Of the files, see `check_before_loading`.
 
     Returns:
         The name and shape of every tensor.
@@ -143,7 +151,7 @@ def check_weights(
             missing, or the index refers to a file outside the folder. The message names the file and the tensor.
     """
     folder = Path(folder)
-    single, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    single, index = (folder / _of_variant(name, variant) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
     if single.is_file():
         found = read_header(single)
     elif index.is_file():
@@ -158,7 +166,7 @@ def check_weights(
             found |= held
     else:
         refuse_pickles(folder)
-        raise ValueError(f"{folder} holds no weights: {SAFE_WEIGHTS_NAME} is missing")
+        raise ValueError(f"{folder} holds no weights: {single.name} is missing")
     for name, shape in (expected or {}).items():
         if name in found and found[name] != tuple(shape):
             raise ValueError(
@@ -335,6 +343,12 @@ def _expected(config: dict[str, Any], model_class: type | None, path: Path) -> t
         if same and not name.endswith("num_batches_tracked") and not name.startswith(("target.", "classifier."))
     ]
     return state | {f"{model_type}.{name}": shape for name, shape in state.items()}, needed, same
+
+
+def _of_variant(file: str, variant: str | None) -> str:
+    """The name of a file of weights in a variant, as transformers writes it."""
+    start, _, ending = file.rpartition(".")
+    return file if variant is None else f"{start}.{variant}.{ending}"
 
 
 def _shards(index: Path) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ and the sizes of the heads are this package's choices, not the paper's.
 import copy
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, cast
 
@@ -25,6 +25,8 @@ BOTH = "both"
 MATCHINGS = ("location", "feature")
 TARGETS = ("ema", "stop_gradient")
 MANY_STAGES = 8
+HOW_TO_LOAD = ("dtype", "torch_dtype", "attn_implementation")
+"""Attributes of every config that, given to `from_pretrained`, are for the backbone."""
 HEAD_SIZES = (
     "projection_hidden_size",
     "lower_projection_hidden_size",
@@ -219,8 +221,37 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         except (StrictDataclassError, ValueError, TypeError) as error:
             raise ValueError(f"backbone_config: {' '.join(str(error).split())}") from error
 
-    def _reject_misspelt(self, unknown: dict[str, Any]) -> None:
-        own = [f.name for f in fields(LadderSiameseConfig) if f.name in LadderSiameseConfig.__annotations__]
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a config from saved values; fields among the keywords replace them, and all are checked together.
+
+        transformers sets the keywords one by one after construction, where nothing checks them.
+
+        Args:
+            config_dict: As `to_dict` gives it, or read from config.json. It stays as it is.
+            **kwargs: As in transformers.
+
+        Raises:
+            ValueError: A value is wrong. The message names the field.
+        """
+        changed = {name: kwargs.pop(name) for name in _own_fields() if name in kwargs and name != "backbone_config"}
+        return super().from_dict({**config_dict, **changed}, **kwargs)
+
+    @classmethod
+    def split_fields(cls, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Split the keywords of `from_pretrained` into fields of the config and those that say how to load.
+
+        Raises:
+            ValueError: A name is almost that of a field.
+        """
+        cls._reject_misspelt(kwargs.keys() - {*_own_fields()})
+        known = cls()
+        own = {name: value for name, value in kwargs.items() if name not in HOW_TO_LOAD and hasattr(known, name)}
+        return own, {name: value for name, value in kwargs.items() if name not in own}
+
+    @staticmethod
+    def _reject_misspelt(unknown: Iterable[str]) -> None:
+        own = _own_fields()
         for name in unknown:
             near = difflib.get_close_matches(name, own, n=1, cutoff=0.85)
             if near:
@@ -293,6 +324,11 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         momentum = self.base_momentum
         if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
             raise ValueError(f"base_momentum must be a number from 0 to 1, got {momentum!r}")
+
+
+def _own_fields() -> list[str]:
+    """The names of the fields that transformers' configs do not have."""
+    return [f.name for f in fields(LadderSiameseConfig) if f.name in LadderSiameseConfig.__annotations__]
 
 
 __all__ = ["LadderSiameseConfig"]

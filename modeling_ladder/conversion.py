@@ -66,7 +66,7 @@ def load_native_backbone(name_or_path: str | os.PathLike[str], **kwargs: Any) ->
             `check_before_loading` refuses it (pickles, damaged weights, unreasonable sizes).
     """
     hub, _ = split_hub_kwargs(kwargs)
-    check_before_loading(name_or_path, **hub)
+    check_before_loading(name_or_path, variant=kwargs.get("variant"), **hub)
     # Left unset, transformers would ask on the terminal whether to run an unknown model's code.
     config = with_stages(AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub))
     if is_ladder_config(config):

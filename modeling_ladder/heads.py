@@ -40,14 +40,14 @@ class PointLinear(nn.Linear):
 
     def _by_convolution(self, input: Tensor) -> bool:
         return (
-            input.device.type == "cpu"
+            not torch.compiler.is_compiling()  # first: the compiler cannot trace the question for oneDNN
+            and input.device.type == "cpu"
             and input.dim() == 3
             and input.shape[0] >= _LEAST_IMAGES
             and input.shape[1] >= _LEAST_POINTS
             and input.dtype == self.weight.dtype == torch.float32
             and _has_onednn()
             and autocast_type(input.device) is None
-            and not torch.compiler.is_compiling()
         )
 
 
@@ -129,6 +129,7 @@ def head(heads: nn.ModuleDict, stage: str, kind: str) -> LadderHead:
 
 
 _CAST_BY_AUTOCAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class TargetNetwork(nn.Module):
@@ -147,6 +148,8 @@ class TargetNetwork(nn.Module):
         self.backbone = backbone
         self.projectors = projectors
         self._cast_names: list[str] | None = None
+        # A config or a checkpoint in half precision builds the online backbone in it, and so its copy.
+        self._apply(lambda tensor: tensor.float() if tensor.dtype in _HALF else tensor)
         self.requires_grad_(False)
 
     def forward(self, work: Callable[["TargetNetwork"], Result]) -> Result:
@@ -189,7 +192,7 @@ class TargetNetwork(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TargetNetwork":
         def keep_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            if tensor.dtype == torch.float32 and moved.dtype in (torch.float16, torch.bfloat16):
+            if tensor.dtype == torch.float32 and moved.dtype in _HALF:
                 return tensor.to(device=moved.device)
             return moved
 

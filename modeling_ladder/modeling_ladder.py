@@ -112,8 +112,8 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         Args:
             pretrained_model_name_or_path: Folder or Hub name.
             *model_args: Positional arguments of the model's constructor.
-            **kwargs: As in transformers (`revision`, `subfolder`, `token`, `dtype`, `output_loading_info`, ...), or
-                fields of the config.
+            **kwargs: As in transformers (`revision`, `subfolder`, `token`, `dtype`, `variant`, `output_loading_info`,
+                ...), or fields of the config.
 
         Returns:
             The model in eval mode; with `output_loading_info=True`, a pair of the model and the loading info.
@@ -126,7 +126,7 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
             if not is_ladder_config(read_config_dict(pretrained_model_name_or_path, kwargs)):
                 return cls._from_native(pretrained_model_name_or_path, **kwargs)
             hub, _ = split_hub_kwargs(kwargs)
-            check_before_loading(pretrained_model_name_or_path, cls, **hub)
+            check_before_loading(pretrained_model_name_or_path, cls, variant=kwargs.get("variant"), **hub)
         want_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
         model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
@@ -141,12 +141,11 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
     @classmethod
     def _from_native(cls, name: Any, **kwargs: Any) -> Any:
         want_info = kwargs.pop("output_loading_info", False)
-        hub, rest = split_hub_kwargs(kwargs)
-        config = rest.pop("config", None)
-        load = {key: rest.pop(key) for key in ("dtype", "torch_dtype", "device_map") if key in rest}
-        backbone, info = load_native_backbone(name, output_loading_info=True, **hub, **load)
+        config = kwargs.pop("config", None)
+        own, load = LadderSiameseConfig.split_fields(kwargs)
+        backbone, info = load_native_backbone(name, output_loading_info=True, **load)
         if config is None:
-            config = LadderSiameseConfig(backbone_config=backbone.config, **rest)
+            config = LadderSiameseConfig(backbone_config=backbone.config, **own)
         model = cls(config)
         model.backbone.load_state_dict(backbone.state_dict())
         model.to(device=backbone.device, dtype=backbone.dtype)

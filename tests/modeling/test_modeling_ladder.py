@@ -278,6 +278,26 @@ def test_target_stays_float32_in_half_precision_models(model, view_pairs, tmp_pa
     assert not torch.equal(dict(half.target.named_parameters())[name], before)
 
 
+@pytest.mark.parametrize("where", ["the call", "the backbone's config.json", "the config"])
+def test_target_is_float32_beside_a_backbone_in_half_precision(model, tmp_path, where) -> None:
+    folder = save_native_backbone(model.bfloat16() if where.endswith("json") else model, tmp_path)
+    if where == "the config":
+        backbone = model.config.backbone_config.to_dict() | {"dtype": "bfloat16"}
+        half = LadderSiameseForPreTraining(LadderSiameseConfig(backbone_config=backbone))
+    else:
+        half = LadderSiameseForPreTraining.from_pretrained(
+            folder, **({"dtype": torch.bfloat16} if where == "the call" else {})
+        )
+    assert {p.dtype for p in half.backbone.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in half.target.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in half.target.parameters())
+    before = next(half.target.backbone.parameters()).clone()
+    with torch.no_grad():
+        next(half.backbone.parameters()).add_(1)
+    half.update_target(1 - 2**-12)  # far below bfloat16's resolution
+    assert not torch.equal(next(half.target.backbone.parameters()), before)
+
+
 def test_target_weights_survive_a_cast_to_half_precision_unrounded(model) -> None:
     before = {name: tensor.clone() for name, tensor in model.target.state_dict().items()}
     model.bfloat16()
@@ -372,14 +392,18 @@ def test_native_copy_leaves_the_model_alone(model) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_forward_under_meta_and_compile_graph(tiny_backbone, view_pairs) -> None:
-    """The whole step is one graph without breaks, and shapes are right where no memory is taken."""
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_forward_under_meta_and_compile_graph(tiny_backbone, view_pairs, batch_size) -> None:
+    """The whole step is one graph without breaks, and shapes are right where no memory is taken.
+
+    Points of 16 images and more are mapped by a convolution, but not in a graph.
+    """
     config = LadderSiameseConfig(backbone_config=tiny_backbone, **HEADS)
     with torch.device("meta"):
         model = LadderSiameseForPreTraining(config)
-        batch = {name: torch.empty_like(value, device="meta") for name, value in view_pairs().items()}
+        batch = {name: torch.empty_like(value, device="meta") for name, value in view_pairs(batch_size).items()}
         assert model(**batch).loss.shape == ()
-    explained = torch._dynamo.explain(LadderSiameseForPreTraining(config).train())(**view_pairs())
+    explained = torch._dynamo.explain(LadderSiameseForPreTraining(config).train())(**view_pairs(batch_size))
     # torch 2.6 cannot trace torch.amp.is_autocast_available, and goes on outside the graph.
     old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
     assert old or explained.graph_break_count == 0
