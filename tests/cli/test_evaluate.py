@@ -51,7 +51,7 @@ def test_a_folder_of_classes_is_evaluated_beside_the_untrained_network(model, cl
     shown = next(row for row in rows if row[:1] == ["stage4"])
     numbers = saved["metrics"]["stage4"]["accuracy"], saved["untrained"]["stage4"]["accuracy"]
     assert shown[1:3] == [f"{number:.4f}" for number in numbers] and shown[-1] == "6"
-    assert rows[-1][:3] == ["next:", "ladder", "export"]
+    assert rows[-1][:4] == ["next:", "ladder", "finetune", "classification"]
 
 
 def test_the_untrained_network_can_be_left_out(model, classes, capsys):

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -103,8 +105,13 @@ def test_the_real_command_in_its_own_process(hub: HubServer, run: Path, tmp_path
 def test_push_again_other_weights_a_branch_and_a_dry_run(
     logged_in: HubServer, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["push", str(run), NAME, "--pretraining", "--tag", "v1", "--dry-run"]) == 0
-    assert "user/digits (main, tag v1)" in capsys.readouterr().err and not logged_in.log
+    private = ["--pretraining", "--private", "--tag", "v1", "--message", "My weights"]
+    assert main(["push", str(run), NAME, *private, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"user/digits \(.*main, tag v1", said.err) and not logged_in.log
+    again = said.out.splitlines()[-1].removeprefix("next: ladder ").partition("  (")[0]
+    # What was to be private stays so, with the tag and the message.
+    assert shlex.split(again)[:3] == ["push", str(run), NAME] and set(private) <= set(shlex.split(again))
     assert main(["push", str(run), NAME, "--pretraining"]) == 0
     repo = logged_in.store.repos[NAME]
     first = repo.branches["main"]
@@ -114,6 +121,7 @@ def test_push_again_other_weights_a_branch_and_a_dry_run(
     assert repo.branches["main"] == first
     save_backbone(run, seed=5)
     assert main(["push", str(run), NAME, "--revision", "trial", "--message", "Other weights"]) == 0
+    assert f"next: ladder evaluate knn --model {NAME}@trial --dataset DATASET" in capsys.readouterr().out
     assert repo.branches["main"] == first and repo.resolve("trial").title == "Other weights"
     assert repo.resolve("trial").files["model.safetensors"] == (run / "model.safetensors").read_bytes()
 

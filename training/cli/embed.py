@@ -1,5 +1,6 @@
 """`ladder embed`: writes the embeddings of a data set, and says what is in the file."""
 
+from ..config.shell import ladder_command
 from ..evaluation.embedding.options import EmbedOptions
 from ..models.reference import model_folder, with_revision
 from ..models.verification import verified
@@ -53,4 +54,8 @@ def _say(options: EmbedOptions, found: object) -> None:
         print(f"written to {path}")
     matrix = f"numpy.load({str(found.files[0])!r}), its rows with " if len(found.files) > 1 else ""
     print(f"read it with {matrix}pandas.read_parquet({str(found.files[-1])!r})")
-    print(f"next: ladder explore --model {options.model} --dataset {options.dataset}  (neighbours, duplicates, a map)")
+    same = {name: getattr(options, name) for name in ("split", "image_column", "label_column", "trust_paths")}
+    explore = ladder_command(
+        "explore", model=with_revision(options.model, options.revision), dataset=options.dataset, **same
+    )
+    print(f"next: {explore}  (neighbours, duplicates, a map)")

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from .. import evaluation
 from ..config.fields import fields_of, read_words
+from ..config.shell import ladder_command, typed
 from ..errors import TrainingStopped
 from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
+from ..finetuning.options import FINETUNE_OPTIONS
 from ..models.reference import model_folder, with_revision
 from ..models.verification import verified
-from .options import EvaluateOptions
+from .options import OF_THE_DATA, EvaluateOptions
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult
@@ -82,6 +84,15 @@ def _say(result: "EvaluationResult", options: EvaluateOptions, output: str | Pat
     if output is None:
         print("no file was written: give --output DIR for a JSON file")
     elif (Path(output) / "run.json").is_file():
-        print(f"next: ladder card {output}  (writes these results into its README.md)")
+        print(f"next: {ladder_command('card', str(output))}  (writes these results into its README.md)")
     else:
-        print(f"next: ladder export {options.model} --format timm --output DIR  (for other libraries)")
+        task = options.task if options.task in FINETUNE_OPTIONS else "classification"
+        finetune = ladder_command(
+            f"finetune {task}",
+            model=with_revision(options.model, options.revision),
+            dataset=options.dataset,
+            test_dataset=options.test_dataset,
+            output="DIR",
+            **typed(options.fields, *(name for name in OF_THE_DATA if name in fields_of(FINETUNE_OPTIONS[task]))),
+        )
+        print(f"next: {finetune}  (the whole network, on the same images)")

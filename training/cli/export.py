@@ -1,5 +1,6 @@
 """`ladder export`: writes the backbone for another library and prints how to load it."""
 
+from ..config.shell import ladder_command
 from ..export.backbone import export
 from ..loading.progress import say
 from ..models.reference import with_revision
@@ -26,5 +27,6 @@ def export_command(options: ExportOptions) -> int:
         checkpoint, revision = verified(checkpoint, revision), None
     hint = export(checkpoint, options.format, options.output, revision, options.image_size, source)
     print(f"{options.format} backbone written to {options.output}; load it with\n  {hint}")
-    print(f"next: ladder finetune classification --model {options.checkpoint} --dataset LABELLED_DATASET --output DIR")
+    known = {"model": source, "dataset": "LABELLED_DATASET", "output": "DIR"}
+    print(f"next: {ladder_command('finetune classification', **known)}")
     return 0

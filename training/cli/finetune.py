@@ -1,10 +1,11 @@
 """`ladder finetune`: fine-tunes a model on labelled data, prints its scores and how to load the folder."""
 
 from ..config.fields import fields_of, read_words
-from ..evaluation.options import read_options
+from ..config.shell import ladder_command, typed
+from ..evaluation.options import TASK_OPTIONS, read_options
 from ..finetuning.options import FINETUNE_OPTIONS
 from ..models.reference import model_folder, with_revision
-from .options import FinetuneOptions
+from .options import OF_THE_DATA, FinetuneOptions
 
 
 def finetune_command(options: FinetuneOptions) -> int:
@@ -53,7 +54,13 @@ def finetune_command(options: FinetuneOptions) -> int:
 
 def _next(options: FinetuneOptions) -> str:
     """The command that says what fine-tuning was worth: the same task with the backbone left as it was."""
-    known = f"--model {options.model} --dataset {options.dataset}"
-    if options.task == "classification":
-        return f"ladder evaluate linear {known}  (the same backbone, frozen)"
-    return f"ladder evaluate {options.task} {known} --freeze_backbone  (the same backbone, frozen)"
+    task = "linear" if options.task == "classification" else options.task
+    command = ladder_command(
+        f"evaluate {task}",
+        model=with_revision(options.model, options.revision),
+        dataset=options.dataset,
+        test_dataset=options.test_dataset,
+        **typed(options.fields, *(name for name in OF_THE_DATA if name in fields_of(TASK_OPTIONS[task]))),
+        freeze_backbone=task != "linear",
+    )
+    return f"{command}  (the same backbone, frozen)"

@@ -1,5 +1,6 @@
 """`ladder import`: converts weights of another library, and says what was taken, left out and is different."""
 
+from ..config.shell import ladder_command
 from .options import ImportOptions
 
 
@@ -34,5 +35,5 @@ def import_command(options: ImportOptions) -> int:
     print(f"licence: {found.licence or 'not known; ask whoever published the weights, and give it with --license'}")
     for note in found.notes:
         print(f"note: {note}")
-    print(f"next: ladder evaluate knn --model {options.output} --dataset LABELLED_DATASET")
+    print(f"next: {ladder_command('evaluate knn', model=options.output, dataset='LABELLED_DATASET')}")
     return 0

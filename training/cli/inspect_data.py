@@ -1,11 +1,11 @@
 """`ladder inspect`: prints what a data set holds, and writes the report and a contact sheet of the views."""
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ..config.recipe import Recipe, read_recipe, resolve
+from ..config.shell import ladder_command
 from ..errors import UserError
 from ..pretraining.build import build_model, build_views
 from .options import InspectOptions
@@ -56,8 +56,11 @@ def inspect_command(options: InspectOptions) -> int:
         autocast=_mixed_precision(resolved.arguments),
     )
     print_report(result)
-    words = [*([options.recipe] if options.recipe else []), *(f"--dataset {shlex.quote(name)}" for name in names)]
-    print(f"next: ladder pretrain {' '.join(words)}")
+    kept = ("streaming", "revision", "image_column", "image_range", "trust_paths", "image_size")
+    same = {name: getattr(options, name) for name in kept}
+    split = None if options.split == "train" else options.split
+    recipes = [options.recipe] if options.recipe else []
+    print(f"next: {ladder_command('pretrain', *recipes, dataset=names, split=split, **same)}")
     return 0
 
 

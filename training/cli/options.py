@@ -6,6 +6,8 @@ from ..config.fields import image_range_option, needed, option, trust_paths_opti
 from ..export.formats import WRITERS
 
 FORMATS = tuple(WRITERS)
+OF_THE_DATA = ("split", "image_column", "label_column", "image_range", "trust_paths")
+"""Settings of tasks that say how a data set is read: the command named next needs the same."""
 
 
 @dataclass(kw_only=True)

@@ -1,5 +1,8 @@
 """`ladder card`, `ladder report` and `ladder push`: thin calls of ladder_model_cards, which reads the run's files."""
 
+from pathlib import Path
+
+from ..config.shell import ladder_command
 from ..errors import UserError
 from ..loading.progress import say
 from .options import CardOptions, PushOptions, ReportOptions
@@ -24,7 +27,8 @@ def card_command(options: CardOptions) -> int:
     except CardError as error:
         raise UserError(str(error)) from error
     print(f"card written to {options.directory}/README.md")
-    print(f"next: ladder push {options.directory} USER/NAME --dry_run  (shows what would be published)")
+    dry = ladder_command("push", options.directory, "USER/NAME", dry_run=True)
+    print(f"next: {dry}  (shows what would be published)")
     return 0
 
 
@@ -48,7 +52,7 @@ def report_command(options: ReportOptions) -> int:
     except CardError as error:
         raise UserError(str(error)) from error
     print(f"report written to {path}; open it in a browser")
-    print(f"next: ladder push {options.directory} USER/NAME --dry_run  (for a run: shows what would be published)")
+    print(f"next: {_after_report(Path(options.directory))}")
     return 0
 
 
@@ -81,7 +85,19 @@ def push_command(options: PushOptions) -> int:
         raise UserError(str(error)) from error
     if result.commit is not None:
         print(f"{'published' if result.changed else 'already up to date'}: {result.url}")
-        print(f"next: ladder evaluate knn --model {options.repo} --dataset DATASET  (what others get)")
+        model = options.repo if options.revision is None else f"{options.repo}@{options.revision}"
+        print(f"next: {ladder_command('evaluate knn', model=model, dataset='DATASET')}  (what others get)")
     elif options.dry_run:
-        print(f"next: ladder push {options.directory} {options.repo}  (publishes these files)")
+        # The same settings: a repository that was to be private must not become public.
+        same = {name: getattr(options, name) for name in ("private", "pretraining", "revision", "tag", "message")}
+        print(f"next: {ladder_command('push', options.directory, options.repo, **same)}  (publishes these files)")
     return 0
+
+
+def _after_report(folder: Path) -> str:
+    """The command after a report: publishing the run, or one of a comparison's; of a run that goes on, its report."""
+    runs = [folder, *sorted(folder.glob("runs/*/seed-*"))]
+    whole = next((run for run in runs if (run / "config.json").is_file()), None)
+    if whole is None:
+        return f"{ladder_command('report', str(folder))}  (again, with what has come by then)"
+    return f"{ladder_command('push', str(whole), 'USER/NAME', dry_run=True)}  (shows what would be published)"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..config.shell import ladder_command
 from ..files import write_text
 from ..runs.lock import FolderLock
 from ..runs.run_folder import LOCK
@@ -44,7 +45,7 @@ def compare_command(options: CompareOptions) -> int:
     for note in plan.notes:
         print(f"note: {note}")
     print(f"written to {plan.folder / TABLE_FILE}, {plan.folder / JSON_FILE} and {plan.folder / 'figures'}")
-    print(f"next: ladder report {plan.folder}  (the comparison as one HTML page)")
+    print(f"next: {ladder_command('report', str(plan.folder))}  (the comparison as one HTML page)")
     return 0
 
 

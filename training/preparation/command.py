@@ -1,7 +1,6 @@
 """`ladder prepare`: rewrites a data set once into shards that train fast."""
 
 import os
-import shlex
 import time
 import warnings
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.fields import check_fields
+from ..config.shell import ladder_command
 from ..data.columns import check_image_column
 from ..data.prepared import write_features
 from ..data.sources import data_identity, load_image_stream, split_names
@@ -49,7 +49,8 @@ def prepare_command(options: PrepareOptions) -> int:
     images = sum(counts["images"] for counts in splits.values())
     seconds = time.monotonic() - started
     print(f"{images:,} images in {seconds:.0f} s")
-    print(f"next: ladder pretrain --dataset {shlex.quote(options.output)}")
+    trained_on = None if SPLITS[0] in splits else next(iter(splits))
+    print(f"next: {ladder_command('pretrain', dataset=options.output, split=trained_on)}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from ..config.recipe import ResolvedRecipe
+from ..config.shell import ladder_command
 from ..data.columns import check_image_column, find_label_column, own_column
 from ..errors import TrainingStopped, UserError, system_error, worker_death
 from ..files import write_text
@@ -220,17 +220,27 @@ def _compare_versions(record: RunRecord, say: bool) -> None:
 
 def _next(recipe: ResolvedRecipe, folder: Path, data: Data) -> str:
     """The command that comes next: an evaluation on the run's own data set, or its features where it has no labels."""
-    model, names = shlex.quote(str(folder)), recipe.data.dataset
-    if not isinstance(names, str):
-        return f"ladder evaluate knn --model {model} --dataset LABELLED_DATASET"
-    dataset = shlex.quote(names)
-    if recipe.data.label_column is not None or find_label_column(data.train) is not None:
-        return f"ladder evaluate knn --model {model} --dataset {dataset}"
-    output = shlex.quote(str(folder / "embeddings.parquet"))
-    return (
-        f"ladder embed --model {model} --dataset {dataset} --output {output}  (it has no labels; where you have some: "
-        f"ladder evaluate knn --model {model} --dataset LABELLED_DATASET)"
-    )
+    options, model = recipe.data, str(folder)
+    elsewhere = ladder_command("evaluate knn", model=model, dataset="LABELLED_DATASET")
+    names = [options.dataset] if isinstance(options.dataset, str) else options.dataset or []
+    if len(names) != 1:
+        return elsewhere
+    known = {"model": model, "dataset": names[0]}
+    same = {name: getattr(options, name) for name in ("image_column", "trust_paths", "streaming")}
+    if _has_classes(data.train, options.label_column):
+        return ladder_command("evaluate knn", **known, label_column=options.label_column, **same)
+    embed = ladder_command("embed", **known, output=str(folder / "embeddings.parquet"), **same)
+    return f"{embed}  (it has no labels; where you have some: {elsewhere})"
+
+
+def _has_classes(dataset: Any, asked: str | None) -> bool:
+    """Whether a data set has a column of labels, which may be named, of more classes than one."""
+    label = find_label_column(dataset) if asked is None else asked
+    columns = getattr(dataset, "column_names", None) or [label]
+    if label is None or label not in columns:
+        return False
+    names = getattr((getattr(dataset, "features", None) or {}).get(label), "names", None)
+    return names is None or len(names) > 1
 
 
 def _cpu_seconds() -> float:
