@@ -82,6 +82,18 @@ def test_a_plan_of_passes_counts_whole_batches_as_training_does(tmp_path, monkey
     assert "steps      10 (80 images" in said and "step 10/10" in said
 
 
+@pytest.mark.parametrize(("split", "steps"), [(None, 39), ("test", 38)])
+def test_a_plan_of_passes_leaves_out_what_is_held_out(split, steps, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(160):
+        folder = Path("photos", *([split if number < 8 else "train"] if split else []))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(natural_image(12, 12, seed=number)).save(folder / f"{number}.png")
+    words = "--output run --backbone resnet-tiny --image_size 32 --batch_size 4 --workers 0 --epochs 1 --dry_run"
+    assert main(["pretrain", "--data", "photos", *words.split()]) == 0
+    assert f"steps      {steps} (" in capsys.readouterr().out
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     """A working folder with a model, a folder of two classes and a Parquet file, whose names hold spaces and a $."""

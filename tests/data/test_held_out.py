@@ -24,6 +24,22 @@ def held_out_of(*parts: datasets.Dataset) -> datasets.Dataset:
     return split_monitoring(mix_streams(list(parts)), fraction=0.5)[1]
 
 
+def kinds(count: int, seed: int) -> datasets.Dataset:
+    """Pictures with a text of "ab" in the column "kind", which no name of a label column gives away."""
+    return part(datasets.Value("string"), ["ab"[n % 2] for n in range(count)], seed).rename_column("label", "kind")
+
+
+@pytest.mark.parametrize("shape", ["map", "stream", "mixture", "mixed streams"])
+def test_a_column_of_labels_that_is_named_is_held_out_too(shape: str) -> None:
+    data, more = kinds(40, 0), part(datasets.Value("string"), ["c"] * 8, 1).rename_column("label", "kind")
+    if "stream" in shape:
+        data, more = data.to_iterable_dataset(num_shards=4), more.to_iterable_dataset(num_shards=2)
+    whole = mix_streams([data, more]) if "mix" in shape else data
+    _, found = split_monitoring(whole, fraction=0.5, label_column="kind")
+    expected = {"a", "b", "c"} if "mix" in shape else {"a", "b"}
+    assert set(found.column_names) == {"image", "kind"} and set(found["kind"]) == expected
+
+
 def test_names_in_another_order_mean_the_same_classes() -> None:
     first = part(datasets.ClassLabel(names=["cat", "dog"]), [0] * 20, 0)  # cats only
     second = part(datasets.ClassLabel(names=["dog", "owl", "cat"]), [0] * 20, 1)  # dogs only

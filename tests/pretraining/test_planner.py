@@ -117,6 +117,22 @@ def test_a_smaller_card_gets_a_smaller_batch_and_too_much_is_said() -> None:
     assert not forced.fits and "MORE THAN THERE IS" in plan_table(forced)
 
 
+@pytest.mark.parametrize(
+    ("count", "batch", "why"), [(2, 2, "few"), (7, 4, "few"), (24, 8, "few"), (33, 8, "four batches"), (3, 2, "few")]
+)
+def test_few_images_get_a_batch_that_they_fill(count: int, batch: int, why: str) -> None:
+    plan = make_plan(replace(PHOTOS, count=count), LAPTOP, {})
+    assert plan.values["per_device_train_batch_size"] == batch and why in plan.reasons["batch"]
+    each = make_plan(replace(PHOTOS, count=count), EIGHT, {}).values["per_device_train_batch_size"]
+    assert each == 2 or 8 * each <= count
+
+
+def test_images_that_are_held_out_are_in_no_pass() -> None:
+    three = {"num_train_epochs": 3.0}
+    some, every = (make_plan(images, LAPTOP, three) for images in (replace(PHOTOS, held_out=200), PHOTOS))
+    assert some.steps == 3 * (4800 // some.global_batch) < every.steps == 3 * (5000 // every.global_batch)
+
+
 def test_a_stream_of_large_files_gets_a_smaller_buffer() -> None:
     heavy = replace(STREAM, file_bytes=12_000_000)
     plan = make_plan(heavy, LAPTOP, {})

@@ -56,6 +56,16 @@ def test_pixels_are_those_of_evaluation(model, size):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_label_column_of_any_name_is_that_of_the_images_held_out_of_training(streaming, caplog):
+    rows = [{"bytes": encoded(24, number, "PNG"), "path": None} for number in range(200)]
+    data = Dataset.from_dict({"image": rows, "kind": ["ab"[n % 2] for n in range(200)]}).cast_column("image", Image())
+    data = data.to_iterable_dataset(num_shards=2) if streaming else data
+    _, images = held_out_images(data, None, TwoViewTransform(size=16), None, "kind", 10)
+    assert images.labels.tolist() and set(images.labels.tolist()) <= {0, 1}
+    assert "measures no kNN" not in caplog.text
+
+
 @pytest.mark.parametrize(("size", "k", "temperature"), [(32, 3, 0.1), (32, 7, 0.02), (128, 5, 0.07)])
 def test_the_log_shows_the_accuracy_that_evaluate_knn_finds(model, size, k, temperature):
     """Leave-one-out over n images is the average of n evaluations, each fitted on all images but the one it scores."""

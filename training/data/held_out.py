@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _WINDOW = 10
 _LARGEST_WINDOW = 20_000
 _WINDOW_SHARDS = 8
+FRACTION, MOST = 0.01, 2000
+"""Share of the images that is held out for monitoring, and the largest number of them."""
 LEAST, LEAST_FROM = 200, 4000
 """Fewest images held out of a set of `LEAST_FROM` images or more, so that kNN accuracy is not mostly chance."""
 
@@ -34,7 +36,13 @@ FEWEST = 5
 
 
 def split_monitoring(
-    dataset: Any, fraction: float = 0.01, maximum: int = 2000, image_column: str | None = None, *, minimum: int = LEAST
+    dataset: Any,
+    fraction: float = FRACTION,
+    maximum: int = MOST,
+    image_column: str | None = None,
+    *,
+    label_column: str | None = None,
+    minimum: int = LEAST,
 ) -> tuple[Any, Any]:
     """Hold out a part of the images for monitoring, chosen by hash.
 
@@ -48,6 +56,7 @@ def split_monitoring(
         fraction: Share of the images to hold out, 0 to 1.
         maximum: Largest number of images to hold out.
         image_column: Column of the images; None detects it.
+        label_column: Column of the labels; one that does not exist, or None, detects it.
         minimum: Fewest images to hold out of 4,000 or more; of fewer images, `fraction` alone decides.
 
     Returns:
@@ -59,11 +68,11 @@ def split_monitoring(
         UserError: There is no image column.
     """
     if isinstance(dataset, Mixture):
-        return _split_mixture(dataset, fraction, maximum, image_column, minimum)
+        return _split_mixture(dataset, fraction, maximum, image_column, label_column, minimum)
     column = check_image_column(dataset, image_column)
     if not hasattr(dataset, "__len__"):
-        return _split_stream(dataset, fraction, maximum, column, minimum)
-    count = _count(len(dataset), fraction, minimum, maximum)
+        return _split_stream(dataset, fraction, maximum, column, label_column, minimum)
+    count = held_out_count(len(dataset), fraction, minimum, maximum)
     if count < 2:
         return dataset, None
     hashes = np.array([stable_hash("held out", key) for key in image_names(dataset, column)])
@@ -72,8 +81,8 @@ def split_monitoring(
     return dataset.select(rest), dataset.select(held_out)
 
 
-def _count(images: int, fraction: float, minimum: int, maximum: int) -> int:
-    """How many of so many images are held out."""
+def held_out_count(images: int, fraction: float = FRACTION, minimum: int = LEAST, maximum: int = MOST) -> int:
+    """How many of so many images `split_monitoring` holds out."""
     return min(maximum, max(minimum if images >= LEAST_FROM else 0, round(fraction * images)))
 
 
@@ -105,15 +114,22 @@ class _NotHeldOut:
         return content_key(image) not in self.keys
 
 
-def _split_stream(dataset: Any, fraction: float, maximum: int, column: str, minimum: int) -> tuple[Any, Any]:
+def _label_of(dataset: Any, asked: str | None) -> str | None:
+    """The column of the labels: the one that was asked for, if there is one of the name, else the one that is found."""
+    return asked if asked in (dataset.column_names or []) else find_label_column(dataset)
+
+
+def _split_stream(
+    dataset: Any, fraction: float, maximum: int, column: str, label: str | None, minimum: int
+) -> tuple[Any, Any]:
     import datasets
 
     from .origin import origin_of
 
-    label = find_label_column(dataset)
+    label = _label_of(dataset, label)
     undecoded = without_decoding(dataset, column, *([label] if label else []))
     size = length_of(dataset)
-    wanted = maximum if size is None else _count(size, fraction, minimum, maximum)
+    wanted = maximum if size is None else held_out_count(size, fraction, minimum, maximum)
     window = min(_LARGEST_WINDOW, wanted * _WINDOW)
     shards = min(_WINDOW_SHARDS, dataset.num_shards)
     chosen = np.linspace(0, dataset.num_shards - 1, shards).round().astype(int)
@@ -121,7 +137,7 @@ def _split_stream(dataset: Any, fraction: float, maximum: int, column: str, mini
     for shard in chosen:
         part = undecoded.shard(num_shards=dataset.num_shards, index=int(shard))
         rows.extend(itertools.islice(readable_examples(part, [], confine=False), -(-window // shards)))
-    count = min(_count(len(rows) if size is None else size, fraction, minimum, maximum), len(rows))
+    count = min(held_out_count(len(rows) if size is None else size, fraction, minimum, maximum), len(rows))
     if count < 2:
         return dataset, None
     by_key = {content_key(row[column]): row for row in rows}
@@ -140,13 +156,13 @@ def _split_stream(dataset: Any, fraction: float, maximum: int, column: str, mini
 
 
 def _split_mixture(
-    mixture: Mixture, fraction: float, maximum: int, image_column: str | None, minimum: int
+    mixture: Mixture, fraction: float, maximum: int, image_column: str | None, label: str | None, minimum: int
 ) -> tuple[Any, Any]:
     import datasets
 
     most, least = maximum // len(mixture.datasets), minimum // len(mixture.datasets)
     split = [
-        split_monitoring(part, fraction, most, own_column(part, image_column), minimum=least)
+        split_monitoring(part, fraction, most, own_column(part, image_column), label_column=label, minimum=least)
         for part in mixture.datasets
     ]
     made = MapMixture if isinstance(mixture, MapMixture) else Mixture
@@ -154,7 +170,7 @@ def _split_mixture(
     held_out = [part for _, part in split if part is not None]
     if not held_out:
         return mixture, None
-    labels = _common_labels(held_out)
+    labels = _common_labels(held_out, label)
     renamed = []
     for number, part in enumerate(held_out):
         column = check_image_column(part, own_column(part, image_column))
@@ -162,12 +178,12 @@ def _split_mixture(
         part = part if column == "image" else part.rename_column(column, "image")
         if labels is not None:
             values, feature = labels[number]
-            part = part.add_column("label", values, feature=feature)
+            part = part.add_column(label or "label", values, feature=feature)
         renamed.append(part)
     return rest, datasets.concatenate_datasets([part.cast_column("image", datasets.Image()) for part in renamed])
 
 
-def _common_labels(parts: list[Any]) -> list[tuple[list[Any], Any]] | None:
+def _common_labels(parts: list[Any], asked: str | None) -> list[tuple[list[Any], Any]] | None:
     """Label values of each part, numbered alike, and their feature; None if the parts have no classes in common.
 
     Classes with names are matched by name; integers without names are taken as they are. A mixture of the two cannot be
@@ -175,7 +191,7 @@ def _common_labels(parts: list[Any]) -> list[tuple[list[Any], Any]] | None:
     """
     import datasets
 
-    columns = [find_label_column(part) for part in parts]
+    columns = [_label_of(part, asked) for part in parts]
     if not any(columns):
         return None
     found: list[Any] = [part.features[column] if column else None for part, column in zip(parts, columns, strict=True)]

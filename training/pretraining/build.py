@@ -1,5 +1,6 @@
 """Build what a run needs from a resolved recipe: training arguments, model, data and views."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,8 +248,7 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
     source = options.eval_dataset or names[0]
     revision = records[0].revision if source == names[0] else None
     known = split_names(source, revision=revision)
-    candidates: tuple[str, ...] = ("validation", "valid", "val", "test")
-    split = next((name for name in candidates if name in known), None)
+    split = monitored_split(known)
     if options.eval_dataset is not None and split is None:
         split = options.split
     monitoring = None
@@ -256,6 +256,11 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
         settings["only_if_there"] = True
         monitoring = load_image_stream(source, split=split, revision=revision, **settings)
     return Data(train, monitoring, records, list(dict.fromkeys(notes)), files)
+
+
+def monitored_split(names: Sequence[str]) -> str | None:
+    """The split whose images are looked at during a run; None if a part of the training images is held out."""
+    return next((name for name in ("validation", "valid", "val", "test") if name in names), None)
 
 
 def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":

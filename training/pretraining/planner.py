@@ -21,6 +21,8 @@ HELD_OUT = 2000
 # Memory that does not depend on the plan: an imported torch with its data sets, a worker process, and the workspace
 # that kernels need on a device.
 PROCESS, WORKER, WORKSPACE = round(1.2 * GIB), round(0.4 * GIB), GIB
+BATCHES = 4
+"""Batches that a pass should hold."""
 DEVICE_SHARE, HOST_SHARE = 0.85, 0.8
 """Shares of the memory that a plan may use."""
 BF16_SHARE = 0.6
@@ -37,6 +39,7 @@ class ImageFacts:
         side: Median of the shorter side, in pixels.
         file_bytes: Median size of a file.
         streaming: Whether they are read while training.
+        held_out: How many of them are kept out of training, to look at.
     """
 
     name: str
@@ -44,6 +47,7 @@ class ImageFacts:
     side: int
     file_bytes: int
     streaming: bool = False
+    held_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ def make_plan(
         global_batch=global_batch,
         device_bytes=compute if machine.gpus else 0,
         host_bytes=_host_bytes(images, machine, size, workers, buffer) + (0 if machine.gpus else compute),
-        reasons=_reasons(images, machine, given, name, size),
+        reasons=_reasons(images, machine, given, name, size, global_batch),
     )
 
 
@@ -230,14 +234,17 @@ def _image_size(images: ImageFacts, machine: MachineFacts, name: str | None) -> 
 
 
 def _batch(images: ImageFacts, machine: MachineFacts, size: int, costs: NetworkCosts, bf16: bool) -> int:
-    """Choose the largest power of two that fits into memory, and that an epoch holds at least four times."""
+    """Choose the largest power of two that fits into memory and that a pass holds four times; of few images, once."""
     batch, least = (256, 8) if machine.gpus else (64, 8)
     devices = max(1, len(machine.gpus))
     memory = machine.gpus[0].memory * DEVICE_SHARE if machine.gpus else machine.memory * HOST_SHARE - 2 * PROCESS
     while batch > least and _compute_bytes(batch, size, costs, bf16, "adamw") > memory:
         batch //= 2
-    while batch > least and images.count is not None and batch * devices * 4 > images.count:
-        batch //= 2
+    if images.count is not None:
+        while batch > least and batch * devices * BATCHES > images.count:
+            batch //= 2
+        while batch > 2 and batch * devices > images.count - images.held_out:
+            batch //= 2
     return batch
 
 
@@ -247,7 +254,7 @@ def _steps(images: ImageFacts, machine: MachineFacts, global_batch: int, given: 
         return int(given["max_steps"])
     count, passes = images.count, given.get("num_train_epochs")
     if passes is not None:
-        return None if count is None else max(1, math.ceil(passes * (count // global_batch)))
+        return None if count is None else max(1, math.ceil(passes * ((count - images.held_out) // global_batch)))
     if not machine.gpus:
         seen = 64_000 if count is None else min(64_000, 100 * count)
     elif count is None:
@@ -326,7 +333,12 @@ def _save_steps(steps: int | None) -> int:
 
 
 def _reasons(
-    images: ImageFacts, machine: MachineFacts, given: Mapping[str, Any], name: str | None, size: int
+    images: ImageFacts,
+    machine: MachineFacts,
+    given: Mapping[str, Any],
+    name: str | None,
+    size: int,
+    global_batch: int,
 ) -> dict[str, str]:
     """Say why each row of the plan is as it is."""
     yours = "as you said"
@@ -343,7 +355,8 @@ def _reasons(
             "" if size >= images.side or machine.gpus else "; larger views cost too much without a GPU"
         )
     if given.get("per_device_train_batch_size") is None:
-        reasons["batch"] = "fits into the memory, four batches or more in a pass"
+        few = images.count is not None and global_batch * BATCHES > images.count
+        reasons["batch"] = "small, for few images" if few else "fits into the memory, four batches or more in a pass"
     if given.get("max_steps") is None and given.get("num_train_epochs") is None:
         reasons["steps"] = "a first run; more steps are better" if not machine.gpus else "by the number of images"
     if given.get("learning_rate") is None and given.get("base_learning_rate") is None:

@@ -56,7 +56,7 @@ def held_out_images(
         (training data, held-out images), with None if fewer than two held-out images can be read.
     """
     if eval_dataset is None:
-        train_dataset, source = split_monitoring(train_dataset, image_column=image_column)
+        train_dataset, source = split_monitoring(train_dataset, image_column=image_column, label_column=label_column)
         chosen_by_first(lambda: _say_if_few(source))
     else:
         source = eval_dataset
