@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.models import TINY_YAML
 from ladder_training.cli.entry import main
 from ladder_training.config.recipe import read_recipe
+from ladder_training.pretraining import planned as planned_module
+from ladder_training.pretraining.build import training_arguments
 from ladder_training.pretraining.facts import measure_images, measure_machine
 from ladder_training.pretraining.planned import default_folder, planned_run
+from ladder_training.pretraining.run import _build
 from ladder_training.runs.record import RunRecord
 
 WORDS = ["pretrain", "--dataset", "digits", "--batch_size", "16", "--monitor_steps", "0", "--disable_tqdm"]
@@ -90,3 +95,56 @@ def test_the_facts() -> None:
 def test_the_folder_is_named_by_the_images() -> None:
     assert default_folder(["photos/"]) == "runs/photos"
     assert default_folder(["user/pets:small", "b c"]) == "runs/pets-small-b-c"
+
+
+def write_images(folder: str, count: int) -> None:
+    Path(folder).mkdir(parents=True)
+    rng = np.random.default_rng(len(folder))
+    for number in range(count):
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(f"{folder}/{number:03d}.png")
+
+
+@pytest.mark.parametrize(
+    ("folders", "words", "steps"),
+    [
+        ({"photos": 200}, {}, 48),  # two are held out: 198 // 8 batches a pass, where 200 would be 25
+        ({"photos": 200}, {"monitor_steps": ["0"]}, 50),
+        ({"photos": 200}, {"monitor_steps": ["0"], "eval_strategy": ["epoch"]}, 48),
+        ({"photos/train": 200, "photos/validation": 10}, {}, 50),
+        ({"photos": 200, "other": 20}, {"eval_dataset": ["other"]}, 50),
+        ({"photos": 152, "more": 152}, {"dataset": ["photos", "more"]}, 74),  # two of each are held out
+        ({"photos": 152, "more": 152}, {"dataset": ["photos", "more"], "streaming": ["true"]}, 74),
+        ({"photos": 200}, {"gradient_accumulation_steps": ["5"]}, 8),
+        # The last step of a stream takes what is left of its passes.
+        ({"photos": 200}, {"gradient_accumulation_steps": ["5"], "streaming": ["true"]}, 10),
+    ],
+)
+def test_a_plan_of_passes_has_the_steps_that_are_trained(
+    folders: dict, words: dict, steps: int, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, count in folders.items():
+        write_images(name, count)
+    agree_on_steps({"dataset": ["photos"], "num_train_epochs": ["2"], **words}, steps, monkeypatch)
+
+
+def test_of_copies_in_a_stream_only_one_is_held_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two different images would be: 200 are left, which are whole batches."""
+    from datasets import Dataset, Features
+    from datasets import Image as ImageColumn
+
+    write_images("photos", 1)
+    [file] = Path("photos").iterdir()
+    rows = [{"bytes": file.read_bytes(), "path": None}] * 201
+    Dataset.from_dict({"image": rows}, features=Features({"image": ImageColumn()})).to_parquet("copies.parquet")
+    words = {"dataset": ["copies.parquet"], "streaming": ["true"], "num_train_epochs": ["1"]}
+    agree_on_steps(words, 25, monkeypatch)
+
+
+def agree_on_steps(words: dict[str, list[str]], steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned_module, "_speed", lambda recipe, plan: None)
+    small = {"image_size": ["32"], "per_device_train_batch_size": ["8"], "use_cpu": ["true"], "report_to": ["none"]}
+    planned = planned_run({**small, **words})
+    folder = Path("run")
+    _, trainer = _build(planned.recipe, folder, training_arguments(planned.recipe, folder), None)
+    assert trainer._total_steps(trainer.get_train_dataloader()) == steps
+    assert f"  steps      {steps} ({steps * trainer.args.global_batch_size:,} images" in planned.text

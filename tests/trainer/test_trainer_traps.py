@@ -1,5 +1,6 @@
 """What transformers' Trainer, mixed precision and several devices do to a momentum target unless it is prevented."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -159,6 +160,34 @@ def test_losses_outside_training_do_not_enter_the_training_logs(tiny_backbone, t
     assert trainer._meters.averages(trainer.accelerator) == {}
     trainer.compute_loss(trainer.model.train(), view_pairs())
     assert trainer._meters.averages(trainer.accelerator)["loss/stage1.local"] > 0
+
+
+@pytest.mark.parametrize(
+    ("compiled", "said"),
+    [
+        (True, rf"torch_compile: compiled by torch {re.escape(torch.__version__)}, .*no loss: leave torch_compile out"),
+        (False, "holds no loss, so there is nothing to learn from"),
+    ],
+)
+def test_without_a_loss_nothing_is_trained(tiny_backbone, tmp_path, monkeypatch, compiled, said) -> None:
+    """Compiled by torch 2.6, the model returns an output without its loss."""
+    model = make_model(tiny_backbone)
+    forward = model.forward
+
+    def without_loss(**inputs: Any) -> Any:
+        outputs = forward(**inputs)
+        outputs.loss = None
+        return outputs
+
+    monkeypatch.setattr(model, "forward", without_loss)
+    trainer = LadderTrainer(model, make_arguments(tmp_path), ViewPairs())
+    trainer.args.torch_compile = compiled  # only now, so that nothing is compiled
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with pytest.raises(UserError, match=said) as raised:
+        trainer.train()
+    assert "\n" not in str(raised.value)
+    assert trainer.state.global_step == 0
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
 
 def test_gradients_are_clipped_only_where_the_recipe_says_so(tiny_backbone, tmp_path) -> None:

@@ -81,6 +81,46 @@ def split_monitoring(
     return dataset.select(rest), dataset.select(held_out)
 
 
+def count_held_out(
+    dataset: Any,
+    fraction: float = FRACTION,
+    maximum: int = MOST,
+    image_column: str | None = None,
+    *,
+    minimum: int = LEAST,
+    read: bool = True,
+) -> int:
+    """Count the images by which `split_monitoring` makes the training data fewer.
+
+    Args:
+        dataset: As for `split_monitoring`, and so are the following.
+        fraction: Share of the images.
+        maximum: Largest number of images.
+        image_column: Column of the images; None detects it.
+        minimum: Fewest images to hold out of 4,000 or more.
+        read: Whether the beginning of a stream is read as `split_monitoring` does; if not, a stream with few images in
+            a shard, or nearly all of them copies, may lose fewer.
+
+    Returns:
+        The number; 0 for a stream of unknown length.
+    """
+    if isinstance(dataset, Mixture):
+        most, least = maximum // len(dataset.datasets), minimum // len(dataset.datasets)
+        return sum(
+            count_held_out(part, fraction, most, own_column(part, image_column), minimum=least, read=read)
+            for part in dataset.datasets
+        )
+    size = length_of(dataset)
+    if size is None:
+        return 0
+    if read and not hasattr(dataset, "__len__"):
+        column = check_image_column(dataset, image_column)
+        rest, _ = _split_stream(dataset, fraction, maximum, column, None, minimum)
+        return size - (length_of(rest) or 0)
+    count = held_out_count(size, fraction, minimum, maximum)
+    return 0 if count < 2 else count
+
+
 def held_out_count(images: int, fraction: float = FRACTION, minimum: int = LEAST, maximum: int = MOST) -> int:
     """How many of so many images `split_monitoring` holds out."""
     return min(maximum, max(minimum if images >= LEAST_FROM else 0, round(fraction * images)))

@@ -10,6 +10,7 @@ from ..errors import TrainingStopped, UserError
 from .bad_images import BadImageCount
 from .chunks import ChunkQueue, Consumed, ExampleMaker
 from .map_source import MapChunks, MapSource, MixedMapSource
+from .passes import batches_of_pass
 from .place import Place
 from .realignment import Realignment
 from .workers import PREFETCH, Worker
@@ -69,14 +70,15 @@ class MapBatches:
         pin_memory: bool = False,
     ) -> None:
         world_size = place.world_size
-        steps = source.size // (batch_size * accumulation * world_size)
-        if steps == 0:
+        self.batches_per_pass = batches_of_pass(
+            source.size, batch_size=batch_size, accumulation=accumulation, world_size=world_size, streaming=False
+        )
+        if self.batches_per_pass == 0:
             raise UserError(
                 f"{source.name}: {source.size} images are fewer than one optimizer step uses: {batch_size} per batch x "
                 f"{accumulation} accumulated x {world_size} processes = {batch_size * accumulation * world_size}; "
                 "use a smaller batch"
             )
-        self.batches_per_pass = steps * accumulation
         self._chunks = MapChunks(source, maker, place, size=batch_size, planned=self.batches_per_pass * batch_size)
         self._batch_size, self._workers, self._count = batch_size, workers, count
         self._pin_memory = pin_memory

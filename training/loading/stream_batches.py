@@ -16,6 +16,7 @@ from ..data.order import generator
 from ..errors import UserError
 from .bad_images import BadImageCount
 from .chunks import Chunk, ChunkBuilder, ChunkQueue, Consumed, ExampleMaker, RawExample
+from .passes import batches_of_pass
 from .place import Place
 from .stream_reader import MixedReader, StreamReader
 from .stream_source import StreamSource
@@ -168,7 +169,11 @@ class StreamBatches:
             BlockWorker, source.reader, maker, place, size=batch_size, buffer=buffer, workers=self._workers
         )
         self._own_size = None if size is None else size / place.world_size
-        self.batches_per_pass = None if size is None else size // place.world_size // batch_size
+        self.batches_per_pass = size
+        if size is not None:
+            self.batches_per_pass = batches_of_pass(
+                size, batch_size=batch_size, accumulation=1, world_size=place.world_size, streaming=True
+            )
         self._pass, self._batches, self._consumed, self._turn = 0, 0, 0, 0
         self._at = [start_of_pass(0) for _ in range(self._workers)]
 

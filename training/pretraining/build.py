@@ -1,13 +1,12 @@
 """Build what a run needs from a resolved recipe: training arguments, model, data and views."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.backbones import named_backbone
 from ..config.fields import unknown_name
-from ..config.options import ModelOptions
+from ..config.options import DataOptions, ModelOptions
 from ..config.recipe import ResolvedRecipe
 from ..errors import UserError, did_you_mean, near_names
 from ..models.reference import hub_file, model_folder, split_revision, why_not_loaded
@@ -194,7 +193,7 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
     """
     from ..data.content import describe_files
     from ..data.internals import fingerprint_of
-    from ..data.sources import hub_dataset, load_image_stream, local_files, split_names
+    from ..data.sources import hub_dataset, load_image_stream, local_files
 
     options = recipe.data
     names = [options.dataset] if isinstance(options.dataset, str) else list(options.dataset or [])
@@ -245,22 +244,41 @@ def load_data(recipe: ResolvedRecipe, earlier: RunRecord | None = None) -> Data:
         from ..data.mixing import mix_streams
 
         train = mix_streams(parts, options.mix)
-    source = options.eval_dataset or names[0]
-    revision = records[0].revision if source == names[0] else None
-    known = split_names(source, revision=revision)
-    split = monitored_split(known)
-    if options.eval_dataset is not None and split is None:
-        split = options.split
     monitoring = None
-    if split is not None and (source != names[0] or split != options.split):
+    if (found := monitoring_split(options, names[0], records[0].revision)) is not None:
+        source, split, revision = found
         settings["only_if_there"] = True
         monitoring = load_image_stream(source, split=split, revision=revision, **settings)
     return Data(train, monitoring, records, list(dict.fromkeys(notes)), files)
 
 
-def monitored_split(names: Sequence[str]) -> str | None:
-    """The split whose images are looked at during a run; None if a part of the training images is held out."""
-    return next((name for name in ("validation", "valid", "val", "test") if name in names), None)
+def monitoring_split(options: DataOptions, first: str, revision: str | None) -> tuple[str, str, str | None] | None:
+    """Find the images that monitor a run without being held out of its training data.
+
+    Args:
+        options: Of the run.
+        first: Its first training data set.
+        revision: The revision of that.
+
+    Returns:
+        (data set, split, revision): the evaluation set, or a validation or test split beside the training split; None
+        if there is none.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    from ..data.sources import split_names
+
+    source = options.eval_dataset or first
+    revision = revision if source == first else None
+    known = split_names(source, revision=revision)
+    candidates: tuple[str, ...] = ("validation", "valid", "val", "test")
+    split = next((name for name in candidates if name in known), None)
+    if options.eval_dataset is not None and split is None:
+        split = options.split
+    if split is None or (source == first and split == options.split):
+        return None
+    return source, split, revision
 
 
 def build_views(recipe: ResolvedRecipe) -> "TwoViewTransform":

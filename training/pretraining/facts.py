@@ -16,35 +16,46 @@ SAMPLE = 48
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def measure_images(names: Sequence[str], **settings: Any) -> ImageFacts:
+def measure_images(
+    names: Sequence[str], *, monitored: bool = False, exactly: bool = False, **settings: Any
+) -> ImageFacts:
     """Look at a sample of the images of one or more data sets.
 
     Args:
         names: As `load_image_stream` takes them.
+        monitored: Whether the run holds out some of them to monitor itself with.
+        exactly: Whether the beginning of a stream is read to count these, as the run does.
         **settings: Other arguments of `load_image_stream` (`split`, `streaming`, `revision`, `image_column`).
 
     Raises:
         UserError: a data set does not exist, or holds no images that can be read.
     """
+    from ..data.held_out import count_held_out
+    from ..data.mixing import mix_streams
     from ..data.sources import load_image_stream
     from ..errors import UserError
     from ..inspection.data import inspect_one
 
-    counts, sides, sizes = [], [], []
+    counts, sides, sizes, datasets = [], [], [], []
     for name in names:
         dataset = load_image_stream(name, **settings)
+        datasets.append(dataset)
         report, _ = inspect_one(dataset, settings.get("image_column"), limit=SAMPLE)
         if report["width"] is None:
             raise UserError(f"{name}: none of {report['looked_at']} images can be read, so no run can be planned")
         counts.append(report["images"])
         sides.append(min(report["width"]["median"], report["height"]["median"]))
         sizes.append(report["bytes"])
+    held_out = 0
+    if monitored and None not in counts:
+        held_out = count_held_out(mix_streams(datasets), image_column=settings.get("image_column"), read=exactly)
     return ImageFacts(
         name=names[0] if len(names) == 1 else " and ".join(names),
         count=None if None in counts else sum(counts),
         side=int(min(sides)),
         file_bytes=max(sizes),
         streaming=bool(settings.get("streaming")),
+        held_out=held_out,
     )
 
 

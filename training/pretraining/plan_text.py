@@ -58,6 +58,7 @@ def describe_images(images: ImageFacts) -> str:
     """Describe the images in a few words."""
     count = "an unknown number" if images.count is None else f"{images.count:,}"
     how = ", read as a stream" if images.streaming else ""
+    how += f"; {images.held_out:,} of them are held out to monitor the run" if images.held_out else ""
     return f"{count} in {images.name}, shorter side {images.side} pixels, {images.file_bytes / 1e3:.0f} kB each{how}"
 
 
@@ -85,7 +86,7 @@ def _steps(plan: Plan) -> str:
     if plan.steps is None:
         return f"{plan.values['num_train_epochs']} passes of unknown length"
     seen = plan.steps * plan.global_batch
-    passes = f", {seen / plan.images.count:.3g} passes" if plan.images.count else ""
+    passes = f", {seen / plan.images.trained:.3g} passes" if plan.images.trained else ""
     return f"{plan.steps:,} ({seen:,} images{passes})"
 
 

@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config.fields import read_words
 from ..config.recipe import Recipe, ResolvedRecipe, all_fields, read_recipe, resolve
-from ..data.held_out import held_out_count
-from ..data.sources import split_names
 from ..errors import UserError
 from ..runs.record import RunRecord
-from .build import build_model, build_views, monitored_split, network_config
+from ..trainer.best import looks_at_images
+from .build import build_model, build_views, monitoring_split, network_config
 from .facts import measure_images, measure_machine, measure_network, measure_speed
 from .plan_text import plan_table, recipe_text
 from .planner import PLAN, RECIPE_FILE, Plan, heads, make_plan, table_name
@@ -83,8 +82,16 @@ def _plan(names: list[str], given: dict[str, Any]) -> Plan:
     """Measure what the plan depends on, and make it."""
     settings: dict[str, Any] = {"split": given.get("split") or "train", "streaming": bool(given.get("streaming"))}
     settings |= {"trust_paths": bool(given.get("trust_paths")), "only_if_there": len(names) > 1}
-    images = measure_images(names, revision=given.get("revision"), image_column=given.get("image_column"), **settings)
-    images = replace(images, held_out=_held_out(names, given, images.count))
+    run = resolve(Recipe(PLAN, "", given, "the plan"))
+    images = measure_images(
+        names,
+        monitored=looks_at_images(run.arguments)
+        and monitoring_split(run.data, names[0], given.get("revision")) is None,
+        exactly=given.get("num_train_epochs") is not None,
+        revision=given.get("revision"),
+        image_column=given.get("image_column"),
+        **settings,
+    )
     machine = measure_machine()
     costs = None
     own = given.get("from_model") or given.get("backbone_config")
@@ -94,14 +101,6 @@ def _plan(names: list[str], given: dict[str, Any]) -> Plan:
         config = build_model(typed).config if given.get("from_model") else network_config(typed)
         costs = measure_network(config, size)
     return make_plan(images, machine, given if len(names) == 1 else {**given, "dataset": names}, costs)
-
-
-def _held_out(names: list[str], given: dict[str, Any], count: int | None) -> int:
-    """How many of the training images will be kept out of training, to look at."""
-    if count is None or given.get("eval_dataset") is not None or given.get("monitor_steps") == 0:
-        return 0
-    split = monitored_split(split_names(names[0], revision=given.get("revision")))
-    return held_out_count(count) if split in (None, given.get("split") or "train") else 0
 
 
 def _speed(recipe: ResolvedRecipe, plan: Plan) -> float | None:

@@ -1,11 +1,11 @@
 """The plan of a run without a recipe: a pure function of what was measured of the images and the machine."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..config.backbones import BACKBONES, named_backbone
+from ..loading.passes import batches_of_pass, steps_of_passes
 
 PLAN = "plan"
 """Name of the recipe of a planned run."""
@@ -39,7 +39,7 @@ class ImageFacts:
         side: Median of the shorter side, in pixels.
         file_bytes: Median size of a file.
         streaming: Whether they are read while training.
-        held_out: How many of them are kept out of training, to look at.
+        held_out: Number of them that monitoring holds out, and that are not trained on.
     """
 
     name: str
@@ -48,6 +48,11 @@ class ImageFacts:
     file_bytes: int
     streaming: bool = False
     held_out: int = 0
+
+    @property
+    def trained(self) -> int | None:
+        """Number of images in a pass; None if a stream does not declare how many it has."""
+        return None if self.count is None else self.count - self.held_out
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def make_plan(
     accumulation = int(given.get("gradient_accumulation_steps") or 1)
     global_batch = batch * accumulation * devices
     optimizer = optimizer or ("lars" if global_batch >= 1024 else "adamw")
-    steps = _steps(images, machine, global_batch, given)
+    steps = _steps(images, machine, batch, accumulation, given)
     workers, buffer = _workers(images, machine, size, batch, costs, given)
 
     chosen: dict[str, Any] = {"dataset": images.name, "image_size": size}
@@ -240,21 +245,29 @@ def _batch(images: ImageFacts, machine: MachineFacts, size: int, costs: NetworkC
     memory = machine.gpus[0].memory * DEVICE_SHARE if machine.gpus else machine.memory * HOST_SHARE - 2 * PROCESS
     while batch > least and _compute_bytes(batch, size, costs, bf16, "adamw") > memory:
         batch //= 2
-    if images.count is not None:
+    if images.count is not None and images.trained is not None:
         while batch > least and batch * devices * BATCHES > images.count:
             batch //= 2
-        while batch > 2 and batch * devices > images.count - images.held_out:
+        while batch > 2 and batch * devices > images.trained:
             batch //= 2
     return batch
 
 
-def _steps(images: ImageFacts, machine: MachineFacts, global_batch: int, given: Mapping[str, Any]) -> int | None:
-    """Choose the length of the run; a given length wins."""
+def _steps(
+    images: ImageFacts, machine: MachineFacts, batch: int, accumulation: int, given: Mapping[str, Any]
+) -> int | None:
+    """Choose the length of the run; a given length wins, and passes are counted as training does."""
     if (given.get("max_steps") or 0) > 0:
         return int(given["max_steps"])
     count, passes = images.count, given.get("num_train_epochs")
+    devices = max(1, len(machine.gpus))
     if passes is not None:
-        return None if count is None else max(1, math.ceil(passes * ((count - images.held_out) // global_batch)))
+        if images.trained is None:
+            return None
+        shape: dict[str, int] = {"batch_size": batch, "accumulation": accumulation, "world_size": devices}
+        batches = batches_of_pass(images.trained, streaming=images.streaming, **shape)
+        return max(1, steps_of_passes(passes, batches, accumulation))
+    global_batch = batch * accumulation * devices
     if not machine.gpus:
         seen = 64_000 if count is None else min(64_000, 100 * count)
     elif count is None:

@@ -1,6 +1,6 @@
 """Which metric of the looks at held-out images decides on the best checkpoint."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -14,13 +14,22 @@ from .monitor import HeldOutImages
 PREFIX = "eval_"
 
 
-def wants_looks(args: Any) -> bool:
+def looks_at_images(values: Mapping[str, Any]) -> bool:
+    """Tell whether a run looks at held-out images, which are then no part of its training.
+
+    Args:
+        values: Training arguments, by name; one that is not there has its default.
+    """
+    return values.get("monitor_steps") != 0 or wants_looks(values)
+
+
+def wants_looks(values: Mapping[str, Any]) -> bool:
     """Tell whether training arguments ask for looks by one of transformers' own fields."""
     return bool(
-        args.eval_strategy != IntervalStrategy.NO
-        or args.eval_on_start
-        or args.load_best_model_at_end
-        or args.save_strategy == SaveStrategy.BEST
+        values.get("eval_strategy", "no") != IntervalStrategy.NO
+        or values.get("eval_on_start")
+        or values.get("load_best_model_at_end")
+        or values.get("save_strategy") == SaveStrategy.BEST
     )
 
 
@@ -35,7 +44,7 @@ def check_best_metric(args: Any, model: LadderSiameseForPreTraining, held_out: H
     Raises:
         UserError: there are no held-out images, or they are not measured by `metric_for_best_model`.
     """
-    if not wants_looks(args) and args.metric_for_best_model is None:
+    if not wants_looks(vars(args)) and args.metric_for_best_model is None:
         return
     if held_out is None:
         raise UserError(

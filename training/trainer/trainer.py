@@ -1,6 +1,5 @@
 """`LadderTrainer`: transformers' Trainer for pretraining with a momentum target on endless image streams."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +19,12 @@ from modeling_ladder.batch_norm import convert_batch_norms
 from ..config.arguments import LadderTrainingArguments
 from ..errors import UserError
 from ..loading.loader import ViewLoader
+from ..loading.passes import steps_of_passes
 from ..models.devices import fastest_convolutions
 from ..models.stage_sizes import check_image_size
 from ..runs.agreement import StepAgreement, all_or_none, chosen_by_first
 from ..views.two_views import TwoViewTransform
-from .best import check_best_metric, wants_looks
+from .best import check_best_metric, looks_at_images
 from .callbacks import MonitorCallback, PassCallback, TargetUpdateCallback
 from .held_out import held_out_images, is_image_dataset
 from .input_copies import InputCopies
@@ -34,7 +34,7 @@ from .monitor import MonitorMetrics, look
 from .resuming import agreed_checkpoint, read_loader_state
 from .run_log import RunLog
 from .saving import SavingTrainer
-from .stops import BATCH_NORM_SETTLED, check_losses, check_spread
+from .stops import BATCH_NORM_SETTLED, check_has_loss, check_losses, check_spread
 
 MODEL_INPUTS = ("pixel_values", "view_boxes", "view_flips")
 
@@ -102,7 +102,7 @@ class LadderTrainer(SavingTrainer):
         self.image_column, self.label_column = image_column, label_column
         self.loader_options = dict(loader_options or {})
         self.held_out = None
-        if images and (args.monitor_steps != 0 or wants_looks(args)):
+        if images and looks_at_images(vars(args)):
             train_dataset, self.held_out = held_out_images(
                 train_dataset, eval_dataset, transform, image_column, label_column, args.monitor_images
             )
@@ -240,7 +240,9 @@ class LadderTrainer(SavingTrainer):
     def _total_steps(self, loader: ViewLoader) -> int:
         if self.args.max_steps > 0:
             return self.args.max_steps
-        return math.ceil(self.args.num_train_epochs * self._steps_per_pass(loader, "num_train_epochs"))
+        self._steps_per_pass(loader, "num_train_epochs")  # which refuses a stream of unknown length
+        batches = cast(int, loader.batches_per_pass)
+        return steps_of_passes(self.args.num_train_epochs, batches, self.args.gradient_accumulation_steps)
 
     def _warmup_steps(self, loader: ViewLoader) -> float:
         if self.args.warmup_epochs is None:
@@ -282,10 +284,15 @@ class LadderTrainer(SavingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """Return the weighted loss of one micro-batch. Level losses are summed on the device until they are logged."""
+        """Return the weighted loss of one micro-batch. Level losses are summed on the device until they are logged.
+
+        Raises:
+            UserError: the model returned no loss.
+        """
         if "view_parameters" in inputs:
             inputs = self._device_views(inputs)
         outputs = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs})
+        check_has_loss(outputs, self.args.torch_compile)
         if model.training:
             self._meters.add(outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
