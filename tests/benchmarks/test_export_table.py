@@ -106,3 +106,17 @@ def test_the_page_shows_the_committed_result_and_all_of_it(table: ModuleType) ->
         )
     page = PAGE.read_text(encoding="utf-8")
     assert table.rewritten(page, table.page_text(result)) == page
+
+
+def test_what_a_refusal_recommends_is_checked_in_the_same_row() -> None:
+    """So is what `ladder finetune segmentation` recommends: a command, not a format."""
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    found = 0
+    for cells in result["rows"].values():
+        for cell in cells.values():
+            recommended = cell["text"].rpartition("; use ")[2].split(" or ") if "; use " in cell["text"] else []
+            for kind in recommended:
+                if kind in cells:
+                    found += 1
+                    assert cells[kind]["difference"] is not None, cell["text"]
+    assert found > 10

@@ -7,7 +7,9 @@ from ..files import folder_written_at_once
 from ..loading.progress import say
 from ..models.processor import processor_of
 from ..models.reference import load_model, model_folder, with_revision
+from .alternatives import formats_that_hold
 from .formats import WRITERS
+from .keys import NotHeld
 from .origin import CARD, write_origin
 
 
@@ -49,7 +51,10 @@ def export(
     processor = processor_of(checkpoint, image_size, revision)
     say(f"writing its backbone for {format} to {output} ...")
     with folder_written_at_once(output) as folder:
-        hint = WRITERS[format](backbone, processor, folder)
+        try:
+            hint = WRITERS[format](backbone, processor, folder)
+        except NotHeld as error:
+            raise UserError(f"{error}; use {' or '.join(formats_that_hold(backbone, processor, format))}") from error
         write_origin(folder, format, source or with_revision(checkpoint, revision), (output / CARD).exists())
     return hint.format(folder=str(output))
 

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..files import write_text
 from ..loading.progress import say
 from ..models.published import describe_images
-from .keys import PLANES, STEM, check_convertible, detectron2_key, others, standard_name, torchvision_key
+from .keys import PLANES, STEM, NotHeld, check_convertible, detectron2_key, standard_name, torchvision_key
 from .timm_families import FAMILIES, TimmModel
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def write_torchvision(backbone: "PreTrainedModel", processor: Any, folder: Path)
     expansion = 4 if config.layer_type == "bottleneck" else 1
     widths = [width // expansion for width in config.hidden_sizes]
     if tuple(widths) != PLANES or config.embedding_size != STEM or config.num_channels != 3:
-        raise UserError(
+        raise NotHeld(
             f"torchvision's ResNet has widths {', '.join(map(str, PLANES))} and 3 channels; this one has "
-            f"{', '.join(map(str, widths))} and {config.num_channels}: use {others(config)}"
+            f"{', '.join(map(str, widths))} and {config.num_channels}"
         )
     _save_tensors(state, folder / WEIGHTS)
     processor.save_pretrained(folder)
@@ -123,7 +123,8 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
     All dimensions but the channels are dynamic.
 
     Raises:
-        UserError: a package is not installed, or onnxruntime computes something different.
+        UserError: a package is not installed.
+        NotHeld: torch.onnx cannot write the network, or onnxruntime computes something different.
     """
     import torch
 
@@ -164,7 +165,7 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
         if any_size:
             return hint
         return f"{hint}  # {'images' if any_batch else '2 images'} of {size} x {size} pixels only"
-    raise UserError(f"this {backbone.config.model_type} cannot be written as ONNX: {failures[-1]}; use transformers")
+    raise NotHeld(f"this {backbone.config.model_type} cannot be written as ONNX: {failures[-1]}")
 
 
 WRITERS: dict[str, Callable[["PreTrainedModel", Any, Path], str]] = {
@@ -181,7 +182,7 @@ def _timm_resnet(backbone: "PreTrainedModel") -> TimmModel:
     config = backbone.config
     state = _torchvision_state(backbone)
     if config.embedding_size != STEM:
-        raise UserError(f"timm's ResNet has 64 stem channels, this one {config.embedding_size}; use transformers")
+        raise NotHeld(f"timm's ResNet has 64 stem channels, this one {config.embedding_size}")
     name, arguments = standard_name(config), {}
     if name is None:
         expansion = 4 if config.layer_type == "bottleneck" else 1
@@ -195,7 +196,7 @@ def _check_with_timm(backbone: "PreTrainedModel", folder: Path, size: int) -> bo
     """Compare the pooled features of timm with those of the backbone; without timm nothing is checked.
 
     Raises:
-        UserError: timm cannot load the folder, or computes something different.
+        NotHeld: timm cannot load the folder, or computes something different.
     """
     import torch
 
@@ -211,14 +212,12 @@ def _check_with_timm(backbone: "PreTrainedModel", folder: Path, size: int) -> bo
             got, want = model(images), backbone.eval()(images).feature_maps[-1].mean(dim=(2, 3))
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"timm cannot hold this {backbone.config.model_type}: {reason}; use transformers or onnx"
-        ) from error
+        raise NotHeld(f"timm cannot hold this {backbone.config.model_type}: {reason}") from error
     difference = (got - want).abs().max().item() / max(want.abs().max().item(), 1e-9)
     if not difference <= TOLERANCE:
-        raise UserError(
+        raise NotHeld(
             f"timm computes other features than this {backbone.config.model_type} (relative difference "
-            f"{difference:.1e}); use transformers or onnx"
+            f"{difference:.1e})"
         )
     return True
 

@@ -19,37 +19,31 @@ STANDARD = {
 }
 PLANES = (64, 128, 256, 512)
 STEM = 64
-IN_TIMM = ("convnext", "swin", "dinov2", "timm_wrapper")
 _STEM_KEY = re.compile(r"embedder\.embedder\.(convolution|normalization)\.(\w+)$")
 _BLOCK_KEY = re.compile(
     r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d+)|(shortcut))\.(convolution|normalization)\.(\w+)$"
 )
 
 
-def others(config: Any) -> str:
-    """Name the formats that can hold a backbone that a ResNet format refuses."""
-    timm = config.embedding_size == STEM if config.model_type == "resnet" else config.model_type in IN_TIMM
-    onnx = config.model_type != "swin"  # torch.onnx cannot write its windows
-    formats = [*(["timm"] if timm else []), "transformers", *(["onnx"] if onnx else [])]
-    return " or ".join(formats)
+class NotHeld(UserError):
+    """A format cannot hold a backbone: the reason. `export` adds the formats that can."""
 
 
 def check_convertible(config: Any) -> None:
     """Check that the ResNets of other libraries can compute what this backbone computes.
 
     Raises:
-        UserError: the backbone is not a ResNet, or has a stride or activation that they do not support.
+        NotHeld: the backbone is not a ResNet, or has a stride or activation that they do not support.
     """
     if config.model_type != "resnet":
-        raise UserError(
-            f"this format holds ResNets only (transformers' ResNet), and the backbone is {config.model_type!r}; "
-            f"use {others(config)}"
+        raise NotHeld(
+            f"this format holds ResNets only (transformers' ResNet), and the backbone is {config.model_type!r}"
         )
     for name in ("downsample_in_first_stage", "downsample_in_bottleneck"):
         if getattr(config, name):
-            raise UserError(f"the backbone has {name}=True, unknown to this format; use transformers or onnx")
+            raise NotHeld(f"the backbone has {name}=True, unknown to this format")
     if config.hidden_act != "relu":
-        raise UserError(f"the backbone's activation is {config.hidden_act!r}, this format's is relu; use onnx")
+        raise NotHeld(f"the backbone's activation is {config.hidden_act!r}, this format's is relu")
 
 
 def standard_name(config: Any) -> str | None:
@@ -89,5 +83,5 @@ def _block(name: str) -> tuple[str, ...]:
     """Split a tensor's name into stage, layer, position in the block, shortcut, kind of module, and parameter."""
     match = _BLOCK_KEY.match(name)
     if match is None:
-        raise UserError(f"the backbone has a tensor {name!r} that no transformers ResNet has; it cannot be converted")
+        raise NotHeld(f"the backbone has a tensor {name!r} that no transformers ResNet has")
     return match.groups()

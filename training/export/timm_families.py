@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from .keys import NotHeld
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -132,9 +132,7 @@ def dinov2(backbone: "PreTrainedModel", size: int) -> TimmModel:
 def _refuse(config: Any, expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         if getattr(config, name, value) != value:
-            raise UserError(
-                f"timm's {config.model_type} has no {name}={getattr(config, name)!r}; use transformers or onnx"
-            )
+            raise NotHeld(f"timm's {config.model_type} has no {name}={getattr(config, name)!r}")
 
 
 def _renamed(
@@ -151,7 +149,7 @@ def _renamed(
         if match is not None:
             state[re.sub(f"^{match[0]}", match[1], name)] = tensor
         elif not name.startswith(dropped):
-            raise UserError(f"the backbone has a tensor {name!r} that timm does not know; use transformers or onnx")
+            raise NotHeld(f"the backbone has a tensor {name!r} that timm does not know")
     return state
 
 
