@@ -25,7 +25,13 @@ _TORCH_WRITE = re.compile(r"PytorchStreamWriter|inline_container\.cc.*unexpected
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave. The message says what was wrong, where, and what to do, in one line."""
+    """A mistake in what the user gave. The message says what was wrong, where, and what to do, in one line.
+
+    Attributes:
+        shared: Whether all processes of a job raise it, so that the first one tells the user.
+    """
+
+    shared = False
 
 
 class WorkerDied(UserError, RuntimeError):
@@ -37,9 +43,11 @@ class TrainingStopped(RuntimeError):
 
     Attributes:
         kind: One word for the cause, as `run.json` records it.
+        shared: As of `UserError`.
     """
 
     kind: ClassVar[str] = "other"
+    shared = False
 
 
 class NotFinite(TrainingStopped):

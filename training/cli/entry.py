@@ -17,6 +17,7 @@ from ..runs.interruption import Interrupted, deaf_to_interrupts, ended_by_signal
 from . import help_text
 from .commands import COMMANDS, Command
 from .parser import OptionParser
+from .unknown import fails_for
 
 _HELP, _HELP_ALL = ("--help", "-h"), ("--help-all", "--help_all")
 
@@ -41,9 +42,9 @@ def _main(words: list[str]) -> int:
             sys.stdout.flush()
             return code
     except UserError as error:
-        return _fail(f"ladder: error: {error}", 2)
+        return _fail(f"ladder: error: {error}", 2, everywhere=error.shared)
     except TrainingStopped as error:
-        return _fail(f"ladder: stopped: {error}", 3)
+        return _fail(f"ladder: stopped: {error}", 3, everywhere=error.shared)
     except RuntimeError as error:
         died = worker_death(error)
         if died is None:
@@ -122,10 +123,18 @@ def _say_start(command: Command) -> None:
         print(f"ladder {command.name}: loading the libraries ...", file=sys.stderr, flush=True)
 
 
-def _fail(message: str, code: int) -> int:
-    """Print a message as one line, without secrets, and return the exit code."""
+def _fail(message: str, code: int, everywhere: bool = False) -> int:
+    """Print a message as one line, without secrets, and return the exit code.
+
+    Args:
+        message: What to print.
+        code: The exit code.
+        everywhere: Whether all processes of the job fail with this message, so that the first one prints it.
+    """
     from ladder_model_cards.secrets import hide_secrets
 
+    if everywhere and os.environ.get("RANK", "0") != "0":
+        return code
     with contextlib.suppress(OSError):  # the code says the same where nothing can be printed
         print(hide_secrets(" ".join(message.split())), file=sys.stderr)
     return code
@@ -180,14 +189,14 @@ def _parser(command: Command, words: list[str], task: str | None) -> OptionParse
     """Make the parser of a command's options."""
     settings = command.tasks[task] if command.tasks is not None and task is not None else None
     description = command.description if settings is None else (settings.__doc__ or "").strip()
-    parser = OptionParser(_usage(command, task), description)
+    parser = OptionParser(_usage(command, task), description, fails_for(command, task))
     # A field without a help text is no option: the words of other dataclasses' fields are kept in it.
     own = {name: declared for name, declared in fields_of(command.options).items() if "help" in declared[1].metadata}
     for name in command.positionals:
         metadata = own[name][1].metadata
         optional = own[name][1].default is not MISSING
         shown = metadata.get("metavar") or name.upper()
-        parser.add_argument(name, metavar=shown, help=metadata["help"], nargs="?" if optional else None)
+        parser.add_positional(name, shown, metadata["help"], optional=optional)
     if command.recipe_fields:
         _add_recipe_fields(parser, words, own)
     options = {name: declared for name, declared in own.items() if name not in command.positionals}

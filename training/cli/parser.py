@@ -4,12 +4,13 @@ import argparse
 import os
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field
 from typing import Any, NoReturn
 
-from ..config.fields import Fields, default_of, unknown_name
+from ..config.fields import Fields, default_of, unknown_option
 from ..config.recipe import ALIASES
+from ..config.synonyms import called_here
 from ..config.values import is_list, is_switch
 from ..errors import UserError
 
@@ -26,9 +27,12 @@ class OptionParser(argparse.ArgumentParser):
     Args:
         usage: What the help shows after `usage:`.
         description: The first paragraph of the help.
+        unknown: Makes the error for an option that is not among those declared.
     """
 
-    def __init__(self, usage: str, description: str) -> None:
+    def __init__(
+        self, usage: str, description: str, unknown: Callable[[str, Sequence[str]], UserError] | None = None
+    ) -> None:
         super().__init__(
             prog="ladder",
             usage=usage,
@@ -40,11 +44,25 @@ class OptionParser(argparse.ArgumentParser):
         )
         self._declared: dict[str, tuple[Any, str]] = {}
         self._help_flags = {"help": "Show this text."}
+        self._without_name: dict[str, str] = {}
+        self._unknown = unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`, where argparse would print the usage and exit."""
         command = " ".join(str(self.usage).split()[:2])
         raise UserError(f"{message} (see `{command} --help`)")
+
+    def add_positional(self, name: str, shown: str, text: str, *, optional: bool) -> None:
+        """Add an argument that is given without a name.
+
+        Args:
+            name: Where its word goes.
+            shown: What stands for it in the help.
+            text: Of the help.
+            optional: Whether it may be left out.
+        """
+        self._without_name[name] = shown
+        self.add_argument(name, metavar=shown, help=text, nargs="?" if optional else None)
 
     def add_fields(self, title: str, declared: Fields) -> None:
         """Add a group with one option per dataclass field.
@@ -103,7 +121,14 @@ class OptionParser(argparse.ArgumentParser):
 
     def fail_on_unknown(self, name: str) -> NoReturn:
         """Raise the error for an option that does not exist."""
-        raise unknown_name(name, [*self._declared, *self._help_flags], f"unknown option --{name}", dashes=True)
+        without_name = called_here(name, self._without_name)
+        if without_name:
+            shown = self._without_name[without_name[0]]
+            raise UserError(f"unknown option --{name}: here {shown} is given without a name (usage: {self.usage})")
+        known = [*self._declared, *self._help_flags]
+        if self._unknown is not None:
+            raise self._unknown(name, known)
+        raise unknown_option(name, known, f"unknown option --{name}", dashes=True)
 
     def _known(self, name: str) -> tuple[str, str | None] | None:
         """Return an option's declared spelling, and "false" if it is a switch that is turned off; None if unknown."""

@@ -2,13 +2,14 @@
 
 import copy
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError, did_you_mean, near_names
 from .ranges import ANY, Range
+from .synonyms import called_here
 from .values import coerce, from_text
 
 Fields = Mapping[str, tuple[Any, Field[Any]]]
@@ -31,6 +32,42 @@ def unknown_name(
     near = near_names(name.replace("-", "_"), known)
     hint = did_you_mean([f"--{found}" for found in near] if dashes else near)
     return UserError(what + (f"; there are {', '.join(known)}" if list_known and not near else hint))
+
+
+def unknown_option(
+    name: str,
+    known: Iterable[str],
+    what: str,
+    *,
+    dashes: bool = False,
+    list_known: bool = False,
+    near: bool = True,
+) -> UserError:
+    """Make the error for an option that does not exist. It names those that say the same, else the nearest one.
+
+    Args:
+        name: What the user wrote.
+        known: Every option that exists.
+        what: The message before the suggestion.
+        dashes: Show suggestions as command-line options, `--name`.
+        list_known: List all options if there is nothing to suggest.
+        near: Whether an option with a similar name may be meant.
+    """
+    known = [*known]
+    same = called_here(name.replace("-", "_"), known)
+    if same:
+        return UserError(f"{what}; here use {listed([f'--{one}' for one in same] if dashes else same, 'or')}")
+    return unknown_name(name, known, what, dashes, list_known) if near else UserError(what)
+
+
+def listed(words: Sequence[str], last: str) -> str:
+    """Join words as a sentence does: "a, b or c".
+
+    Args:
+        words: At least one.
+        last: What stands before the last word, "and" or "or".
+    """
+    return f" {last} ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), words[-1]])
 
 
 def option(
@@ -199,7 +236,7 @@ def check_values(
         name = aliases.get(name, name)
         if name not in known:
             message = f"{where}unknown {what} {written!r}"
-            raise unknown_name(name, [*known, *aliases], message, list_known=list_known)
+            raise unknown_option(name, [*known, *aliases], message, list_known=list_known)
         if name in checked:
             raise UserError(f"{where}{written!r} is given twice")
         checked[name] = None if value is None else check_value(value, known[name], f"{where}{name}")

@@ -49,15 +49,17 @@ def chosen_by_first(choose: Callable[[], Result], group: Any = None) -> Result:
     dist.broadcast_object_list(choice, src=0, group=group)
     result, error = choice[0]
     if error is not None:
+        error.shared = True
         raise error
     return cast(Result, result)
 
 
-def all_or_none(work: Callable[[], Result]) -> Result:
+def all_or_none(work: Callable[[], Result], group: Any = None) -> Result:
     """Do the same work in every process; if it fails in one, all fail in the same way.
 
     Args:
         work: Called in every process. It must not wait for other processes.
+        group: In which they wait for each other; None is the group of all processes, whose patience is some minutes.
 
     Returns:
         What `work` returned in this process.
@@ -70,9 +72,10 @@ def all_or_none(work: Callable[[], Result]) -> Result:
         return work()
     result, error = _attempt(work)
     errors: list[Any] = [None] * process_count()
-    dist.all_gather_object(errors, error)
+    dist.all_gather_object(errors, error, group=group)
     first = next((found for found in errors if found is not None), None)
     if first is not None:
+        first.shared = True
         raise first
     return cast(Result, result)
 
