@@ -1,5 +1,6 @@
 """Commands that may take long say at once that they have started, and then what they are doing."""
 
+import io
 import itertools
 import subprocess
 import sys
@@ -125,6 +126,40 @@ def test_work_that_takes_seconds_is_one_line_where_there_is_no_terminal(
     monkeypatch.setenv("RANK", "1")
     assert list(progress(range(10), "scoring")) == list(range(10))
     assert capsys.readouterr().err == ""
+
+
+def test_work_that_moves_its_bar_itself_is_said_alike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As that of `ladder prepare`, which may go on after what an earlier call has done."""
+    clock = iter(float(second) for second in range(100))
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
+    with progress(None, "preparing train", 60) as bar:
+        bar.initial = 30
+        bar.update(30)
+        for _ in range(8):
+            bar.update()
+    # The 30 of before are no work of this call: two images took three seconds, 28 are left.
+    assert capsys.readouterr().err == "preparing train: 32 of 60 done after 3 s, about 42 s more ...\n"
+
+
+def test_of_several_processes_on_a_terminal_one_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    drawn = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        bar = progress(range(3), "embeddings")
+        if rank == "0":
+            bar.delay = 0
+        for _ in bar:
+            time.sleep(0.15)
+        drawn.append("embeddings" in terminal.getvalue())
+    assert drawn == [True, False]
 
 
 def test_a_terminal_has_the_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,13 @@ def progress(loader: Any, name: str, total: int | None = None) -> Any:
     """
     from tqdm.auto import tqdm
 
-    bar = tqdm(loader, desc=name, total=total, disable=None, leave=False, delay=1)
-    if not bar.disable or loader is None:
+    first = os.environ.get("RANK", "0") == "0"  # of several processes on one terminal, one draws
+    bar = tqdm(loader, desc=name, total=total, disable=None if first else True, leave=False, delay=1)
+    if not bar.disable:
         return bar
-    return _said_once(loader, name, _length(loader) if total is None else total)
+    if loader is None:
+        return _SaidOnce(name, total)
+    return _items(loader, _SaidOnce(name, _length(loader) if total is None else total))
 
 
 def say(line: str) -> None:
@@ -40,16 +43,49 @@ def _length(items: Any) -> int | None:
         return None
 
 
-def _said_once(loader: Any, name: str, total: int | None) -> Iterator[Any]:
-    """The items of an iterable, and a line once that has taken some seconds."""
-    start, said = time.monotonic(), False
-    for done, item in enumerate(loader):
-        seconds = time.monotonic() - start
-        if not said and seconds >= _SECONDS:
-            said = True
-            of, rest = "", ""
-            if total is not None:
-                of = f" of {total:,}"
-                rest = f", about {seconds / done * (total - done):,.0f} s more" if done else ""
-            say(f"{name}: {done:,}{of} done after {seconds:.0f} s{rest} ...")
+class _SaidOnce:
+    """A line once that the work has taken some seconds; it is moved as a bar of tqdm is.
+
+    Args:
+        name: Of the work.
+        total: Number of items; None if unknown.
+
+    Attributes:
+        n: Items that are done.
+        initial: Those of them that were done before.
+    """
+
+    def __init__(self, name: str, total: int | None) -> None:
+        self.n, self.initial = 0, 0
+        self._name, self._total = name, total
+        self._start, self._said = time.monotonic(), False
+
+    def __enter__(self) -> "_SaidOnce":
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def update(self, count: int = 1) -> None:
+        """Count items that are done now."""
+        self.n += count
+        self.tell()
+
+    def tell(self) -> None:
+        """Say how far the work is, if it is time to and was not said."""
+        seconds = time.monotonic() - self._start
+        if self._said or seconds < _SECONDS:
+            return
+        self._said = True
+        of, rest, made = "", "", self.n - self.initial
+        if self._total is not None:
+            of = f" of {self._total:,}"
+            rest = f", about {seconds / made * (self._total - self.n):,.0f} s more" if made else ""
+        say(f"{self._name}: {self.n:,}{of} done after {seconds:.0f} s{rest} ...")
+
+
+def _items(loader: Any, said: _SaidOnce) -> Iterator[Any]:
+    """The items of an iterable; before each the work is told."""
+    for item in loader:
+        said.tell()
         yield item
+        said.n += 1

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..images.value_range import check_range
 from ..loading.bad_images import LARGER_SHARE_GOES_ON, BadImageCount
 from ..loading.depth import say_if_dark
+from ..loading.progress import progress
 from .columns import Columns, choose_columns
 from .options import PrepareOptions
 from .record import PreparationFolder, ShardRecord
@@ -72,8 +73,6 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
         TooManyBadImages: more images of a split cannot be read than `max_bad_fraction` allows. They are listed, and the
             same options with a larger share go on.
     """
-    from tqdm.auto import tqdm
-
     if options.image_range is not None:
         check_range(options.image_range, "image_range")
     check_fields(options, ("short_side", "quality", "workers", "shard_images", "max_bad_fraction"))
@@ -103,7 +102,7 @@ def prepare(options: PrepareOptions) -> dict[str, dict[str, Any]]:
             )
             writer = SplitWriter(name, rows, columns, root, folder, options, count)
             try:
-                with tqdm(desc=f"preparing {split}", total=rows.size, unit="img", disable=None) as bar:
+                with progress(None, f"preparing {split}", rows.size) as bar:
                     written[split] = writer.write(pool, workers, bar)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -96,6 +96,7 @@ class SplitWriter:
         for record in records:
             self._count_bad(record)
         position = sum(record.images for record in records)
+        bar.initial = position
         bar.update(position)
         work = self._work(self._rows.after(position), pool, workers * _AHEAD + 1)
         while images := list(itertools.islice(self._counted(work, bar), self._shard_images)):

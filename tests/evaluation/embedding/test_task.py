@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,10 @@ from transformers import AutoModel
 
 from helpers.models import tiny_native_backbone
 from helpers.pictures import natural_image
+from helpers.processes import run_together
 from ladder_training import load_image_stream
 from ladder_training.cli.entry import main
-from ladder_training.errors import UserError
+from ladder_training.errors import TooManyBadImages, UserError
 from ladder_training.evaluation.embedding import task
 from ladder_training.evaluation.embedding.options import EmbedOptions
 from ladder_training.evaluation.embedding.parts import PLAN
@@ -219,6 +222,69 @@ def test_two_processes_write_the_same_file(model, photos, tmp_path):
     first, second = pq.read_table(one), pq.read_table(two)
     assert first["id"] == second["id"]
     np.testing.assert_allclose(np.array(first["stage4"].to_pylist()), np.array(second["stage4"].to_pylist()), atol=1e-5)
+
+
+def uneven(folder: Path, count: int = 24, bad: tuple[int, ...] = (3, 4)) -> Path:
+    """Photographs, of which a few in the second part of three images cannot be read: the second process has all."""
+    for index in range(count):
+        path = folder / f"{index:02d}.png"
+        folder.mkdir(exist_ok=True)
+        path.write_bytes(b"no image") if index in bad else Image.fromarray(natural_image(40, 40, index)).save(path)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_at_too_many_unreadable_images_and_go_on(model, tmp_path):
+    """Whichever of them meets the unreadable images: one line, no process is left, and a larger share goes on."""
+    output = tmp_path / "e.parquet"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--log-dir", str(tmp_path / "log")]
+    launch += ["--tee", "3", "-m", "ladder_training", "embed", "--model", model, "--output", output, "--device", "cpu"]
+    launch += ["--dataset", uneven(tmp_path / "photos"), "--part_images", "3", "--batch_size", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def run(*more: str) -> subprocess.CompletedProcess:
+        words = [sys.executable, *map(str, launch), *more]
+        return subprocess.run(words, capture_output=True, text=True, timeout=200, env=environment, check=False)
+
+    for _ in range(2):  # the same command stops again
+        stopped = run()
+        said = [line for line in (stopped.stderr + stopped.stdout).splitlines() if "ladder: stopped: " in line]
+        assert len(said) == 1 and "2 of the " in said[0] and "--max_bad_fraction" in said[0], stopped.stderr
+        # The launcher may end the second process before its own exit code is known.
+        codes = set(re.findall(r"exitcode  : (\S+)", stopped.stderr))
+        assert stopped.returncode != 0 and "3" in codes and codes <= {"3", "-15", "143"}, stopped.stderr
+        assert "Traceback" not in said[0] and not output.exists()
+        assert list((tmp_path / "e.parquet.parts").glob("part-*"))
+    done = run("--max_bad_fraction", "0.1")  # 2 / 24 = 0.083
+    assert done.returncode == 0, done.stderr
+    assert "22 images of" in done.stdout and "were there from an earlier call" in done.stdout
+    assert done.stdout.count("written to") == 1 and pq.read_table(output).num_rows == 22
+
+
+def test_a_process_does_not_work_on_for_hours_when_another_has_stopped(model, tmp_path):
+    photos, output = uneven(tmp_path / "photos"), tmp_path / "e.parquet"
+
+    def work(rank: int) -> float:
+        started = time.monotonic()
+        with pytest.MonkeyPatch.context() as patch:
+            real = task._Work._features
+
+            def slow(self, rows):
+                time.sleep(0.7 if rank == 0 else 0)  # four parts of two batches each: 5.6 s if it goes on
+                return real(self, rows)
+
+            patch.setattr(task._Work, "_features", slow)
+            with pytest.raises(TooManyBadImages, match="2 of the 3 images read so far") as raised:
+                embed(options(model, photos, output, max_bad_fraction=0.01))
+        assert raised.value.shared
+        return time.monotonic() - started
+
+    for seconds in run_together(work):
+        assert seconds < 4.5
+    written = sum(pq.read_metadata(path).num_rows for path in (tmp_path / "e.parquet.parts").glob("part-*"))
+    assert 1 <= written < 12
+    found = embed(options(model, photos, output, max_bad_fraction=0.1))
+    assert (found.count, len(found.bad), found.computed) == (22, 2, 22 - written)
 
 
 def test_classes_of_splits_are_matched_by_name(model, photos, tmp_path):

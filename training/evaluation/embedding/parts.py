@@ -45,6 +45,11 @@ class Destination:
         """The Parquet file that holds ids and labels."""
         return self.output if self.npy is None else self.output.with_suffix(".rows.parquet")
 
+    @property
+    def stopped(self) -> Path:
+        """A file that is there if a process has stopped, so that the others end after the part they are at."""
+        return self.folder / "stopped"
+
     def part(self, key: tuple[int, int]) -> Path:
         """The file of a part: (split's number, part's number)."""
         return self.folder / f"part-{key[0]}-{key[1]:06d}.parquet"
@@ -105,9 +110,10 @@ def _differing(known: dict[str, Any], plan: dict[str, Any]) -> list[str]:
 
 
 def start(destination: Destination) -> None:
-    """Make the folder of the parts."""
+    """Make the folder of the parts, or take it as an earlier call left it."""
     if not destination.folder.exists():
         write_record(destination.folder / "plan.json", destination.plan)
+    destination.stopped.unlink(missing_ok=True)
 
 
 def write_part(destination: Destination, key: tuple[int, int], columns: dict[str, Any], bad: list[list[str]]) -> None:

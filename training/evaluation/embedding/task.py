@@ -16,7 +16,7 @@ from ...loading.depth import say_if_dark
 from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ...models.stage_sizes import check_image_size
-from ...runs.agreement import all_or_none, chosen_by_first
+from ...runs.agreement import Known, all_or_none, chosen_by_first, patient_group, process_count
 from ..backbone import StageFeatures, load_backbone, load_image_settings, model_name
 from ..features import check_finite, pooled_features
 from ..image_transforms import CenterTransform
@@ -115,9 +115,10 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     work = _Work(backbone, accelerator, destination, splits, label, options, counted)
     there = sorted({*keys} - {*missing})  # counted first, so that they are not computed again after a stop
     all_or_none(lambda: _count_parts(counted, destination, there))
-    computed = all_or_none(lambda: work.run(rows))
-    chosen_by_first(lambda: _check_all(_count_bad(options, destination, splits, alone=False), destination, keys))
-    count, bad = chosen_by_first(lambda: merge(destination, keys))
+    group = patient_group() if process_count() > 1 else None  # one process may have hours more to do than another
+    computed = all_or_none(lambda: work.run(rows), group)
+    chosen_by_first(lambda: _check_all(_count_bad(options, destination, splits, alone=False), destination, keys), group)
+    count, bad = chosen_by_first(lambda: merge(destination, keys), group)
     return Embedded(
         [destination.output, *([destination.table_file] if npy else [])],
         count,
@@ -148,9 +149,19 @@ class _Work:
         self.computed = 0
         self._counted = counted
 
-    @torch.inference_mode()
     def run(self, rows: Any) -> int:
-        """Embed all rows and write a part at each end mark; return the number of images that were embedded."""
+        """Embed all rows and write a part at each end mark; return the number of images that were embedded.
+
+        It ends early if another process has stopped, and tells the others if it stops itself.
+        """
+        try:
+            return self._run(rows)
+        except Known:
+            self.destination.stopped.touch()
+            raise
+
+    @torch.inference_mode()
+    def _run(self, rows: Any) -> int:
         waiting: list[Prepared] = []
         done: list[tuple[list[Prepared], dict[str, Tensor]]] = []
         bad: list[list[str]] = []
@@ -165,6 +176,8 @@ class _Work:
             if row.name is None:
                 self._write(row.key, done, bad)
                 done, bad = [], []
+                if self.destination.stopped.exists():
+                    break
         return self.computed
 
     def _features(self, rows: list[Prepared]) -> dict[str, Tensor]:
