@@ -14,6 +14,7 @@ from ladder_training import load_image_stream
 from ladder_training.cli.entry import main
 from ladder_training.errors import UserError
 from ladder_training.evaluation.backbone import load_backbone
+from ladder_training.evaluation.untrained import untrained_copy
 from ladder_training.finetuning.detection import load_detector
 from ladder_training.finetuning.run import finetune
 from ladder_training.models.processor import image_processor
@@ -141,6 +142,53 @@ def test_the_detector_is_loaded_again_and_its_backbone_by_transformers(model, tm
     backbone = AutoModel.from_pretrained(tmp_path / "out").state_dict()
     inside = detector.backbone.body.features.backbone.state_dict()
     assert all(torch.equal(inside[name], value) for name, value in backbone.items())
+
+
+def test_the_untrained_network_is_fine_tuned_alike_if_asked_for(model, tmp_path, capsys, monkeypatch):
+    """Its column holds what fine-tuning a network of random weights gives on its own; the folder is the model's."""
+    monkeypatch.chdir(tmp_path)
+    train, test = coloured(48, 0), coloured(31, 1)
+    settings = {"min_steps": 4, "epochs": 1, "batch_size": 16, "learning_rates": (1e-3,), "device": "cpu"}
+    given = {"test_dataset": test, "seed": 3, **settings}
+    result = finetune("classification", str(model), train, tmp_path / "both", untrained=True, **given)
+    alone = finetune("classification", str(model), train, tmp_path / "alone", **given)
+    assert result.metrics == alone.metrics and alone.untrained == {}
+    with untrained_copy(str(model), 3) as copy:
+        random_weights = finetune("classification", copy, train, tmp_path / "random", **given)
+    assert result.untrained == random_weights.metrics and result.untrained != result.metrics
+    [file] = (tmp_path / "both" / "evaluation").iterdir()
+    assert json.loads(file.read_text())["untrained"]["fine_tuned"]["accuracy"] == pytest.approx(
+        random_weights.metrics["fine_tuned"]["accuracy"], abs=1e-6
+    )
+    written = [AutoModelForImageClassification.from_pretrained(name).state_dict() for name in ("both", "alone")]
+    assert all(torch.equal(written[0][name], written[1][name]) for name in written[1])
+    title, names, row, *_ = result.table().splitlines()
+    assert "fitted on 48 images" in title and "scored on 31" in title
+    assert names.split()[:2] == ["accuracy", "untrained"] and names.split()[-1] == "images"
+    shown = [f"{one.metrics['fine_tuned']['accuracy']:.4f}" for one in (result, random_weights)]
+    assert row.split()[1:3] == shown and row.split()[-1] == "31"
+
+
+@pytest.mark.parametrize("untrained", [False, True])
+def test_the_command_says_how_to_learn_what_pretraining_was_worth(untrained, model, tmp_path, capsys):
+    words = ["--model", str(model), "--dataset", "digits", "--output", str(tmp_path / "out"), "--device", "cpu"]
+    few = ["--max_steps", "2", "--batch_size", "8", "--label_fraction", "0.05"]
+    assert main(["finetune", "classification", *words, *few, *(["--untrained"] if untrained else [])]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert any("untrained" in line.split() and line.split()[-1] == "images" for line in said) == untrained
+    assert any("--untrained" in line for line in said) == (not untrained)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_heads_of_other_tasks_are_compared_with_random_weights_too(task, model, tmp_path):
+    train, test = coloured(8, 0), coloured(4, 1)
+    dense = {"segmentation": {"label_column": "label_map", "crop_size": 48}}
+    dense["detection"] = {"short_sides": (48,), "long_side": 64, "pyramid_channels": 8, "proposals": 30}
+    given = {**DENSE, "steps": 2, **dense[task]}
+    result = finetune(task, str(model), train, tmp_path / "out", test_dataset=test, untrained=True, **given)
+    assert result.untrained.keys() == result.metrics.keys()
+    first = next(iter(result.metrics))
+    assert result.untrained[first].keys() == result.metrics[first].keys()
 
 
 def test_mistakes_are_one_line_and_leave_nothing(model, tmp_path, capsys):

@@ -38,11 +38,14 @@ def finetune_command(options: FinetuneOptions) -> int:
         test_dataset=options.test_dataset,
         device=options.device,
         seed=options.seed,
+        untrained=options.untrained,
         **settings,
     )
 
     def say() -> None:
         print(result.table())
+        if not options.untrained:
+            print("what pretraining was worth: --untrained fine-tunes random weights alike, for a column beside these")
         if options.task == "detection":
             print(f"transformers has no such detector; of {options.output} it loads the backbone, with AutoModel")
         print(f"load it with\n  {load_line(options.task, options.output)}")

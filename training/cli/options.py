@@ -64,6 +64,9 @@ class FinetuneOptions:
     output: str = needed("Folder for the fine-tuned model.")
     seed: int = option(0, "Seed of everything random in the task.", minimum=0, maximum=2**32 - 1)
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: the best there is.")
+    untrained: bool = option(
+        False, "Fine-tune the same architecture from random weights too, for a column beside; takes as long again."
+    )
 
 
 @dataclass(kw_only=True)

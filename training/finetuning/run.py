@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import TrainingStopped, UserError
 from ..evaluation.object_detection.task import fit_and_score as detect
 from ..evaluation.report import EvaluationResult
 from ..evaluation.task_run import Outcome, Request, TaskRun, run_task
+from ..evaluation.untrained import untrained_copy
 from ..loading.progress import say
 from ..models.provenance import licence_line, provenance_of
 from ..runs.agreement import chosen_by_first
@@ -28,6 +30,7 @@ def finetune(
     test_dataset: Any = None,
     device: Any = None,
     seed: int = 0,
+    untrained: bool = False,
     **settings: Any,
 ) -> EvaluationResult:
     """Fine-tune a model on labelled data, score it, and write a folder.
@@ -40,6 +43,8 @@ def finetune(
         test_dataset: Data set to score instead of a split of `dataset`.
         device: Default: a GPU if there is one, or all that `accelerate launch` gives.
         seed: Of the head's weights, the order and the augmentation.
+        untrained: Whether the same architecture with random weights is fine-tuned too, with the same settings. Its
+            scores stand beside those of the model; it is not written.
         **settings: Fields of the task's class in `options.py`.
 
     Raises:
@@ -55,12 +60,21 @@ def finetune(
     def work(run: TaskRun) -> Outcome:
         outcome = _WORK[task](run)
         runs.append(run)
-        outcomes.append(dataclasses.replace(outcome, task=f"finetune_{task}"))
+        outcomes.append(replace(outcome, task=f"finetune_{task}"))
         return outcomes[0]
 
     request = Request(model, dataset, test_dataset, None, device, seed, settings)
     result = run_task(FINETUNE_OPTIONS[task], work, request)
     chosen_by_first(lambda: _write(task, runs[0], outcomes[0], result, folder))
+    if untrained:
+        runs.clear()  # the network that is written needs no memory any more
+        say("fine-tuning the same architecture from random weights ...")
+        with untrained_copy(model, seed) as copy:
+            try:
+                result.untrained = run_task(FINETUNE_OPTIONS[task], _WORK[task], replace(request, model=copy)).metrics
+            except TrainingStopped as error:
+                result.notes.append(f"the untrained network could not be trained: {error}")
+        chosen_by_first(lambda: result.save(folder))
     return result
 
 
