@@ -1,5 +1,6 @@
 """The metadata of a card (its YAML block). It contains only known facts and measured results."""
 
+import re
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -109,7 +110,7 @@ def measured_results(evaluations: list[Evaluation]) -> list[EvalResult]:
                     EvalResult(
                         task_type=HUB_TASKS.get(evaluation.task, "image-feature-extraction"),
                         task_name=one_line(title, 80),
-                        dataset_type=name,
+                        dataset_type=re.sub(r"[^\w./-]+", "-", name).strip("-./") or "local",  # an identifier
                         dataset_name=name,
                         dataset_split=one_line(first.get("split") or "", 40) or None,
                         metric_type=one_line(metric, 40),

@@ -40,3 +40,17 @@ def test_a_class_of_one_image_is_not_held_out(tmp_path):
         hold_out(data.select(range(4)), 0.2, 0)
     with pytest.raises(UserError, match="no image can be held out"):
         hold_out(data.select([0] * 6), 0.2, 0)
+
+
+def test_an_image_that_is_in_two_classes_leaves_one_of_each(tmp_path):
+    pictures = [Image.fromarray(natural_image(16, 16, seed=index)) for index in range(10)]
+    for twice in range(10):
+        folder = tmp_path / str(twice)
+        for name, picture in [
+            *((f"often/{n}.png", p) for n, p in enumerate(pictures)),
+            ("rare/0.png", pictures[twice]),
+        ]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            picture.save(folder / name)
+        rest, held = hold_out(load_image_stream(folder), 0.2, seed=0, label_column="label")
+        assert set(rest["label"]) == {0, 1} and len(held) in (1, 2)

@@ -16,7 +16,9 @@ from ladder_training.data.origin import SourceInfo
 from ladder_training.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-PRIVATE = re.compile(r"\._(ex_iterable|distributed|indices|info|fingerprint|data|format_type)\b(?!\()")
+PRIVATE = re.compile(
+    r"""\._(ex_iterable|distributed|indices|info|fingerprint|data|format_type)\b(?!\()|\b_resolve_features\b"""
+)
 
 
 class Without:
@@ -32,6 +34,9 @@ class Without:
 
     def __len__(self):
         return len(self._wrapped)
+
+    def __iter__(self):
+        return iter(self._wrapped)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,16 @@ def test_a_shuffle_is_taken_back(photos):
     shuffled = split_dataset_by_node(stream.shuffle(seed=1, buffer_size=4), 0, 2)
     assert [row["n"] for row in internals.unshuffled(shuffled)] == list(range(12))
     assert internals.unshuffled(stream) is stream
+
+
+@pytest.mark.parametrize("missing", [(), ("_resolve_features",)])
+def test_a_stream_that_declares_no_features_has_those_of_its_first_example(photos, missing):
+    rows = photos.select(range(3)).to_list()
+    plain = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    assert plain.features is None
+    found = internals.with_features(Without(plain, *missing))
+    assert {"image", "n"} <= found.features.keys() and [row["n"] for row in found] == [0, 1, 2]
+    assert internals.with_features(photos) is photos
 
 
 @pytest.mark.parametrize("missing", ["_ex_iterable", "_distributed"])

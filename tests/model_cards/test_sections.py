@@ -39,6 +39,16 @@ def test_protocols_and_metrics_are_words(run: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "identifier"),
+    [("user/cats", "user/cats"), ("my photos (2024)", "my-photos-2024"), ("***", "local")],
+)
+def test_a_data_set_is_named_as_it_is_and_by_an_identifier(run: Path, name: str, identifier: str) -> None:
+    write_json(run / "evaluation" / "knn-digits.json", evaluation() | {"dataset": name})
+    found = [result["dataset"] for result in metadata(build_card(run).text)["model-index"][0]["results"]]
+    assert {(one["name"], one["type"]) for one in found} == {(name, identifier)}
+
+
 def test_several_seeds_show_mean_and_deviation(run: Path) -> None:
     shifts = [0.0, 0.03, -0.01]
     for seed, shift in enumerate(shifts):

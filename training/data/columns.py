@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..errors import UserError
+from .internals import with_features
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "pixel_values")
 KEY, URL = "__key__", "__url__"
@@ -114,10 +115,7 @@ def without_decoding(dataset: Any, *columns: str) -> Any:
 
 def _features(dataset: Any) -> dict[str, Any]:
     """Features by column. If a stream declares none, they are inferred from its first example."""
-    features = getattr(dataset, "features", None)
-    if features is None and hasattr(dataset, "_resolve_features"):
-        features = dataset._resolve_features().features
-    return dict(features or {})
+    return dict(getattr(with_features(dataset), "features", None) or {})
 
 
 def _is_encoded(feature: Any) -> bool:

@@ -290,6 +290,8 @@ def hold_out(
     for members in of_class.values():
         wanted = max(1, round(fraction * len(members)))
         chosen.update(sorted(members)[: min(wanted, len(members) - 1)])
+    # The same image may be in several classes; at least one image of each stays all the same.
+    chosen -= {max(members) for members in of_class.values() if members <= chosen}
     held = [index for index, key in enumerate(keys) if key in chosen]
     rest = [index for index, key in enumerate(keys) if key not in chosen]
     if not held or not rest:

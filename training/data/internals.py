@@ -69,6 +69,19 @@ def set_info(dataset: Any, info: Any) -> None:
         raise UserError("this version of `datasets` does not keep what is known of a data set; install datasets 5.2")
 
 
+def with_features(dataset: Any) -> Any:
+    """A data set whose features are declared: of a stream that declares none, they are those of its first example."""
+    if getattr(dataset, "features", None) is not None:
+        return dataset
+    resolve = getattr(dataset, "_resolve_features", None)
+    if resolve is not None:
+        return resolve()
+    import datasets
+
+    first = next(iter(dataset), None)
+    return dataset if first is None else dataset.cast(datasets.Dataset.from_list([first]).features)
+
+
 def fingerprint_of(dataset: Any) -> str | None:
     """The hash by which `datasets` tells a data set's content from another's; None for a stream, or if it has none."""
     found = getattr(dataset, "_fingerprint", None)

@@ -12,6 +12,7 @@ from typing import Any
 from ..config.fields import check_fields
 from ..config.shell import ladder_command
 from ..data.columns import check_image_column
+from ..data.internals import with_features
 from ..data.prepared import write_features
 from ..data.sources import data_identity, load_image_stream, split_names
 from ..errors import UserError
@@ -162,8 +163,7 @@ def _open(options: PrepareOptions, split: str) -> tuple[SourceRows, Columns]:
         image_column=options.image_column,
         trust_paths=options.trust_paths,
     )
-    if dataset.features is None:  # a stream that declares none: they are read from its first example
-        dataset = dataset._resolve_features()
+    dataset = with_features(dataset)
     image = check_image_column(dataset, options.image_column)
     columns = choose_columns(dict(dataset.features), image, options.drop_columns or [], options.format)
     say_if_dark(options.dataset, dataset, image, options.image_range)
