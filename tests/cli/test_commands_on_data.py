@@ -152,13 +152,17 @@ def test_too_many_unreadable_images_stop_the_run_and_are_listed(
 ) -> None:
     name = fill_folder(tmp_path / "folder")
     (tmp_path / "folder" / "train" / "cat" / "page.jpg").write_text("<html>")
-    words = ["pretrain", recipe, "--dataset", name, "--max_steps", "6"]
+    words = ["pretrain", recipe, "--dataset", name, "--max_steps", "6", "--save_steps", "1", "--data_seed", "3"]
     assert main([*words, "--output", str(tmp_path / "strict")]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("ladder: stopped: 1 of the ")
+    assert error.startswith("ladder: stopped: 1 of the ") and "goes on with a larger max_bad_fraction" in error
     assert "bad_images.jsonl" in error
     assert json.loads((tmp_path / "strict" / "run.json").read_text())["status"] == "stopped"
+    assert (tmp_path / "strict" / "checkpoint-1").is_dir()
     assert main([*words, "--output", str(tmp_path / "patient"), "--max_bad_fraction", "0.05"]) == 0
+    assert main([*words, "--output", str(tmp_path / "strict"), "--max_bad_fraction", "0.05"]) == 0
+    first, second = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("strict", "patient"))
+    assert first == second
     for run in ("strict", "patient"):
         (line,) = (tmp_path / run / "bad_images.jsonl").read_text().splitlines()
         record = json.loads(line)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ladder_training.errors import UserError
-from ladder_training.runs.record import FINISHED, RecipeRecord, RunRecord
+from ladder_training.runs.record import FINISHED, STOPPED, RecipeRecord, RunRecord
 from ladder_training.runs.run_folder import (
     check_output,
     command_line,
@@ -49,6 +49,14 @@ def test_more_steps_for_a_finished_run_point_to_from(tmp_path: Path) -> None:
         check_output(tmp_path, {"max_steps": 8, "seed": 1})
     with pytest.raises(UserError, match=r"choose another --output$"):
         check_output(tmp_path, {"max_steps": 8, "seed": 2})
+
+
+def test_limits_that_stopped_a_run_may_be_raised_to_go_on(tmp_path: Path) -> None:
+    RunRecord(status=STOPPED, recipe=RecipeRecord("r", "", {"max_steps": 4})).write(tmp_path)
+    raised = {"max_bad_fraction": 0.2, "stop_on_collapse": False, "collapse_threshold": 0.0}
+    assert check_output(tmp_path, {"max_steps": 4, **raised}).status == STOPPED
+    with pytest.raises(UserError, match="base_momentum was not set"):
+        check_output(tmp_path, {"max_steps": 4, **raised, "base_momentum": 0.9})
 
 
 def test_leftovers_of_a_first_write_are_no_foreign_files(tmp_path: Path) -> None:

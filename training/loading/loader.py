@@ -21,6 +21,7 @@ from .stream_source import StreamSource, is_stream
 
 _STATE_VERSION = 1
 _DEPEND_ON_DATA = ("images", "shards")
+_REMEDY = "a run goes on with a larger max_bad_fraction"
 
 
 class ViewLoader:
@@ -99,7 +100,7 @@ class ViewLoader:
         self._batches: StreamBatches | MapBatches
         if is_stream(dataset):
             stream = StreamSource(dataset, image_column, ready, place)
-            self.count = BadImageCount(max_bad_fraction, bad_images_file, stream.size, world_size == 1)
+            self.count = BadImageCount(max_bad_fraction, bad_images_file, stream.size, world_size == 1, _REMEDY)
             self.count.record(stream.damaged)
             self.count.count(len(stream.damaged), len(stream.damaged))
             self._batches = StreamBatches(
@@ -117,7 +118,7 @@ class ViewLoader:
             self._setting |= {"shards": stream.shards}
         else:
             source = _map_source(dataset, image_column, ready, seed)
-            self.count = BadImageCount(max_bad_fraction, bad_images_file, source.size, world_size == 1)
+            self.count = BadImageCount(max_bad_fraction, bad_images_file, source.size, world_size == 1, _REMEDY)
             self._batches = MapBatches(
                 source,
                 maker,

@@ -31,6 +31,8 @@ FREE_FIELDS = frozenset(
     hub_private_repo hub_always_push hub_revision enable_jit_checkpoint ddp_timeout ddp_backend ddp_bucket_cap_mb
     local_rank skip_memory_metrics debug accept_changed_data""".split()  # noqa: SIM905
 )
+LIMITS = frozenset({"max_bad_fraction", "stop_on_collapse", "collapse_threshold"})
+"""Fields that say when a run must stop, and change nothing that it computes: they may be raised to go on."""
 DATA_SETS = ("dataset", "eval_dataset")
 SECRET_FIELDS = frozenset({"hub_token"})
 PACKAGES = (
@@ -103,7 +105,7 @@ def differing_fields(saved: dict[str, Any], values: dict[str, Any]) -> list[str]
     as_saved, as_given = (json.loads(json.dumps(mapping, default=str)) for mapping in (saved, values))
     for mapping in (as_saved, as_given):
         mapping.update({name: _place(mapping[name]) for name in DATA_SETS if name in mapping})
-    return [name for name in names if name not in FREE_FIELDS and as_saved.get(name) != as_given.get(name)]
+    return [name for name in names if name not in FREE_FIELDS | LIMITS and as_saved.get(name) != as_given.get(name)]
 
 
 def _place(data_set: Any) -> Any:
