@@ -152,6 +152,8 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         model.name_or_path = str(name)
         model._after_loading({"target."})
         model.eval()
+        own_parts = ("backbone.", "target.")  # the target is a copy of the online network
+        info["missing_keys"] = {name for name in model.state_dict() if not name.startswith(own_parts)}
         return (model, info) if want_info else model
 
     def _after_loading(self, missing: set[str]) -> None:
@@ -242,6 +244,7 @@ class LadderSiameseForImageClassification(LadderSiamesePreTrainedModel):
     def __init__(self, config: LadderSiameseConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
+        self.loss_type = "ForImageClassification"  # transformers takes it from the name of the class
         self.backbone = self._build_backbone(config)
         width = sum(self.backbone.out_feature_channels[name] for name in config.classifier_stages or [])
         self.classifier = nn.Linear(width, config.num_labels) if config.num_labels > 0 else nn.Identity()

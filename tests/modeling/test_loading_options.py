@@ -2,9 +2,15 @@
 
 import pytest
 import torch
+from transformers import ResNetForImageClassification
 
 from helpers.models import tiny_native_backbone, tiny_resnet
-from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining, LadderSiameseModel
+from modeling_ladder import (
+    LadderSiameseConfig,
+    LadderSiameseForImageClassification,
+    LadderSiameseForPreTraining,
+    LadderSiameseModel,
+)
 
 
 @pytest.fixture
@@ -29,6 +35,17 @@ def test_a_variant_is_loaded_and_checked(model, tmp_path, shards) -> None:
             file.write_bytes(file.read_bytes()[:-4])
         with pytest.raises(ValueError, match="cut off"):
             LadderSiameseModel.from_pretrained(tmp_path / folder, variant="fp32")
+
+
+def test_heads_that_a_native_model_cannot_give_are_said_to_be_missing(tmp_path) -> None:
+    ResNetForImageClassification(tiny_resnet(num_labels=4)).save_pretrained(tmp_path)
+    for kind, heads in (
+        (LadderSiameseModel, set()),
+        (LadderSiameseForImageClassification, {"classifier"}),
+        (LadderSiameseForPreTraining, {"projectors", "predictors"}),
+    ):
+        _, info = kind.from_pretrained(tmp_path, output_loading_info=True)
+        assert {name.split(".")[0] for name in info["missing_keys"]} == heads
 
 
 def test_ways_of_loading_a_native_backbone_are_no_fields_of_the_config(tmp_path) -> None:

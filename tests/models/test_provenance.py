@@ -10,6 +10,7 @@ from helpers.models import tiny_native_backbone
 from ladder_training import LadderTrainer, LadderTrainingArguments, TwoViewTransform, load_image_stream
 from ladder_training.cli.entry import main
 from ladder_training.errors import UserError
+from ladder_training.evaluation.backbone import default_output
 from ladder_training.models import provenance
 from ladder_training.models.processor import image_processor
 from ladder_training.models.provenance import licence_line, provenance_of
@@ -165,6 +166,18 @@ def test_a_card_tells_the_licence_of_a_folder_without_a_record(tmp_path):
     assert provenance_of(str(tmp_path)) == {"model": str(tmp_path), "license": None, "imported": None}
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
     assert provenance_of(str(tmp_path))["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize("inner", ["checkpoint-3", "pretraining"])
+def test_a_checkpoint_is_part_of_its_run_however_it_is_named(inner, tmp_path, monkeypatch):
+    folder = tmp_path / "run" / inner
+    tiny_native_backbone().save_pretrained(folder)
+    (tmp_path / "run" / "run.json").write_text('{"license": "cc-by-4.0"}')
+    (tmp_path / "newest").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for reference in (".", str(folder), f"{folder}/", str(tmp_path / "newest")):
+        assert provenance_of(reference)["license"] == "cc-by-4.0"
+        assert default_output(reference).resolve() == tmp_path / "run"
 
 
 @pytest.mark.parametrize("metadata", ["license: [1]", ": : :\n\t- x", "- a", "license:", ""])

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..images.value_range import ValueRange, check_range
 from ..models.foreign import SAME
 from ..models.processor import image_processor, processor_of
-from ..models.reference import load_model
+from ..models.reference import load_model, run_around
 from ..models.same_padding import pad_as_tensorflow
 from ..runs.record import RunRecord
 
@@ -145,8 +145,7 @@ def default_output(reference: Any) -> Path | None:
     if not isinstance(reference, str | os.PathLike) or not Path(reference).is_dir():
         return None
     folder = Path(reference)
-    nested = folder.name == "pretraining" or folder.name.startswith("checkpoint-")
-    return folder.resolve().parent if nested else folder
+    return run_around(folder) or folder
 
 
 def load_image_settings(

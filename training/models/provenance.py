@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_record
-from .reference import hub_file, model_folder, split_revision
+from .reference import hub_file, model_folder, run_around, split_revision
 
 UNKNOWN = "other"
 """Licence of weights whose licence nobody has told."""
@@ -31,8 +31,8 @@ def provenance_of(reference: str) -> dict[str, Any]:
     if not Path(name).expanduser().exists():
         return {**known, "license": _hub_licence(name, revision)}
     folder = Path(model_folder(name))
-    inside = folder.name == "pretraining" or folder.name.startswith("checkpoint-")
-    for place in (folder, folder.resolve().parent) if inside else (folder,):
+    run = run_around(folder)
+    for place in (folder,) if run is None else (folder, run):
         for record in (read_record(place / file) for file in _RECORDS):
             if record:
                 earlier = record.get("started_from")

@@ -41,6 +41,17 @@ def model_folder(reference: str) -> str:
     raise UserError(f"{reference} holds no model: neither config.json nor a whole checkpoint-N")
 
 
+def run_around(folder: Path) -> Path | None:
+    """The folder of the run that a checkpoint or `pretraining/` belongs to, however it is spelt; None if it is neither.
+
+    Args:
+        folder: A folder on this machine, also "." or a link.
+    """
+    whole = folder.expanduser().resolve()
+    nested = whole.name == "pretraining" or whole.name.startswith("checkpoint-")
+    return whole.parent if nested else None
+
+
 def split_revision(reference: str, revision: str | None = None) -> tuple[str, str | None]:
     """Split a reference into the name and its `@REVISION`; a path that exists is never split.
 
