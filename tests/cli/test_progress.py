@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -90,6 +91,21 @@ def test_export_says_what_it_does(model: Path, tmp_path: Path, capsys: pytest.Ca
         f"reading the model {model} ...",
         f"writing its backbone for transformers to {output} ...",
     ]
+
+
+def test_a_log_holds_no_bars_of_other_libraries_but_those_of_downloads_stay(model: Path, tmp_path: Path) -> None:
+    """transformers draws bars for tensors it loads and files it writes, also where there is no terminal."""
+    code = (
+        "from ladder_training.cli.entry import main; from huggingface_hub.utils import are_progress_bars_disabled; "
+        f"code = main(['export', {str(model)!r}, '--output', {str(tmp_path / 'out')!r}]); "
+        "print('hidden:', are_progress_bars_disabled()); raise SystemExit(code)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=True)
+    assert "%|" not in done.stderr and "\r" not in done.stderr
+    assert all(line.endswith(" ...") for line in done.stderr.splitlines())
+    assert done.stdout.splitlines()[-1] == "hidden: False"
 
 
 def test_push_says_what_it_does(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,3 +89,52 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
 def test_a_device_is_no_data_set() -> None:
     with pytest.raises(UserError, match="/dev/null: a data set is a folder or a file, and this is neither"):
         locate("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("photos.zip", r"not a \.zip file; unpack it first$"),
+        ("photos.tar.gz", r"not a \.gz file; unpack it first$"),
+        ("photo.jpg", r"not one image; name its folder$"),
+        ("photo.HEIC", r"not a \.heic file; convert the photographs to JPEG or PNG first$"),
+        ("labels.csv", r"not a \.csv file; name the folder that holds the images$"),
+        ("photos", r"not a file without an ending$"),
+    ],
+)
+def test_a_file_that_is_no_data_set_is_told_what_to_do(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(UserError, match=said):
+        locate(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("endings", "said"),
+    [
+        ([".mp4", ".mp4", ".txt"], "; write frames of the videos as images first$"),
+        ([".heic", ".MOV", ".heic"], "; convert the photographs to JPEG or PNG first$"),
+        ([".zip"], "; unpack it first$"),
+        ([".xyz"], r"3 \.xyz \(0\.xyz, 1\.xyz, 2\.xyz\)\)$"),
+    ],
+)
+def test_a_folder_without_images_says_what_to_do_about_what_it_holds(
+    tmp_path: Path, endings: list[str], said: str
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}{endings[number % len(endings)]}").write_bytes(b"x")
+    with pytest.raises(UserError, match=said):
+        locate(str(tmp_path))
+
+
+def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the superuser, who may read everything, it can only be simulated."""
+    images(tmp_path / "closed", 1)
+
+    def refuse(*where: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for place in ("iterdir", "glob"):
+        monkeypatch.setattr(Path, place, refuse)
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(UserError, match=r"closed: this folder cannot be read: Permission denied$"):
+        locate(str(tmp_path / "closed"))

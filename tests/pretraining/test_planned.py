@@ -62,6 +62,18 @@ def test_without_images_there_is_nothing_to_plan(here: Path, capsys: pytest.Capt
     assert list(here.iterdir()) == []
 
 
+def test_one_image_is_too_few_and_a_smaller_batch_is_no_remedy(here: Path, capsys: pytest.CaptureFixture) -> None:
+    """Batch norm needs two."""
+    write_images("one", 1)
+    assert main(["pretrain", "--dataset", "one", "--steps", "2", "--use_cpu"]) == 2
+    said = capsys.readouterr()
+    assert "one: 1 image is too few to train on" in said.err and "view size" not in said.out
+    assert main(["pretrain", "digits", "--dataset", "one", "--output", "run", "--batch_size", "2", "--use_cpu"]) == 2
+    assert "one: 1 images are fewer than one optimizer step uses" in (error := capsys.readouterr().err)
+    assert error.rstrip().endswith("; add images")
+    assert [path.name for path in here.iterdir()] == ["one"]
+
+
 def test_an_own_network_is_measured(here: Path) -> None:
     words = {"dataset": ["digits"], "backbone_config": [TINY_YAML], "max_steps": ["5"]}
     planned = planned_run(words)

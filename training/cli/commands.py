@@ -53,6 +53,7 @@ class Command:
             `options.task`, and the settings that were typed to `options.fields`.
         end: Printed after the command's own help, but not after `--help-all`.
         continues: Whether the same command, after an interruption, continues where it stopped.
+        models: Whether it reads or writes models with transformers.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Command:
     tasks: Mapping[str, type] | None = None
     end: str = ""
     continues: bool = False
+    models: bool = True
 
     def function(self) -> Callable[[Any], int | None]:
         """Import and return the function that runs the command."""
@@ -164,6 +166,7 @@ _ROWS = (
         description="Writes the model card of a run again; a section written by hand stays.",
         options=CardOptions,
         run="cli.publish:card_command",
+        models=False,
         positionals=("directory",),
     ),
     Command(
@@ -185,6 +188,7 @@ _ROWS = (
         "results, figures, plan, versions and command.",
         options=ReportOptions,
         run="cli.publish:report_command",
+        models=False,
         positionals=("directory",),
     ),
     Command(
@@ -196,6 +200,7 @@ _ROWS = (
         "figures.",
         options=PushOptions,
         run="cli.publish:push_command",
+        models=False,
         positionals=("directory", "repo"),
     ),
     Command(
@@ -219,6 +224,7 @@ _ROWS = (
         "listed; images of the same content are counted.",
         options=PrepareOptions,
         run="preparation.command:prepare_command",
+        models=False,
         continues=True,
     ),
     Command(

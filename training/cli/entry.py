@@ -99,6 +99,8 @@ def run_command(command: Command, words: list[str]) -> int:
     options = build(command.options, {name: word for name, word in given.items() if name in own}, positionals | found)
     if "fields" in own:
         options.fields = {name: word for name, word in given.items() if name not in own}
+    if command.models:
+        _hide_bars_of_transformers()
     return command.function()(options) or 0
 
 
@@ -121,6 +123,20 @@ def _say_start(command: Command) -> None:
     """Say at once that the command has started, in the main process: importing torch takes seconds on a slow disk."""
     if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
         print(f"ladder {command.name}: loading the libraries ...", file=sys.stderr, flush=True)
+
+
+def _hide_bars_of_transformers() -> None:
+    """Leave out its bars for tensors loaded and files written, which end within a second and are drawn in logs too.
+
+    Those of downloads stay.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    hidden = are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    if not hidden:
+        enable_progress_bars()
 
 
 def _fail(message: str, code: int, everywhere: bool = False) -> int:

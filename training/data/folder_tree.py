@@ -39,6 +39,14 @@ _DESCRIPTIONS = frozenset(
 _MOST_ENDINGS = 6
 
 
+_REMEDIES = {
+    "unpack it first": (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"),
+    "convert the photographs to JPEG or PNG first": (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd"),
+    "write frames of the videos as images first": (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"),
+    "name the folder that holds the images": (".csv", ".json", ".jsonl", ".txt", ".npy", ".npz", ".h5", ".yaml", ".md"),
+}
+
+
 @dataclass
 class FolderTree:
     """What lies below a folder. All paths are relative to it and sorted.
@@ -87,6 +95,21 @@ def endings(names: list[str]) -> str:
     counts = Counter(ending(name) for name in names)
     shown = [f"{count:,} {name or 'without an ending'}" for name, count in counts.most_common(_MOST_ENDINGS)]
     return ", ".join(shown + (["..."] if len(counts) > _MOST_ENDINGS else []))
+
+
+def remedy(names: list[str]) -> str:
+    """What to do about files that are no images and hold none that can be read, by the most usual ending of theirs.
+
+    Args:
+        names: Of the files.
+
+    Returns:
+        "; " and the advice; "" if there is none.
+    """
+    counts = Counter(ending(name) for name in names).most_common()
+    found = (advice for kind, _ in counts for advice, kinds in _REMEDIES.items() if kind in kinds)
+    advice = next(found, None)
+    return "" if advice is None else f"; {advice}"
 
 
 def read_tree(folder: Path) -> FolderTree:

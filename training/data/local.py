@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..errors import UserError, did_you_mean, near_names
 from ..files import looks_like_path
 from .annotations.folder import KINDS, AnnotatedFolder, find_annotations, named_kind
-from .folder_tree import PACKED, FolderTree, ending, endings, read_tree
+from .folder_tree import PACKED, FolderTree, ending, endings, is_image, read_tree, remedy
 from .image_folder import ImageFolder, split_folders
 from .iterable import as_stream
 from .left_out import Account
@@ -122,9 +122,7 @@ def locate(name: str) -> LocalSource | None:
     if path.is_file():
         if ending(path.name) in PACKED:
             return _Packed(path.parent, [path.name], Account())
-        raise UserError(
-            f"{name}: a data set is a folder of images, or .parquet or .tar files, not a {path.suffix} file"
-        )
+        raise UserError(f"{name}: a data set is a folder of images, or .parquet or .tar files, not {_described(path)}")
     if _BRACES.search(name):
         return _packed_files(name, _braced_files(name))
     if glob.has_magic(name):
@@ -138,6 +136,14 @@ def locate(name: str) -> LocalSource | None:
     if local or ("/" not in name and near_data_sets(path)):
         raise UserError(f"{name}: no such data set{did_you_mean(near_data_sets(path))}")
     return None
+
+
+def _described(path: Path) -> str:
+    """A file that is no data set, and what to do: "a .zip file; unpack it first"."""
+    if is_image(path.name):
+        return "one image; name its folder"
+    kind = ending(path.name)
+    return f"a {kind} file{remedy([path.name])}" if kind else "a file without an ending"
 
 
 def near_data_sets(path: Path) -> list[str]:
@@ -171,6 +177,7 @@ def _locate_folder(name: str, path: Path) -> LocalSource:
         held = "; ".join(account.lines())
         raise UserError(
             f"{name}: this folder has no images, Parquet files or WebDataset shards{f' ({held})' if held else ''}"
+            f"{remedy(tree.others)}"
         )
     if not packed or _is_image_folder(name, tree, packed):
         annotated = find_annotations(path) if packed_near else None

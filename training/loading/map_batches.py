@@ -74,10 +74,13 @@ class MapBatches:
             source.size, batch_size=batch_size, accumulation=accumulation, world_size=world_size, streaming=False
         )
         if self.batches_per_pass == 0:
+            # Batch norm needs two images, so that a batch cannot be smaller.
+            enough = source.size >= 2 * accumulation * world_size
+            few = "accumulate less" if accumulation > 1 else "start fewer processes" if world_size > 1 else "add images"
             raise UserError(
                 f"{source.name}: {source.size} images are fewer than one optimizer step uses: {batch_size} per batch x "
                 f"{accumulation} accumulated x {world_size} processes = {batch_size * accumulation * world_size}; "
-                "use a smaller batch"
+                + ("use a smaller batch" if enough else few)
             )
         self._chunks = MapChunks(source, maker, place, size=batch_size, planned=self.batches_per_pass * batch_size)
         self._batch_size, self._workers, self._count = batch_size, workers, count

@@ -92,6 +92,8 @@ def _plan(names: list[str], given: dict[str, Any]) -> Plan:
         image_column=given.get("image_column"),
         **settings,
     )
+    if images.trained is not None and images.trained < 2:
+        raise UserError(f"{images.name}: {images.trained} image is too few to train on: add images, a step needs two")
     machine = measure_machine()
     costs = None
     own = given.get("from_model") or given.get("backbone_config")

@@ -287,6 +287,40 @@ def test_a_process_does_not_work_on_for_hours_when_another_has_stopped(model, tm
     assert (found.count, len(found.bad), found.computed) == (22, 2, 22 - written)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_bar_knows_how_many_images_are_to_be_embedded(model, photos, tmp_path, streaming, monkeypatch):
+    """Those of parts that are not there yet."""
+    seen: list[tuple[object, int]] = []
+
+    class Bar:
+        def __init__(self, rows, name, total):
+            self.total, self.n = total, 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc):
+            seen.append((self.total, self.n))
+
+        def update(self, count):
+            self.n += count
+
+    monkeypatch.setattr(task, "progress", Bar)
+    output = tmp_path / "e.parquet"
+    given = {"streaming": streaming, "max_bad_fraction": 0.2}
+    embed(options(model, photos, output, split=("train",), **given))
+    assert seen == [(None if streaming else 8, 8)]
+    output.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "merge", lambda *given: (0, []))
+        embed(options(model, photos, output, split=("train", "test"), **given))
+    if not streaming:  # a part of a stream is a shard, whose length is not known
+        for name in ("part-0-000000", "part-1-000001"):  # three images and one
+            (tmp_path / "e.parquet.parts" / f"{name}.parquet").unlink()
+        embed(options(model, photos, output, split=("train", "test"), **given))
+        assert seen[1:] == [(12, 12), (4, 4)]
+
+
 def test_classes_of_splits_are_matched_by_name(model, photos, tmp_path):
     """A split may lack a class, so that its numbers of the others differ."""
     (photos / "train" / "bee").mkdir()

@@ -61,6 +61,12 @@ class SplitRows:
     part_images: int
     by_path: bool = False
 
+    def images_of(self, part: int) -> int | None:
+        """Number of images of a part; None for a stream."""
+        if self.names is None:
+            return None
+        return min(self.part_images, len(self.names) - part * self.part_images)
+
     def rows(self, part: int, root: str | None) -> Iterator[tuple[str, Any, Any]]:
         """Give (id, label, undecoded image) of each image of a part, and (file, None, `DamagedShard`) of damage in it.
 

@@ -116,7 +116,9 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     there = sorted({*keys} - {*missing})  # counted first, so that they are not computed again after a stop
     all_or_none(lambda: _count_parts(counted, destination, there))
     group = patient_group() if process_count() > 1 else None  # one process may have hours more to do than another
-    computed = all_or_none(lambda: work.run(rows), group)
+    known = [splits[number].images_of(part) for number, part in mine]
+    total = None if None in known else sum(count or 0 for count in known)
+    computed = all_or_none(lambda: work.run(rows, total), group)
     chosen_by_first(lambda: _check_all(_count_bad(options, destination, splits, alone=False), destination, keys), group)
     count, bad = chosen_by_first(lambda: merge(destination, keys), group)
     return Embedded(
@@ -149,23 +151,29 @@ class _Work:
         self.computed = 0
         self._counted = counted
 
-    def run(self, rows: Any) -> int:
+    def run(self, rows: Any, total: int | None = None) -> int:
         """Embed all rows and write a part at each end mark; return the number of images that were embedded.
 
         It ends early if another process has stopped, and tells the others if it stops itself.
+
+        Args:
+            rows: From `prepared_rows`.
+            total: Number of images in them; None if unknown.
         """
         try:
-            return self._run(rows)
+            with progress(None, "embeddings", total) as bar:
+                return self._run(rows, bar)
         except Known:
             self.destination.stopped.touch()
             raise
 
     @torch.inference_mode()
-    def _run(self, rows: Any) -> int:
+    def _run(self, rows: Any, bar: Any) -> int:
         waiting: list[Prepared] = []
         done: list[tuple[list[Prepared], dict[str, Tensor]]] = []
         bad: list[list[str]] = []
-        for row in progress(rows, "embeddings"):
+        for row in rows:
+            bar.update(int(row.name is not None))
             if row.pixels is not None:
                 waiting.append(row)
             elif row.name is not None:
