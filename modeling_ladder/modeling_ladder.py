@@ -149,6 +149,8 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
         model = cls(config)
         model.backbone.load_state_dict(backbone.state_dict())
         model.to(device=backbone.device, dtype=backbone.dtype)
+        if "attn_implementation" in load:
+            model.set_attn_implementation(load["attn_implementation"])
         model.name_or_path = str(name)
         model._after_loading({"target."})
         model.eval()

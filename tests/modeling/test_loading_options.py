@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import ResNetForImageClassification
+from transformers import Dinov2Backbone, Dinov2Config, ResNetForImageClassification
 
 from helpers.models import tiny_native_backbone, tiny_resnet
 from modeling_ladder import (
@@ -88,3 +88,17 @@ def test_fields_given_at_loading_replace_those_of_the_file(model, tmp_path) -> N
     assert config.levels == [("stage2", "global", 2.0)] and config.num_labels == 7 and rest == {"unknown": 1}
     loaded = LadderSiameseForPreTraining.from_pretrained(tmp_path, level_losses=["global"] * 4)
     assert [kind for _, kind, _ in loaded.config.levels] == ["global"] * 4
+
+
+@pytest.mark.parametrize("model_class", [LadderSiameseModel, LadderSiameseForPreTraining])
+def test_the_attention_that_is_asked_for_is_that_of_every_network(model_class, tmp_path) -> None:
+    sizes = {"image_size": 28, "patch_size": 14, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    Dinov2Backbone(Dinov2Config(**sizes, out_features=["stage2", "stage4"])).save_pretrained(tmp_path / "native")
+    native = model_class.from_pretrained(tmp_path / "native", attn_implementation="eager")
+    native.save_pretrained(tmp_path / "ladder")
+    saved = model_class.from_pretrained(tmp_path / "ladder", attn_implementation="eager")
+    for loaded in (native, saved):
+        networks = [module for module in loaded.modules() if isinstance(module, Dinov2Backbone)]
+        assert len(networks) == (2 if model_class is LadderSiameseForPreTraining else 1)
+        assert {network.config._attn_implementation for network in networks} == {"eager"}
+    assert model_class.from_pretrained(tmp_path / "native").backbone.config._attn_implementation == "sdpa"
