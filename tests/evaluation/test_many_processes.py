@@ -15,11 +15,12 @@ from helpers.pictures import encode
 from helpers.processes import run_together
 from ladder_training.errors import UserError
 from ladder_training.evaluation import knn, linear, tuning
-from ladder_training.evaluation.backbone import ImageSettings, StageFeatures
+from ladder_training.evaluation.backbone import ImageSettings, StageFeatures, load_backbone
 from ladder_training.evaluation.features import FeaturePart, extract_part
 from ladder_training.evaluation.image_transforms import CenterTransform
 from ladder_training.evaluation.shared_features import gathered
 from ladder_training.evaluation.tuning import TunedBackbone, agree_on_statistics, fine_tune, make_accelerator
+from ladder_training.evaluation.untrained import untrained_copy
 from ladder_training.runs.agreement import patient_group
 
 
@@ -94,6 +95,31 @@ def test_the_named_device_computes(fresh_accelerate) -> None:
     assert make_accelerator("cpu:0").device == torch.device("cpu:0")
     assert PartialState().device == torch.device("cpu:0")
     assert make_accelerator(None).device == torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_processes_without_a_gpu_are_one_job_also_if_no_device_is_named(tmp_path, monkeypatch) -> None:
+    """As `torchrun` starts them: each took itself for the only one, so that every image was counted twice."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    backbone, data = tiny_native_backbone(), labelled(10, 0)
+
+    def work(rank: int) -> tuple[int, dict[str, int]]:
+        found = knn(backbone, data, test_dataset=data, batch_size=4, image_size=32, k=3)
+        return make_accelerator(None).num_processes, found.count
+
+    assert run_together(work) == [(2, {"fit": 10, "score": 10})] * 2
+
+
+def test_every_process_has_its_untrained_network(tmp_path) -> None:
+    """transformers lets only the first process of a job save a model: `ladder evaluate` failed on several."""
+    tiny_native_backbone().save_pretrained(tmp_path)
+
+    def work(rank: int) -> dict[str, torch.Tensor]:
+        with untrained_copy(str(tmp_path), 0) as copy:
+            return load_backbone(copy).state_dict()
+
+    first, second = run_together(work)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_a_device_by_number_is_refused_with_several_processes(monkeypatch, fresh_accelerate) -> None:
