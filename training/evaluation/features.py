@@ -184,7 +184,10 @@ def check_readable(readable: int, bad: list[str], split: str) -> None:
     """Raise a UserError if no image of a split could be read, or more than 1 % could not."""
     if readable == 0 or len(bad) > MAX_BAD_FRACTION * (readable + len(bad)):
         example = f" ({bad[0]})" if bad else ""
-        raise UserError(f"split {split}: {len(bad)} of {readable + len(bad)} images cannot be read{example}")
+        raise UserError(
+            f"split {split}: {len(bad)} of {readable + len(bad)} images cannot be read{example}; write them again, or "
+            "leave them out with `ladder prepare`, which lists them"
+        )
 
 
 def bad_image_notes(count: int, bad: Sequence[str]) -> list[str]:

@@ -15,6 +15,9 @@ from ..images.decode import decode_image
 from ..images.value_range import ValueRange
 from .backbone import ImageSettings
 
+WITHOUT_SKIPPING = "this task leaves no image out: write that one again, or take it and its labels out of the data"
+"""What to do about an image that cannot be read, where none is skipped."""
+
 
 def read_image(image: Any, where: str, value_range: ValueRange | None = None) -> np.ndarray:
     """Decode an image to uint8 (H, W, 3), for tasks that cannot skip an image.
@@ -30,7 +33,7 @@ def read_image(image: Any, where: str, value_range: ValueRange | None = None) ->
     try:
         return decode_image(image, value_range=value_range)
     except BadImageError as error:
-        raise UserError(f"{where} cannot be read: {error}") from error
+        raise UserError(f"{where} cannot be read: {error}; {WITHOUT_SKIPPING}") from error
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -13,6 +13,9 @@ from ..config.fields import check_fields, check_values, fields_of, option, trust
 from ..errors import UserError
 from ..images.value_range import check_range
 
+MOST_CLASSES = 2**16
+"""Most classes of a segmentation: those that a map of 16 bits can hold."""
+
 
 @dataclass(kw_only=True)
 class _TaskOptions:
@@ -203,7 +206,9 @@ class SegmentationOptions(_DenseOptions):
         "fcn", "fcn: last stages dilated, as in the VOC12aug protocol; upernet: all stages.", choices=("fcn", "upernet")
     )
     label_column: str | None = option(None, "Column that holds the label maps; default: the other image column.")
-    num_classes: int | None = option(None, "Number of classes; default: found in the training maps.", above=0)
+    num_classes: int | None = option(
+        None, "Number of classes; default: found in the training maps.", above=0, maximum=MOST_CLASSES
+    )
     ignore_index: int = option(
         255, "Value of pixels that are neither learned nor scored.", minimum=-(2**31), maximum=2**31 - 1
     )

@@ -262,7 +262,7 @@ def fine_tune(
     for step, batch in enumerate(bar):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor(step)
-        with accelerator.autocast():
+        with accelerator.autocast(), _statistics_need_two_values():
             loss = loss_of(model, batch)
         losses.append(loss.item())
         if not torch.isfinite(loss):
@@ -276,6 +276,20 @@ def fine_tune(
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     agree_on_statistics(model, accelerator)
     return losses
+
+
+@contextlib.contextmanager
+def _statistics_need_two_values() -> Iterator[None]:
+    """Raise a UserError where a batch norm that trains gets one value per channel."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "batch norm cannot train on one image whose map is a single cell: use a batch_size of 2 or more or larger "
+            "images, or batch_norm: frozen"
+        ) from error
 
 
 def tune_on_images(

@@ -337,3 +337,67 @@ def test_categories_of_both_splits_are_matched_by_name():
     lacking = ObjectReader(data, "train", shapes(4, names=("square", "ring")), "test")
     with pytest.raises(UserError, match="category ring exists only in split test"):
         lacking.read_all("score")
+
+
+def object_rows(**fields):
+    """One image whose objects are these, and a reader of it."""
+    data = shapes(1)
+    row = data[0]
+    objects = {"bbox": [[0, 0, 20, 20], [5, 5, 10, 10]], "category": [0, 1], **fields}
+    return ObjectReader(data, "train", data, "test"), {**row, "objects": objects}
+
+
+def test_an_area_that_is_missing_is_that_of_the_box():
+    """As a NaN it counted in every size."""
+    reader, row = object_rows(area=[None, 50.0])
+    assert reader.read(row, "score").area.tolist() == [400.0, 50.0]
+
+
+@pytest.mark.parametrize("name", ["area", "iscrowd", "segmentation"])
+def test_a_list_of_another_length_than_the_boxes_is_named(name):
+    reader, row = object_rows(**{name: [1]})
+    with pytest.raises(UserError, match=f"split test: an image has 2 boxes and 1 entries of {name}"):
+        reader.read(row, "score")
+
+
+def test_a_polygon_needs_three_points():
+    data = shapes(1, masks=True)
+    reader, row = ObjectReader(data, "train", data, "test"), data[0]
+    row["objects"] = {**row["objects"], "segmentation": [[[1.0, 2.0, 3.0]] for _ in row["objects"]["bbox"]]}
+    with pytest.raises(
+        UserError, match="split train: a polygon of a segmentation has 3 numbers; it needs x, y of three"
+    ):
+        reader.read(row, "fit")
+
+
+def test_boxes_without_area_are_counted_of_each_side():
+    reader, row = object_rows(bbox=[[0, 0, 20, 20], [5, 5, 0, 10]])
+    assert len(reader.read(row, "score")) == 1 and len(reader.read(row, "score")) == 1
+    assert reader.without_area == {"fit": 0, "score": 2}
+
+
+def test_boxes_without_area_are_said(backbone):
+    data = shapes()
+    rows = data.to_list()
+    rows[0]["objects"]["bbox"][0][2] = 0.0
+    with_empty = data.from_list(rows, features=data.features)
+    result = detection(backbone, data, test_dataset=with_empty, device="cpu", steps=1, **SMALL)
+    assert "1 boxes of split test have no area and were left out" in result.notes
+
+
+def test_a_split_with_nothing_to_score_is_refused_before_training(backbone):
+    data = shapes()
+    rows = data.to_list()
+    for row in rows:
+        row["objects"] = {name: [] for name in row["objects"]}
+    with pytest.raises(UserError, match="split test has no box to score"):
+        detection(
+            backbone, data, test_dataset=data.from_list(rows, features=data.features), device="cpu", steps=1, **SMALL
+        )
+
+
+def test_without_any_detection_a_size_that_no_reference_has_is_undefined():
+    scores = average_precision([prediction([], [], [])], [reference([[0, 0, 50, 50]], [0])], 2)
+    assert scores["AP"] == scores["AP_medium"] == scores["AR100"] == 0.0
+    assert math.isnan(scores["AP_small"]) and math.isnan(scores["AP_large"])
+    assert scores["per_class"][0] == 0.0 and math.isnan(scores["per_class"][1])

@@ -144,3 +144,54 @@ def test_a_label_map_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path
     os.mkfifo(tmp_path / "map.png")
     with pytest.raises(UserError, match="the label map cannot be read \\(not a regular file\\)"):
         read_label_map({"bytes": None, "path": str(tmp_path / "map.png")}, "image 0")
+
+
+def test_numbers_that_are_no_classes_are_refused_before_memory_is_taken() -> None:
+    image, label = drawn()
+    instances = np.where(label == 1, 2_000_000_000, 0).astype(np.int32)
+    data = LabelledImages(labelled([encoded(image)], [encoded(instances, "TIFF")]), "image", "label", "train")
+    with pytest.raises(UserError, match=r"2000000000 is no class number: the label map seems to hold instances"):
+        data.histogram(255)
+    with pytest.raises(UserError, match=r"class 2000000000 is not one of the 2 classes"):
+        data.histogram(255, 2)
+    plain = labelled([encoded(image)], [encoded(label)])
+    with pytest.raises(UserError, match=r"num_classes must be .*65536.*got 100000000"):
+        segmentation(tiny_native_backbone(), plain, test_dataset=plain, num_classes=100_000_000, **SMALL)
+
+
+def test_training_maps_of_one_class_teach_nothing() -> None:
+    """Whatever the number of the class is; with class 1 alone every prediction was right."""
+    image, label = drawn()
+    both, one = (labelled([encoded(image)], [encoded(values)]) for values in (label, np.ones_like(label)))
+    for settings in ({}, {"num_classes": 2}):
+        with pytest.raises(UserError, match="split train has one class only"):
+            segmentation(tiny_native_backbone(), one, test_dataset=both, **settings, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "^image 3 has no label map: take such images out, or draw one$"),
+        ({"bytes": b"no image", "path": None}, r"cannot be read \(not an image\): write it again, or take the image"),
+    ],
+)
+def test_a_label_map_that_is_missing_or_damaged_is_named_with_a_remedy(value: dict | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_label_map(value, "image 3")
+
+
+def test_an_image_that_cannot_be_read_comes_with_a_remedy() -> None:
+    image, label = drawn()
+    bad = {"bytes": b"no image", "path": None}
+    data = labelled([encoded(image), bad], [encoded(label)] * 2)
+    with pytest.raises(UserError, match=r"cannot be read: .*; this task leaves no image out: write that one again"):
+        segmentation(tiny_native_backbone(), data, test_dataset=data, **SMALL)
+
+
+def test_a_batch_norm_that_gets_one_value_says_what_to_do() -> None:
+    """The pooled map of the head has a single cell."""
+    image, label = drawn()
+    data = labelled([encoded(image)], [encoded(label)])
+    backbone = tiny_native_backbone(out_features=["stage1", "stage2", "stage3", "stage4"])
+    with pytest.raises(UserError, match=r"batch norm cannot train on one image .* use a batch_size of 2 or more"):
+        segmentation(backbone, data, test_dataset=data, **{**SMALL, "batch_size": 1})

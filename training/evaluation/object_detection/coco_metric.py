@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
+AREA_RANGES = {"AP_small": (0, 32**2), "AP_medium": (32**2, 96**2), "AP_large": (96**2, 1e10)}
+"""Square pixels of the references of each size, both ends included, as COCO has it."""
 THRESHOLD_50, THRESHOLD_75 = 0, 5
 MOST_DETECTIONS = 2
 
@@ -155,17 +157,19 @@ def _detections(predictions: Sequence[dict[str, Any]], kind: str) -> list[dict[s
 
 
 def _without_detections(references: Sequence[dict[str, Any]], num_classes: int) -> dict[str, Any]:
-    """The metrics without any detection: 0 for classes that have a reference box, NaN for others."""
-    present = {
-        int(label)
-        for reference in references
-        for label, crowd in zip(reference["labels"], reference["iscrowd"], strict=True)
-        if not crowd
-    }
+    """The metrics without any detection: 0 for classes and sizes that have a reference box, NaN for others."""
+    present, areas = set(), []
+    for reference in references:
+        for label, crowd, area in zip(reference["labels"], reference["iscrowd"], reference["area"], strict=True):
+            if not crowd:
+                present.add(int(label))
+                areas.append(float(area))
     value = 0.0 if present else math.nan
-    names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
+    metrics = dict.fromkeys(("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"), value)
+    for name, (low, high) in AREA_RANGES.items():
+        metrics[name] = 0.0 if any(low <= area <= high for area in areas) else math.nan
     per_class = [0.0 if number in present else math.nan for number in range(num_classes)]
-    return {**dict.fromkeys(names, value), "per_class": per_class}
+    return {**metrics, "per_class": per_class}
 
 
 def _mean(values: np.ndarray) -> float:

@@ -52,6 +52,9 @@ class ObjectReader:
 
     Raises:
         UserError: the data is streamed, or has another layout.
+
+    Attributes:
+        without_area: Boxes without area that were left out so far, of each side.
     """
 
     def __init__(self, fit: Any, fit_split: str, score: Any, score_split: str) -> None:
@@ -59,6 +62,7 @@ class ObjectReader:
         fields = {side: _fields(dataset, self.splits[side]) for side, dataset in self.datasets.items()}
         self.category = {side: next(name for name in CATEGORY_NAMES if name in of) for side, of in fields.items()}
         self.has_masks = all("segmentation" in of for of in fields.values())
+        self.without_area = dict.fromkeys(fields, 0)
         fit_feature, score_feature = (fields[side][self.category[side]] for side in ("fit", "score"))
         self.index = ClassIndex(fit_feature, score_feature, fit_split, score_split, what="category")
         self.index.learn(
@@ -73,10 +77,11 @@ class ObjectReader:
         return self.index.names
 
     def read(self, row: dict[str, Any], side: str) -> Objects:
-        """Read the objects of a row of a split, "fit" or "score"; boxes without area are skipped.
+        """Read the objects of a row of a split, "fit" or "score"; boxes without area are left out and counted.
 
         Raises:
-            UserError: a class that the split that is fitted on does not have, or fields of different lengths.
+            UserError: a class that the split that is fitted on does not have, fields of different lengths, or a mask
+                that is no polygon of three points.
         """
         objects, split = row[OBJECTS], self.splits[side]
         boxes = np.asarray(_field(objects, "bbox"), np.float32).reshape(-1, 4)
@@ -85,13 +90,22 @@ class ObjectReader:
             raise UserError(f"split {split}: an image has {len(boxes)} boxes and {len(values)} categories")
         numbers = self.index.fit_numbers(values) if side == "fit" else self.index.score_numbers(values)
         labels = np.asarray(numbers, np.int64)
-        area = np.asarray(_field(objects, "area") or boxes[:, 2] * boxes[:, 3], np.float32)
-        crowd = np.asarray(_field(objects, "iscrowd") or np.zeros(len(boxes)), bool)
+        optional = {name: _field(objects, name) for name in ("area", "iscrowd", "segmentation")}
+        for name, entries in optional.items():
+            if entries and len(entries) != len(boxes):
+                raise UserError(f"split {split}: an image has {len(boxes)} boxes and {len(entries)} entries of {name}")
+        of_box = boxes[:, 2] * boxes[:, 3]
+        area = np.asarray(optional["area"] or of_box, np.float32)  # an entry that is missing becomes NaN
+        area = np.where(np.isfinite(area), area, of_box)
+        crowd = np.asarray(optional["iscrowd"] or np.zeros(len(boxes)), bool)
         kept = np.atleast_1d((boxes[:, 2:] > SMALLEST_SIDE).all(axis=1) & np.isfinite(boxes).all(axis=1))
-        segmentation = _field(objects, "segmentation") if self.has_masks else None
-        if segmentation is not None:
-            pairs = zip(segmentation, kept.tolist(), strict=True)
+        self.without_area[side] += int((~kept).sum())
+        segmentation = None
+        if self.has_masks:
+            pairs = zip(optional["segmentation"] or [[]] * len(boxes), kept.tolist(), strict=True)
             segmentation = [as_arrays(entry) for entry, keep in pairs if keep]
+            for entry in segmentation:
+                _check_polygons(entry, split)
         return Objects(boxes[kept], labels[kept], area[kept], crowd[kept], segmentation)
 
     def read_all(self, side: str) -> list[Objects]:
@@ -197,6 +211,18 @@ def as_arrays(segmentation: Any) -> Any:
         return []
     polygons = segmentation if isinstance(segmentation[0], list | np.ndarray) else [segmentation]
     return [np.asarray(polygon, np.float64) for polygon in polygons]
+
+
+def _check_polygons(segmentation: Any, split: str) -> None:
+    """Raise a UserError if a polygon, as `as_arrays` returns it, is not one of three points or more."""
+    if isinstance(segmentation, dict):
+        return
+    for polygon in segmentation:
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise UserError(
+                f"split {split}: a polygon of a segmentation has {len(polygon)} numbers; it needs x, y of three points "
+                "or more (masks: no trains without them)"
+            )
 
 
 def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:

@@ -72,6 +72,10 @@ def fit_and_score(run: TaskRun) -> Outcome:
     ]
     if not used:
         raise UserError(f"split {splits.fit_split} has no image with a box")
+    if all(entry.iscrowd.all() for entry in score_objects):
+        raise UserError(
+            f"split {splits.score_split} has no box to score (crowds do not count); score another with split"
+        )
     run.notes += _notes(reader, fit_objects, score_objects, len(fit_objects) - len(used))
     accelerator = run.accelerate(options.mixed_precision)
     features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
@@ -214,6 +218,9 @@ def _notes(reader: ObjectReader, fit: list, score: list, left_out: int) -> list[
     notes = []
     if left_out:
         notes.append(f"{left_out} training images without a box were left out")
+    for side, count in reader.without_area.items():
+        if count:
+            notes.append(f"{count} boxes of split {reader.splits[side]} have no area and were left out")
     seen = {number for entry in fit for number in entry.labels.tolist()}
     scored = {number for entry in score for number in entry.labels.tolist()}
     unseen = [reader.names[number] for number in sorted(scored - seen)]

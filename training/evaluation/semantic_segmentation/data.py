@@ -12,8 +12,8 @@ from ...images.decode import OpenedImage, open_image
 from ...images.value_range import ValueRange
 from ...loading.progress import progress
 from ..backbone import ImageSettings
-from ..image_transforms import read_image, resize, size_with_shorter_side, to_tensor
-from ..options import SegmentationOptions
+from ..image_transforms import WITHOUT_SKIPPING, read_image, resize, size_with_shorter_side, to_tensor
+from ..options import MOST_CLASSES, SegmentationOptions
 from ..splits import check_column, columns_of, is_streaming, undecoded
 from .label_maps import read_label_map, read_label_map_of
 
@@ -90,7 +90,7 @@ class LabelledImages:
         try:
             return open_image(row[self.image_column])
         except BadImageError as error:
-            raise UserError(f"{name} cannot be read: {error}") from error
+            raise UserError(f"{name} cannot be read: {error}; {WITHOUT_SKIPPING}") from error
 
     def histogram(self, ignore_index: int, most: int | None = None) -> np.ndarray:
         """Count the pixels of each class in the split, int64 (largest class + 1,).
@@ -106,11 +106,18 @@ class LabelledImages:
         for index in progress(range(len(self)), f"label maps of {self.split}"):
             label_map = read_label_map(self.labels[index][self.label_column], self._name(index))
             values = label_map[label_map != ignore_index].astype(np.int64)
-            if values.size and (values.min() < 0 or (most is not None and values.max() >= most)):
-                wrong = values.min() if values.min() < 0 else values.max()
+            wrong = 0 if not values.size else values.min() if values.min() < 0 else values.max()
+            if most is None and wrong >= MOST_CLASSES:
+                # Of each class the head has a map of scores: such a number is an instance, or a colour, not a class.
                 raise UserError(
-                    f"{self._name(index)}: class {wrong} is not one of the {most} classes that are fitted on "
-                    f"(pixels to ignore must be {ignore_index})"
+                    f"{self._name(index)}: {wrong} is no class number: the label map seems to hold instances or "
+                    f"colours (classes are numbered from 0, below {MOST_CLASSES}; pixels to ignore must be "
+                    f"{ignore_index})"
+                )
+            if wrong < 0 or (most is not None and wrong >= most):
+                classes = "a class number" if most is None else f"one of the {most} classes that are fitted on"
+                raise UserError(
+                    f"{self._name(index)}: class {wrong} is not {classes} (pixels to ignore must be {ignore_index})"
                 )
             counts = np.bincount(values)
             length = max(len(total), len(counts))

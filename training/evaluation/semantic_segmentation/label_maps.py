@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...errors import BadImageError, UserError
 from ...files import bytes_or_path
@@ -78,6 +78,8 @@ def _read(value: Any, where: str) -> tuple[np.ndarray, int]:
     orientation = 1
     if isinstance(value, np.ndarray):
         label_map = value
+    elif value is None:
+        raise UserError(f"{where} has no label map: take such images out, or draw one")
     else:
         try:
             of_tiff = 1
@@ -96,7 +98,10 @@ def _read(value: Any, where: str) -> tuple[np.ndarray, int]:
             label_map = np.asarray(value)  # first: Pillow turns a TIFF when it is loaded, and forgets its orientation
             orientation = of_tiff if of_tiff != 1 else value.getexif().get(_EXIF_ORIENTATION, 1)
         except (OSError, TypeError, AttributeError, SyntaxError, BadImageError) as error:
-            raise UserError(f"{where}: the label map cannot be read ({error})") from error
+            reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+            raise UserError(
+                f"{where}: the label map cannot be read ({reason}): write it again, or take the image out"
+            ) from error
     if label_map.ndim != 2:
         raise UserError(f"{where}: the label map has shape {label_map.shape}, not (height, width)")
     orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

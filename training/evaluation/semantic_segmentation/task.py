@@ -68,7 +68,7 @@ def fit_and_score(run: TaskRun) -> Outcome:
     score = LabelledImages(splits.score, image_column, label_column, splits.score_split)
     seen = fit.histogram(options.ignore_index, options.num_classes)
     num_classes = options.num_classes or len(seen)
-    if num_classes < 2:
+    if num_classes < 2 or np.count_nonzero(seen) < 2:
         raise UserError(f"split {splits.fit_split} has one class only")
     present = score.histogram(options.ignore_index, num_classes)
     seen, present = (np.pad(counts, (0, num_classes - len(counts))) for counts in (seen, present))
