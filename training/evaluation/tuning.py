@@ -78,9 +78,7 @@ def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
 
     check_launcher()
     chosen = choose_device(device)
-    # Without `cpu`, accelerate takes each of several processes without a GPU for a job of its own.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if chosen.index is not None:
             raise UserError(f"device {chosen}: each of several processes takes a GPU of its own; leave device out")
     # accelerate keeps one device per process, which an earlier task may have chosen.
@@ -92,9 +90,8 @@ def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)  # for what accelerate and torch do on the current GPU
     with _accelerate_on(chosen):
-        return Accelerator(
-            cpu=chosen.type == "cpu" and (device is not None or several), mixed_precision=mixed_precision
-        )
+        # Without `cpu`, accelerate takes each of several processes without a GPU for a job of its own.
+        return Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed_precision)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.backbones import BACKBONES, named_backbone
+from ..data.held_out import MOST
 from ..loading.passes import batches_of_pass, steps_of_passes
 
 PLAN = "plan"
@@ -16,7 +17,6 @@ DIGITS = "digits"
 DIGITS_VIEWS = {"min_scale": 0.4, "flip": 0.0, "blur": [0.0, 0.0], "solarize": [0.0, 0.0]}
 """Its views, as in the recipe of its name: a mirrored 2 is no 2, and eight pixels have nothing to blur."""
 GIB = 2**30
-HELD_OUT = 2000
 
 # Memory that does not depend on the plan: an imported torch with its data sets, a worker process, and the workspace
 # that kernels need on a device.
@@ -309,7 +309,7 @@ def _compute_bytes(batch: int, size: int, costs: NetworkCosts, bf16: bool, optim
 def _host_bytes(images: ImageFacts, machine: MachineFacts, size: int, workers: int, buffer: int) -> int:
     """Main memory of all processes, without the training step itself."""
     devices = max(1, len(machine.gpus))
-    held_out = 3 * size**2 * min(HELD_OUT, images.count or HELD_OUT)
+    held_out = 3 * size**2 * min(MOST, images.count or MOST)
     buffers = max(1, workers) * buffer * images.file_bytes if images.streaming else 0
     return devices * (PROCESS + workers * WORKER + buffers + held_out)
 
