@@ -7,10 +7,13 @@ The methods are lightly's (siamese_methods.py; `pip install lightly`). Everythin
 backbone with the same first weights for a seed, the same images in the same order with the same two views (this
 package's loader), AdamW without decay of norms and biases, warm-up and cosine, bf16, number of steps. Each run leaves a
 backbone that transformers loads, and what it cost, in OUTPUT/METHOD/seed-S; what is there is not run again. With
-`--learning_rates` (for a sweep on development images) in OUTPUT/METHOD-RATE/seed-S. To put them beside BYOL and Ladder:
+`--learning_rates` (for a sweep on development images) in OUTPUT/METHOD-RATE/seed-S. To score them:
 
     ladder compare benchmarks/study/imagenette96.yaml --variants benchmarks/study/peers96.yaml \\
-        --methods byol ladder simclr vicreg --output docs/study/peers96
+        --methods simclr vicreg --gradients false --evaluations benchmarks/study/convergence96.yaml \\
+        --output docs/study/peers96
+
+`supervised` trains the same network with the labels of the same images (supervised.py): an upper bound.
 
 Cost: 3 to 5 minutes of one core a run of 1,000 steps.
 """
@@ -19,6 +22,7 @@ import argparse
 import itertools
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ RATES = {
     "swav": 2e-3,
     "dino": 2e-3,
     "densecl": 2e-3,
+    "supervised": 2e-3,
 }
 """Learning rate of each method: the recipe's, until a sweep on development images says another."""
 
@@ -39,7 +44,7 @@ def train(method_name: str, recipe: Any, learning_rate: float) -> tuple[Any, dic
     """Train one method.
 
     Args:
-        method_name: Of `siamese_methods.METHODS`.
+        method_name: Of `siamese_methods.METHODS`, or "supervised".
         recipe: Resolved recipe of the study, with its seed.
         learning_rate: Peak of AdamW's rate.
 
@@ -47,7 +52,9 @@ def train(method_name: str, recipe: Any, learning_rate: float) -> tuple[Any, dic
         The backbone, and what the run cost.
     """
     import torch
-    from siamese_methods import METHODS
+    from datasets import ClassLabel
+    from siamese_methods import METHODS, SiameseMethod
+    from supervised import Supervised, labelled_batches
     from transformers import get_cosine_schedule_with_warmup, set_seed
 
     from ladder_training.loading.loader import ViewLoader
@@ -57,15 +64,17 @@ def train(method_name: str, recipe: Any, learning_rate: float) -> tuple[Any, dic
     arguments = training_arguments(recipe, Path(str(recipe.run.output)))
     set_seed(arguments.seed)
     backbone = build_model(recipe).backbone  # the very weights that the study's runs of this seed start from
-    method = METHODS[method_name](backbone).to(memory_format=torch.channels_last).train()
     batch_size, steps = arguments.per_device_train_batch_size, arguments.max_steps
-    loader = ViewLoader(
-        load_data(recipe).train,
-        build_views(recipe),
-        batch_size=batch_size,
-        seed=arguments.seed,
-        image_column=recipe.data.image_column,
-    )
+    data, views, image_column = load_data(recipe).train, build_views(recipe), recipe.data.image_column
+    batches: Iterable[dict[str, torch.Tensor]]
+    if method_name == "supervised":
+        labels = next(name for name, feature in data.features.items() if isinstance(feature, ClassLabel))
+        method: SiameseMethod = Supervised(backbone, data.features[labels].num_classes)
+        batches = labelled_batches(data, views, batch_size, arguments.seed, image_column or "image", labels)
+    else:
+        method = METHODS[method_name](backbone)
+        batches = ViewLoader(data, views, batch_size=batch_size, seed=arguments.seed, image_column=image_column)
+    method = method.to(memory_format=torch.channels_last).train()
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": arguments.weight_decay},
@@ -75,10 +84,10 @@ def train(method_name: str, recipe: Any, learning_rate: float) -> tuple[Any, dic
     schedule = get_cosine_schedule_with_warmup(optimizer, int(arguments.warmup_steps), steps)
     started, processor_started = time.monotonic(), time.process_time()
     found = []
-    for step, batch in enumerate(itertools.islice(iter(loader), steps), start=1):
-        first, second = batch["pixel_values"].unbind(dim=1)
+    for step, batch in enumerate(itertools.islice(iter(batches), steps), start=1):
+        inputs = [view.contiguous(memory_format=torch.channels_last) for view in batch["pixel_values"].unbind(dim=1)]
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
-            loss = method(*(view.contiguous(memory_format=torch.channels_last) for view in (first, second)))
+            loss = method(*inputs, *([batch["labels"]] if "labels" in batch else []))
         optimizer.zero_grad()
         loss.backward()
         if hasattr(method, "before_step"):

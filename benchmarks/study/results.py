@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import balance
+
 from ladder_training.compare.statistics import Paired, paired_difference, summarise
 
 ROOT = Path(__file__).parents[2]
 STUDY, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results.md"
 BASELINE = "byol"
+BALANCE = "balance"
+"""Name of the table that balance.py makes."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,17 @@ def written(page: str) -> str:
     Raises:
         ValueError: the page does not have the two marks of a table.
     """
+    texts = {BALANCE: balance.table(STUDY)}
     for name, plan in TABLES.items():
         comparison = json.loads((STUDY / plan.folder / "comparison.json").read_text(encoding="utf-8"))
+        texts[name] = table(plan, comparison)
+    for name, text in texts.items():
         begin, end = f"<!-- table {name} -->", "<!-- end -->"
         pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", flags=re.DOTALL)
         if len(pattern.findall(page)) != 1:
             raise ValueError(f"the page needs the marks {begin} and {end} once")
-        text = f"{begin}\n{table(plan, comparison)}\n{end}"
-        page = pattern.sub(lambda _, text=text: text, page)
+        marked = f"{begin}\n{text}\n{end}"
+        page = pattern.sub(lambda _, marked=marked: marked, page)
     return page
 
 

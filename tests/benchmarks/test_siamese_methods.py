@@ -125,6 +125,48 @@ def test_the_harness_leaves_backbones_that_load_and_runs_nothing_twice(
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
 
+def test_supervised_batches_hold_every_image_once_a_pass_with_its_label() -> None:
+    class Rows:
+        def __getitem__(self, rows: list[int]) -> dict[str, list[int]]:
+            return {"image": rows, "label": [10 * row for row in rows]}
+
+        def __len__(self) -> int:
+            return 7
+
+    seeds: dict[tuple[int, int], int] = {}
+
+    def views(image: int, seed: int) -> dict[str, torch.Tensor]:
+        seeds[image, seed] = 1
+        return {"pixel_values": torch.full((2, 3, 1, 1), float(image))}
+
+    with loaded_script("benchmarks/study/supervised.py") as supervised:
+        batches = supervised.labelled_batches(Rows(), views, 3, 0, "image", "label")
+        found = [next(batches) for _ in range(4)]
+    for first in (0, 2):  # two batches of three a pass; the seventh image is left out
+        images = torch.cat([batch["pixel_values"][:, 0, 0, 0, 0] for batch in found[first : first + 2]])
+        labels = torch.cat([batch["labels"] for batch in found[first : first + 2]])
+        assert images.unique().numel() == 6
+        assert torch.equal(10 * images, labels.float())
+    assert len({seed for _, seed in seeds}) == len(seeds) == 12  # no two views are drawn alike
+
+
+def test_the_supervised_bound_learns_its_labels(tmp_path: Path) -> None:
+    with loaded_script("benchmarks/study/supervised.py") as supervised:
+        torch.manual_seed(0)
+        method = supervised.Supervised(build_model(recipe_of(tmp_path)).backbone, classes=2)
+        view, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 2
+        optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(20):
+            loss = method(view, view, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[0] == pytest.approx(0.69, abs=0.3)
+    assert losses[-1] < losses[0] / 5
+
+
 def build_seeded(tmp_path: Path) -> dict[str, torch.Tensor]:
     from transformers import set_seed
 

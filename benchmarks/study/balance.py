@@ -1,0 +1,112 @@
+"""The balanced table of docs/results.md: every method's figure and rank in every task, and its worst rank.
+
+Made from committed cells, seed by seed, with one seed of the detection head. BYOL and the Ladder are the first seeds of
+the comparisons imagenette96 (classification, segmentation) and detection96 (detection): the same recipe, trained twice.
+Used by results.py.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladder_training.compare.statistics import summarise
+
+METHODS = ("byol", "ladder", "simclr", "mocov2", "simsiam", "barlowtwins", "vicreg", "densecl")
+"""Those that are ranked."""
+BOUNDS = ("random", "supervised")
+NAMES = {
+    "byol": "BYOL",
+    "ladder": "Ladder",
+    "simclr": "SimCLR",
+    "mocov2": "MoCo v2",
+    "simsiam": "SimSiam",
+    "barlowtwins": "Barlow Twins",
+    "vicreg": "VICReg",
+    "densecl": "DenseCL",
+    "random": "untrained",
+    "supervised": "supervised",
+}
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A column of the table.
+
+    Attributes:
+        name: As it stands there.
+        cells: The mean over these is the figure.
+        part: Key of a cell's metrics.
+        metric: Key in that part.
+        trained_in: Comparison that holds the cells of BYOL and the Ladder.
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    part: str
+    metric: str
+    trained_in: str = "imagenette96"
+
+
+TASKS = (
+    Task("linear, last stage", ("linear-imagenette128",), "stage4", "accuracy"),
+    Task("linear, all stages", ("linear-imagenette128",), "all", "accuracy"),
+    Task("Pets, mIoU", ("segmentation-pets_trimap",), "upernet", "mean_iou"),
+    Task("CamVid, mIoU", ("segmentation-camvid",), "upernet", "mean_iou"),
+    Task("detection, frozen, AP", ("tin_boxes10-frozen", "tin_boxes10b-frozen"), "box", "AP", "detection96"),
+    Task("detection, fine-tuned, AP", ("tin_boxes10-tuned", "tin_boxes10b-tuned"), "box", "AP", "detection96"),
+)
+"""Two of each family; settled before any test score of another method was looked at."""
+
+
+def figures(study: Path, method: str, task: Task) -> list[float]:
+    """The figure of each seed that has all of a task's cells, in points.
+
+    Args:
+        study: Folder of the comparisons.
+        method: Of METHODS or BOUNDS.
+        task: Of TASKS.
+    """
+    folder = study / (task.trained_in if method in ("byol", "ladder") else "peers96") / "cells" / method
+    found = []
+    for seed in SEEDS:
+        files = [folder / f"seed-{seed}" / f"{cell}.json" for cell in task.cells]
+        if all(file.is_file() for file in files):
+            cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+            found.append(100 * sum(cell["metrics"][task.part][task.metric] for cell in cells) / len(cells))
+    return found
+
+
+def ranks(values: dict[str, float]) -> dict[str, int]:
+    """Rank of each method by its figure: 1 is the largest, equal figures share the better rank."""
+    return {name: 1 + sum(other > value for other in values.values()) for name, value in values.items()}
+
+
+def table(study: Path) -> str:
+    """The table in Markdown. Methods without a figure in every task are left out, and named below it."""
+    found = {name: [figures(study, name, task) for task in TASKS] for name in (*METHODS, *BOUNDS)}
+    whole = {name: columns for name, columns in found.items() if all(columns)}
+    means = {name: [sum(column) / len(column) for column in columns] for name, columns in whole.items()}
+    ranked = [name for name in METHODS if name in whole]
+    by_task = [ranks({name: means[name][task] for name in ranked}) for task in range(len(TASKS))]
+    places = {name: [column[name] for column in by_task] for name in ranked}
+    heads = ["method", *(task.name for task in TASKS), "worst rank", "mean rank", "seeds"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    order = sorted(ranked, key=lambda name: (sum(places[name]), max(places[name]), name))
+    for name in [*order, *(name for name in BOUNDS if name in whole)]:
+        cells = [_spread(column) for column in whole[name]]
+        seeds = str(min(map(len, whole[name])))
+        if name in places:
+            cells = [f"{text} ({rank})" for text, rank in zip(cells, places[name], strict=True)]
+            ends = [str(max(places[name])), f"{sum(places[name]) / len(TASKS):.1f}", seeds]
+        else:
+            ends = ["", "", seeds]
+        lines.append(f"| {' | '.join([NAMES[name], *cells, *ends])} |")
+    if missing := [NAMES[name] for name in (*METHODS, *BOUNDS) if name not in whole]:
+        lines += ["", f"Not in the table, because a cell is missing: {', '.join(missing)}."]
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    found = summarise(values)
+    return f"{found.mean:.1f}" + (f" ± {found.std:.1f}" if found.std is not None else "")
