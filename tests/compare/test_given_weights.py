@@ -58,6 +58,19 @@ def test_given_weights_are_scored_and_not_trained(
     assert calls == []
 
 
+def test_weights_beside_another_programs_run_json_are_really_evaluated(tmp_path: Path) -> None:
+    """As benchmarks/study/peers.py leaves them: a run.json with numbers, and no recipe of this package."""
+    from transformers import ResNetBackbone, ResNetConfig
+
+    from ladder_training import evaluation
+
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 4, 4, 4], depths=[1, 1, 1, 1], layer_type="basic")
+    ResNetBackbone(config).save_pretrained(tmp_path / "given")
+    (tmp_path / "given/run.json").write_text(json.dumps({"method": "simclr", "steps": 500}), encoding="utf-8")
+    result = evaluation.knn(str(tmp_path / "given"), "digits", image_size=32)
+    assert set(result.metrics) >= {"stage1", "stage4", "all"}
+
+
 def test_the_table_says_what_imported_weights_are(
     recipe: str, tmp_path: Path, variants: str, calls: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,3 +120,18 @@ def test_what_describes_no_run_is_said_in_one_line(content: str, said: str, tmp_
     with pytest.raises(UserError, match=said) as caught:
         RunRecord.read(tmp_path)
     assert str(tmp_path / RUN_FILE) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_another_programs_file_beside_weights_is_no_run_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    assert RunRecord.read_beside_weights(tmp_path) is None
+    file = tmp_path / RUN_FILE
+    for content in ("[]", '{"status": "finished", "steps": 500}'):
+        file.write_text(content, encoding="utf-8")
+        assert RunRecord.read_beside_weights(tmp_path) is None
+    file.write_text('{"recipe": {"values": {"image_range": [0, 4095]}}}', encoding="utf-8")
+    found = RunRecord.read_beside_weights(tmp_path)
+    assert found is not None and found.recipe.values == {"image_range": [0, 4095]}
+    for content, said in (("{", "cannot be read"), ('{"recipe": "digits"}', "recipe cannot be 'digits'")):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=said):
+            RunRecord.read_beside_weights(tmp_path)

@@ -127,7 +127,7 @@ def padding_notes(reference: Any) -> list[str]:
 
 def padding_of(reference: Any) -> str | None:
     """The padding that imported weights were trained with; None for every other model."""
-    record = RunRecord.read(Path(reference)) if isinstance(reference, str | os.PathLike) else None
+    record = RunRecord.read_beside_weights(reference) if isinstance(reference, str | os.PathLike) else None
     return record.imported.get("padding") if record is not None and record.imported else None
 
 
@@ -182,7 +182,7 @@ def load_image_settings(
 def _trained_range(reference: Any) -> ValueRange | None:
     """The range of values that a run on this machine was trained with."""
     folder = default_output(reference)
-    record = None if folder is None else RunRecord.read(folder)
+    record = None if folder is None else RunRecord.read_beside_weights(folder)
     given = None if record is None else record.recipe.values.get("image_range")
     return None if given is None else check_range(given, f"image_range of {folder}")
 

@@ -177,14 +177,39 @@ class RunRecord(_Record):
             UserError: the file is there but does not describe a run.
         """
         path = Path(folder) / RUN_FILE
+        content = cls._content(path)
+        if content is None:
+            return None
+        if not _describes_run(content):
+            raise UserError(f"{path} does not describe a run; choose another --output")
+        return cls._from_content(content, path)
+
+    @classmethod
+    def read_beside_weights(cls, folder: Path | str) -> Self | None:
+        """Read the `run.json` of a folder with weights of any origin, which may be another program's.
+
+        Returns:
+            The record, or None if there is no such file or it does not describe a run of this package.
+
+        Raises:
+            UserError: the file is there but is no JSON, or describes a run with a value that it cannot have.
+        """
+        path = Path(folder) / RUN_FILE
+        content = cls._content(path)
+        return cls._from_content(content, path) if _describes_run(content) else None
+
+    @staticmethod
+    def _content(path: Path) -> Any:
+        """What the file holds; None if there is none."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); choose another --output") from error
-        if not isinstance(content, dict) or "recipe" not in content:
-            raise UserError(f"{path} does not describe a run; choose another --output")
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any], path: Path) -> Self:
         record = cls.from_json({"version": 0, **content}, str(path))
         if record.version < 1 and record.status == STOPPED:
             # The first files told the kind of a stop by its message only.
@@ -236,3 +261,7 @@ def _nested(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is list:
         return [_nested(get_args(hint)[0], part, where) for part in value]
     return value
+
+
+def _describes_run(content: Any) -> bool:
+    return isinstance(content, dict) and "recipe" in content
