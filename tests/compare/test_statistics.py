@@ -6,10 +6,9 @@ import pytest
 from scipy import stats
 
 from ladder_training.compare.cells import headline_metric, metrics_of
-from ladder_training.compare.short_runs import verdict
 from ladder_training.compare.statistics import paired_difference, steps_to_reach, summarise, t_quantile
 from ladder_training.compare.summary import mean_curves
-from ladder_training.compare.training_cell import LOG_POINTS, thinned_log
+from ladder_training.compare.training_cell import LOG_POINTS, thinned_log, verdict
 
 
 def test_mean_and_sample_deviation_by_hand() -> None:
@@ -146,3 +145,14 @@ def test_the_mean_curve_can_reach_what_one_of_its_seeds_does_not() -> None:
     assert (found["reached"], found["mean"], found["mean_curve"]) == (1, None, pytest.approx(0.4))
     summary = {"methods": ["byol", "ladder"], "steps_to_reach": rows}
     assert reach_table(summary)[1][1] == ["ladder", "reached by 1 of 2; their mean at 0.40"]
+
+
+def test_what_rounds_to_nothing_has_no_minus() -> None:
+    from ladder_training.compare.report import results_table
+
+    scores = {"mean": 0.5, "std": 0.01, "count": 2, "collapsed": []}
+    difference = {"mean": -1e-17, "low": -0.12, "high": 0.0004}
+    row = {"evaluation": "knn-digits", "task": "knn", "dataset": "digits", "metric": "accuracy all", "headline": False}
+    methods = {"byol": scores, "ladder": {**scores, "difference": difference}}
+    summary = {"baseline": "byol", "methods": [*methods], "seeds": [0, 1], "rows": [{**row, "methods": methods}]}
+    assert results_table(summary)[1][0][-1] == "+0.0 [-12.0, +0.0]"

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..files import write_text
 from ..models.all_stages import ALL_STAGES
 from ..runs.run_folder import now, versions
+from .contents import CONTENT
 from .fingerprints import cell_value, differing_field
 
 PRETRAIN, GRADIENTS = "pretrain", "gradients"
@@ -77,7 +78,7 @@ class Cells:
             return None
         wanted = cell_value(fingerprint)
         raise UserError(
-            f"{path} was made with {differing} {_shown(saved.get(differing))}, now it is "
+            f"{path} was made with {_named(differing)} {_shown(saved.get(differing))}, now it is "
             f"{_shown(wanted.get(differing))}: choose another --output, or --redo to compute it again"
         )
 
@@ -154,6 +155,11 @@ def scrubbed(text: str, *paths: Path | str) -> str:
     for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, Path(spelling).name)
     return text
+
+
+def _named(field: str) -> str:
+    """Name a field of a fingerprint in an error message."""
+    return f"a {field.removesuffix(CONTENT)} of" if field.endswith(CONTENT) else field
 
 
 def _shown(value: Any) -> str:

@@ -1,12 +1,16 @@
 """`ladder compare`: plan the work, do what is missing, write the table and the figures."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..config.shell import ladder_command
+from ..errors import UserError
 from ..files import write_text
 from ..runs.lock import FolderLock
 from ..runs.run_folder import LOCK
+from .cells import PRETRAIN
 from .evaluations import Evaluation, check_data, missing_labels
 from .options import CompareOptions
 from .plan import Plan, make_plan
@@ -14,7 +18,8 @@ from .report import JSON_FILE, TABLE_FILE, grid, results_table, write_report
 from .results import read_evaluation
 from .schedule import run_all
 from .summary import summarise_comparison
-from .work import LOGS, missing_cells, say_with_time, work_items
+from .training_cell import has_weights
+from .work import LOGS, WorkItem, missing_cells, say_with_time, work_items
 
 
 def compare_command(options: CompareOptions) -> int:
@@ -33,11 +38,15 @@ def compare_command(options: CompareOptions) -> int:
     _leave_out_unlabelled(plan)
     everything = work_items(plan)
     items = [item for item in everything if missing_cells(plan, item)]
+    if items:
+        _check_evaluations(plan)
+        _check_training(plan, items)
     with _lock(plan.folder):
         if items:
-            _check_datasets(plan)
             say_with_time(f"{len(items)} of {len(everything)} runs have cells to make in {plan.folder}")
             run_all(plan, items, options.jobs, lambda: write_report(plan.folder, summarise_comparison(plan), []))
+        else:
+            say_with_time(f"nothing to make: {plan.folder} has the cells of all {len(everything)} runs")
         summary = summarise_comparison(plan)
         figures = _draw(plan, summary)
         write_report(plan.folder, summary, figures)
@@ -82,8 +91,12 @@ def _has_cell(plan: Plan, evaluation: Evaluation) -> bool:
     )
 
 
-def _check_datasets(plan: Plan) -> None:
-    """Check before the first training step that every data set that is still needed can be used."""
+def _check_evaluations(plan: Plan) -> None:
+    """Check that every data set that is still evaluated on can be used.
+
+    Raises:
+        UserError: there is no such data set, split or column.
+    """
     # Repeats read the same data, so one check per row is enough.
     needed = {
         evaluation.row: evaluation
@@ -92,6 +105,40 @@ def _check_datasets(plan: Plan) -> None:
     }
     for evaluation in needed.values():
         check_data(evaluation)
+
+
+def _check_training(plan: Plan, items: list[WorkItem]) -> None:
+    """Check that the images and the weights with which the missing runs begin can be read, also those of variants.
+
+    Args:
+        plan: The comparison.
+        items: Work items with missing cells.
+
+    Raises:
+        UserError: a data set, a split or a model cannot be used; the message names the method.
+    """
+    from ..pretraining.build import build_model, load_data
+
+    seen: set[str] = set()
+    for item in items:
+        method = plan.method(item.method)
+        if method.weights is not None:
+            continue
+        if item.point is None and PRETRAIN not in missing_cells(plan, item) and has_weights(plan, method, item.seed):
+            continue
+        recipe = plan.recipe(method, item.seed)
+        begins_with: dict[str, Any] = asdict(recipe.data) | {"from_model": recipe.model.from_model}
+        key = json.dumps(begins_with, sort_keys=True)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            if method.trained:
+                load_data(recipe)
+            if recipe.model.from_model is not None:
+                build_model(recipe)
+        except UserError as error:
+            raise UserError(f"method {method.name}: {error}") from error
 
 
 def _lock(folder: Path) -> FolderLock:

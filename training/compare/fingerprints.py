@@ -11,23 +11,28 @@ from ..config.recipe import ResolvedRecipe, own_fields
 from ..files import json_value, looks_like_path
 from ..pretraining.build import network_config
 from ..runs.run_folder import FREE_FIELDS
+from .contents import CONTENT, Contents
 
 DATA_FIELDS = ("dataset", "eval_dataset", "from_model")
 _GLOBAL_FIELDS = ("level_names", "level_losses", "level_weights", "projection_hidden_size", "projection_size", "target")
 _LOWER_FIELD = "lower_projection_hidden_size"
 _LOCAL_FIELDS = ("local_projection_hidden_size", "local_matching", "local_grid_size")
-_UNTRAINED_FIELDS = ("trained", "seed", "backbone_config", "from_model", "image_size", "image_mean", "image_std")
+_UNTRAINED_FIELDS = (
+    *("trained", "seed", "backbone_config", "image_size", "image_mean", "image_std"),
+    *("from_model", "from_model" + CONTENT),
+)
 _DIGITS = 6
 
 
-def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, Any]:
+def run_fingerprint(recipe: ResolvedRecipe, contents: Contents, trained: bool = True) -> dict[str, Any]:
     """Collect everything that decides a run's weights: the fields that were set, our defaults, and the levels.
 
-    Of a path only the name at its end is kept. Fields that do not change the weights (logging, saving, number of
-    workers) are left out.
+    Of a path only the name at its end is kept, and what the data set or the weights hold. Fields that do not change the
+    weights (logging, saving, number of workers) are left out.
 
     Args:
         recipe: Of the run.
+        contents: Of the data sets and the weights to start from.
         trained: False for the untrained network, whose weights depend on fewer fields.
     """
     fields = {**asdict(TrainingOptions()), **asdict(recipe.views), **recipe.values}
@@ -44,6 +49,7 @@ def run_fingerprint(recipe: ResolvedRecipe, trained: bool = True) -> dict[str, A
         fields |= {name: getattr(config, name) for name in names}
     for name in DATA_FIELDS:
         fields[name] = data_name(fields.get(name))
+    fields |= contents.of_recipe(recipe)
     fields["trained"] = trained
     if not trained:
         fields = {name: value for name, value in fields.items() if name in _UNTRAINED_FIELDS}
@@ -58,7 +64,9 @@ def run_defaults() -> dict[str, Any]:
 def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
     """Return the first field in which two fingerprints differ, or None.
 
-    A field that the saved fingerprint does not have yet counts as equal if its value is the default.
+    A field that the saved fingerprint does not have yet counts as equal if its value is the default. A content that one
+    of them does not know counts as equal: older cells have none, and where the data is gone it cannot be found out. Of
+    data and weights whose contents are equal the names may differ.
 
     Args:
         saved: Read from a cell.
@@ -70,6 +78,11 @@ def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], default
         if saved.get(name) == wanted.get(name):
             continue
         if name not in saved and name in defaults and wanted[name] == defaults[name]:
+            continue
+        if name.endswith(CONTENT) and None in (saved.get(name), wanted.get(name)):
+            continue
+        content = saved.get(name + CONTENT)
+        if content is not None and content == wanted.get(name + CONTENT):
             continue
         return name
     return None

@@ -1,6 +1,5 @@
 """Columns of the table that this package did not train: the weights are given, and only scored."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ from ..files import read_record
 from ..runs.record import IMPORTED
 from ..runs.run_folder import hardware
 from .cells import DONE
+from .contents import hash_of_files, weight_files
 
 WEIGHTS = "weights"
 SEED = "{seed}"
-FILES = "model*.safetensors"
-"""The weights: one file, or its shards."""
 # What a folder may say of its training in `run.json`; what it does not say is missing in the table.
 NUMBERS = ("steps", "images_seen", "batch_size", "seconds", "cpu_seconds")
 
@@ -35,13 +33,9 @@ def given_fingerprint(folder: Path, cell: Path, seed: int) -> dict[str, Any]:
     Raises:
         UserError: there is neither a folder with weights nor a cell of them.
     """
-    found = sorted(folder.glob(FILES))
+    found = weight_files(folder)
     if found:
-        digest = hashlib.sha256()
-        for path in found:
-            with path.open("rb") as file:
-                hashlib.file_digest(file, lambda: digest)
-        return {WEIGHTS: digest.hexdigest()[:16], "seed": seed}
+        return {WEIGHTS: hash_of_files(found), "seed": seed}
     if cell.is_file():
         saved: dict[str, Any] = json.loads(cell.read_text(encoding="utf-8"))["fingerprint"]
         return saved

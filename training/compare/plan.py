@@ -12,6 +12,7 @@ from ..config.recipe import ALIASES, Recipe, ResolvedRecipe, all_fields, read_re
 from ..config.values import read_mapping
 from ..errors import UserError
 from .cells import PRETRAIN, Cells
+from .contents import Contents
 from .evaluations import Evaluation, planned_evaluations
 from .fingerprints import run_fingerprint
 from .given_weights import SEED, WEIGHTS, given_fingerprint, given_folder
@@ -64,6 +65,7 @@ class Plan:
         redo: Whether to replace cells that were made with other settings.
         threads: Threads of every process; None leaves torch's default.
         notes: Remarks that the table must show.
+        contents: What the data sets and weights hold.
         fingerprints: Cache of the runs' fingerprints, by method and seed.
     """
 
@@ -79,6 +81,7 @@ class Plan:
     redo: bool = False
     threads: int | None = None
     notes: list[str] = field(default_factory=list)
+    contents: Contents = field(default_factory=Contents, repr=False)
     fingerprints: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
@@ -122,7 +125,7 @@ class Plan:
         """Return everything that decides the weights of a run."""
         if (method.name, seed) not in self.fingerprints:
             if method.weights is None:
-                found = run_fingerprint(self.recipe(method, seed), method.trained)
+                found = run_fingerprint(self.recipe(method, seed), self.contents, method.trained)
             else:
                 cell = Cells(self.folder).path(method.name, seed, PRETRAIN)
                 found = given_fingerprint(given_folder(method.weights, seed), cell, seed)

@@ -137,10 +137,15 @@ def _difference(difference: dict[str, Any]) -> str:
     """Format a difference and its interval in points."""
     if difference["mean"] is None:
         return _MISSING
-    text = f"{100 * difference['mean']:+.1f}"
+    text = _signed(difference["mean"])
     if difference["low"] is not None:
-        text += f" [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+        text += f" [{_signed(difference['low'])}, {_signed(difference['high'])}]"
     return text
+
+
+def _signed(value: float) -> str:
+    """Format a number in points with its sign; what rounds to nothing is +0.0, on either side."""
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 def _reach(row: dict[str, Any] | None) -> str:

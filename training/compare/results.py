@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from .cells import GRADIENTS, PRETRAIN, Cells
+from .contents import CONTENT
 from .evaluations import Evaluation
 from .fingerprints import run_defaults, run_fingerprint
 from .grid import Point
@@ -19,7 +20,9 @@ def read_pretrain(plan: Plan, method: Method, seed: int) -> dict[str, Any] | Non
 
 def evaluation_fingerprint(plan: Plan, method: Method, seed: int, evaluation: Evaluation) -> dict[str, Any]:
     """Return everything that decides an evaluation's result; a short hash stands for the weights."""
-    return {**evaluation.fingerprint(), "pretraining": _weights(plan, method, seed)}
+    data = {"dataset": evaluation.dataset, "test_dataset": evaluation.test_dataset}
+    found = {name + CONTENT: content for name, at in data.items() if (content := plan.contents.data(at)) is not None}
+    return {**evaluation.fingerprint(), **found, "pretraining": _weights(plan, method, seed)}
 
 
 def read_evaluation(plan: Plan, method: Method, seed: int, evaluation: Evaluation) -> dict[str, Any] | None:
@@ -45,9 +48,8 @@ def read_point(plan: Plan, method: Method, point: Point) -> dict[str, Any] | Non
     """Read the cell of a short run, or return None if there is none yet."""
     grid = plan.grid
     recipe = plan.recipe(method, grid.seed, point.key, **grid.changes(point))
-    return Cells(plan.folder, plan.redo).read(
-        method.name, grid.seed, point.key, run_fingerprint(recipe), run_defaults()
-    )
+    fingerprint = run_fingerprint(recipe, plan.contents)
+    return Cells(plan.folder, plan.redo).read(method.name, grid.seed, point.key, fingerprint, run_defaults())
 
 
 def _weights(plan: Plan, method: Method, seed: int) -> str:

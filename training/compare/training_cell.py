@@ -1,4 +1,7 @@
-"""The cell of a pretraining: the run itself, and the part of its log that the figures need."""
+"""The cells of pretraining: the run itself, and the part of its log that the figures need.
+
+Short runs, over learning rates and batch sizes, say where training collapses and how well it works elsewhere.
+"""
 
 import contextlib
 import json
@@ -7,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.options import TrainingOptions
 from ..config.recipe import ResolvedRecipe
 from ..errors import LevelCollapsed, TrainingStopped, UserError
 from ..files import folder_written_at_once
@@ -16,8 +20,10 @@ from ..runs.checkpoints import list_checkpoints
 from ..runs.record import FINISHED, RunRecord
 from ..runs.run_folder import PRETRAINING, differing_fields, git_commit, hardware, recorded_values
 from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, scrubbed
-from .fingerprints import DATA_FIELDS, data_name, is_local
+from .contents import CONTENT
+from .fingerprints import DATA_FIELDS, data_name, is_local, run_fingerprint
 from .given_weights import given_cell
+from .grid import Point
 
 if TYPE_CHECKING:
     from .plan import Method, Plan
@@ -66,8 +72,8 @@ def make_training_cell(plan: "Plan", method: "Method", seed: int) -> dict[str, A
     """
     recipe, folder = plan.recipe(method, seed), plan.run_folder(method.name, f"seed-{seed}")
     fingerprint = plan.fingerprint(method, seed)
-    if plan.redo and method.weights is None and _is_another_run(folder, recipe):
-        shutil.rmtree(folder)
+    if method.weights is None:
+        _make_room(plan, folder, recipe, started_otherwise=_is_started_otherwise(plan, method, seed))
     if method.weights is not None:
         content = given_cell(folder)
     elif method.trained:
@@ -100,6 +106,7 @@ def ensure_weights(plan: "Plan", method: "Method", seed: int) -> bool:
     if not method.trained:
         write_untrained(recipe, folder)
         return False
+    _make_room(plan, folder, recipe)
     content = pretrain_quietly(recipe, folder)
     if content["status"] != DONE:
         raise TrainingStopped(content["reason"])
@@ -115,7 +122,7 @@ def has_weights(plan: "Plan", method: "Method", seed: int) -> bool:
         return True
     run = RunRecord.read(folder)
     finished = run is not None and run.status == FINISHED
-    return not method.trained or (finished and not _is_another_run(folder, plan.recipe(method, seed)))
+    return not method.trained or (finished and not _is_another_run(plan, folder, plan.recipe(method, seed)))
 
 
 def write_untrained(recipe: ResolvedRecipe, folder: Path) -> None:
@@ -181,18 +188,115 @@ def _log_history(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8"))["log_history"] if path.is_file() else []
 
 
-def _is_another_run(folder: Path, recipe: ResolvedRecipe) -> bool:
-    """Tell whether a folder holds the run of another recipe. Different paths to the same data do not count."""
+def _make_room(plan: "Plan", folder: Path, recipe: ResolvedRecipe, started_otherwise: bool = False) -> None:
+    """Make sure that a folder holds no other run than the one that is to begin or to go on there.
+
+    Args:
+        plan: With `redo`, another run is deleted.
+        folder: Of the run.
+        recipe: Of the run.
+        started_otherwise: Whether the run there is known to have started from other weights.
+
+    Raises:
+        UserError: without `redo`, the run there began with other images. What else differs, `pretrain` says.
+    """
+    if plan.redo and (started_otherwise or _is_another_run(plan, folder, recipe)):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif plan.contents.are_those_of(folder, recipe) is False:
+        raise UserError(
+            f"{folder} holds a run that began with other images than {_joined(recipe.data.dataset)} holds now: --redo "
+            "begins it anew, or choose another --output"
+        )
+
+
+def _is_started_otherwise(plan: "Plan", method: "Method", seed: int) -> bool:
+    """Tell whether the cell of a run says that it started from other weights than the recipe names now."""
+    name = "from_model" + CONTENT
+    try:
+        text = Cells(plan.folder).path(method.name, seed, PRETRAIN).read_text(encoding="utf-8")
+        saved = json.loads(text)["fingerprint"].get(name)
+    except FileNotFoundError:
+        return False
+    return saved is not None and saved != plan.fingerprint(method, seed).get(name, saved)
+
+
+def _is_another_run(plan: "Plan", folder: Path, recipe: ResolvedRecipe) -> bool:
+    """Tell whether a folder holds the run of another recipe or images. Other paths to the same data do not count."""
     run = RunRecord.read(folder)
     if run is None:
         return False
+    same_images = plan.contents.are_those_of(folder, recipe)
+    if same_images is False:
+        return True
     saved, wanted = ({**values} for values in (run.recipe.values, recorded_values(recipe.values)))
     for values in (saved, wanted):
         values |= {name: data_name(values[name]) for name in DATA_FIELDS if name in values}
+        if same_images:
+            values["dataset"] = None
     return bool(differing_fields(saved, wanted))
+
+
+def _joined(names: str | list[str] | None) -> str:
+    """Name one data set, or all of a mixture."""
+    return names if isinstance(names, str) else " and ".join(names or [])
 
 
 def _data_paths(recipe: ResolvedRecipe) -> list[str]:
     """List the recipe's data sets that lie on this machine."""
     names = recipe.data.dataset
     return [name for name in ([names] if isinstance(names, str) else names or []) if is_local(name)]
+
+
+def run_point(plan: "Plan", method: "Method", point: Point) -> dict[str, Any]:
+    """Make one short run, write its cell, and delete the rest of the run.
+
+    Returns:
+        The cell's content.
+    """
+    grid = plan.grid
+    recipe = plan.recipe(method, grid.seed, point.key, **grid.changes(point))
+    folder = plan.run_folder(method.name, point.key)
+    # An interrupted short run has no checkpoint to continue from.
+    shutil.rmtree(folder, ignore_errors=True)
+    run = pretrain_quietly(recipe, folder)
+    content = {
+        "learning_rate": point.learning_rate,
+        "batch_size": point.batch_size,
+        **{name: run[name] for name in ("status", "reason", "steps", "seconds", "cpu_seconds")},
+        **verdict(run["log"], run["status"], threshold(recipe)),
+        "log": thinned_log(run["log"]),
+    }
+    fingerprint = run_fingerprint(recipe, plan.contents)
+    Cells(plan.folder, plan.redo).write(method.name, grid.seed, point.key, fingerprint, content)
+    shutil.rmtree(folder, ignore_errors=True)
+    return content
+
+
+def threshold(recipe: ResolvedRecipe) -> float:
+    """Return the spread of projections below which a level counts as collapsed."""
+    return float(recipe.values.get("collapse_threshold") or TrainingOptions().collapse_threshold)
+
+
+def verdict(log: list[dict[str, Any]], status: str, limit: float) -> dict[str, Any]:
+    """Judge a short run by its log.
+
+    Args:
+        log: transformers' `log_history`.
+        status: "finished", or another word if the run was stopped.
+        limit: Spread of projections below which a level has collapsed.
+
+    Returns:
+        "knn": stage (or "all") -> accuracy at the end; "std": level -> spread at the end; "min_std": the smallest
+        spread of any level at any monitored step but the first; "collapsed": whether a level ended below the limit or
+        the run was stopped.
+    """
+    looks = [entry for entry in log if any(str(key).startswith("std/") for key in entry) and entry.get("step", 0) > 0]
+    last = looks[-1] if looks else {}
+    std = {key.removeprefix("std/"): value for key, value in last.items() if key.startswith("std/")}
+    all_std = [value for entry in looks for key, value in entry.items() if key.startswith("std/")]
+    return {
+        "knn": {key.removeprefix("knn/"): value for key, value in last.items() if key.startswith("knn/")},
+        "std": std,
+        "min_std": min(all_std, default=None),
+        "collapsed": status != "finished" or any(not value >= limit for value in std.values()),
+    }

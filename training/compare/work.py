@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingStopped
+from ..errors import TrainingStopped, UserError
 from .cells import DONE, GRADIENTS, PRETRAIN, STOPPED, Cells, metrics_of, scrubbed
 from .evaluations import Evaluation
 from .grid import Point
@@ -21,8 +21,7 @@ from .results import (
     read_point,
     read_pretrain,
 )
-from .short_runs import run_point
-from .training_cell import ensure_weights, has_weights, make_training_cell, remove_checkpoints
+from .training_cell import ensure_weights, has_weights, make_training_cell, remove_checkpoints, run_point
 
 LOGS = "logs"
 Say = Callable[[str], None]
@@ -198,11 +197,18 @@ def output_to_log(plan: Plan, item: WorkItem) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(say: Say, what: str) -> Iterator[list[str]]:
-    """Say that a piece of work starts, and at its end the seconds it took and the texts that were put in the list."""
+    """Say that a piece of work starts, and at its end the seconds it took and the texts that were put in the list.
+
+    Raises:
+        UserError: the work raised it; the message says which work.
+    """
     say(f"{what} ...")
     results: list[str] = []
     started = time.monotonic()
-    yield results
+    try:
+        yield results
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
     say(f"{what}: {time.monotonic() - started:.0f} s" + "".join(f", {text}" for text in results))
 
 

@@ -18,7 +18,7 @@ from .content import describe_files
 from .image_folder import ImageFolder
 from .iterable import as_stream, length_of, readable_examples
 from .left_out import Account, attach, tell
-from .local import locate, near_data_sets
+from .local import LocalSource, locate, near_data_sets
 from .parquet import stream_hub_dataset
 
 
@@ -160,9 +160,18 @@ def hub_dataset(name_or_path: str | os.PathLike[str], revision: str | None = Non
 
 def local_files(name_or_path: str | os.PathLike[str], split: str) -> tuple[Path, list[str]] | None:
     """The folder of a local data set and the files of a split below it; None for the digits and for the Hub."""
-    name = os.fspath(name_or_path)
-    source = None if _is_embedded(name) else locate(name)
+    source = local_source(name_or_path)
     return None if source is None else (source.folder, source.files(split))
+
+
+def local_source(name_or_path: str | os.PathLike[str]) -> LocalSource | None:
+    """The folder, splits and files of a local data set; None for the digits and for the Hub.
+
+    Raises:
+        UserError: It is a path, and there is no data set that can be read.
+    """
+    name = os.fspath(name_or_path)
+    return None if _is_embedded(name) else locate(name)
 
 
 def data_identity(name_or_path: str | os.PathLike[str], split: str, revision: str | None = None) -> str | None:

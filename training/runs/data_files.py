@@ -32,6 +32,15 @@ def write_data_files(folder: Path, data_sets: dict[str, dict[str, Any]]) -> None
     write_json(folder / DATA_FILES, shown)
 
 
+def began_with(folder: Path) -> list[str]:
+    """The hashes of the local data sets that a run began with, in their order; empty if the run has kept none."""
+    try:
+        saved = list(json.loads((folder / DATA_FILES).read_text(encoding="utf-8")).values())
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [str(described["hash"]) for described in saved if isinstance(described, dict) and "hash" in described]
+
+
 def changed_data(folder: Path, names: list[str], data_sets: dict[str, dict[str, Any]]) -> list[str]:
     """What differs between the data sets and those that a run began with, one text for each that differs.
 
