@@ -12,6 +12,7 @@ from ladder_training.cli import pretrain
 from ladder_training.cli.entry import main
 from ladder_training.config.recipe import own_fields
 from ladder_training.errors import TrainingStopped
+from ladder_training.runs.interruption import Interrupted
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "torchvision", "sklearn", "matplotlib", "accelerate", "cv2")
 
@@ -239,6 +240,21 @@ def test_stops_and_interrupts_are_one_line(
     monkeypatch.setattr(pretrain, "pretrain_command", fail)
     assert main(["pretrain", "digits"]) == code
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_an_interrupt_of_the_whole_job_is_told_by_the_first_process(
+    rank: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stop(options: Any) -> None:
+        error = Interrupted(15)
+        error.shared = True
+        raise error
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(pretrain, "pretrain_command", stop)
+    assert main(["pretrain", "digits"]) == 143
+    assert capsys.readouterr().err.count("ladder: interrupted by SIGTERM") == lines
 
 
 def test_the_module_and_the_script_are_the_same_command() -> None:

@@ -14,7 +14,7 @@ from helpers.models import tiny_native_backbone
 from helpers.pictures import encode
 from helpers.processes import run_together
 from ladder_training.errors import UserError
-from ladder_training.evaluation import knn, linear, tuning
+from ladder_training.evaluation import detection, knn, linear, segmentation, semi_supervised, tuning
 from ladder_training.evaluation.backbone import ImageSettings, StageFeatures, load_backbone
 from ladder_training.evaluation.features import FeaturePart, extract_part
 from ladder_training.evaluation.image_transforms import CenterTransform
@@ -190,6 +190,31 @@ def test_an_error_in_the_first_process_is_raised_in_all(tmp_path) -> None:
     for found in run_together(work):
         assert isinstance(found, UserError)
         assert "1 of 24 images cannot be read" in str(found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_in_the_data_is_told_by_the_first_process_only(tmp_path) -> None:
+    backbone, score = tiny_native_backbone(), labelled(11, 1)
+    tries = {
+        "1 of 24 images cannot be read": (semi_supervised, labelled(24, 0), {"label_fraction": 1.0}),
+        "is too small to hold out": (linear, labelled(3, 0), {"augment": True, "max_steps": 1, "train_batch_size": 4}),
+        "is 1 image for each of 2": (linear, labelled(24, 0), {"augment": True, "max_steps": 1, "train_batch_size": 2}),
+        "has no column 'objects'": (detection, labelled(3, 0), {}),
+        "has no column of label maps": (segmentation, labelled(3, 0), {}),
+    }
+
+    def work(rank: int) -> list[tuple[str, bool]]:
+        found = []
+        for task, fit, settings in tries.values():
+            size = {} if task in (detection, segmentation) else {"image_size": 32, "num_workers": 0}
+            with pytest.raises(UserError) as caught:
+                task(backbone, fit, test_dataset=score, output=tmp_path, device="cpu", **size, **settings)
+            found.append((str(caught.value), caught.value.shared))
+        return found
+
+    for found in run_together(work):
+        assert all(expected in text for expected, (text, _) in zip(tries, found, strict=True)), found
+        assert [shared for _, shared in found] == [True] * len(tries)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -111,3 +111,14 @@ def test_the_size_check_changes_nothing_and_knows_other_backbones(tiny_backbone)
     check_image_size(convnext, convnext.feature_maps, 32, "stage4")
     with pytest.raises(UserError, match="32 pixels work"):
         check_image_size(convnext, convnext.feature_maps, 16, "stage4")
+
+
+def test_one_process_needs_no_backend_to_talk_to_others(images, tmp_path, monkeypatch) -> None:
+    """A recipe for many processes is used by one, for example by `ladder compare`."""
+    from ladder_training.config.recipe import Recipe, resolve
+    from ladder_training.pretraining.build import training_arguments
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    values = {"dataset": str(images), "use_cpu": True, "ddp_backend": "gloo", "max_steps": 1}
+    recipe = resolve(Recipe("one", "", values, "recipe one"))
+    assert training_arguments(recipe, tmp_path / "out").world_size == 1

@@ -30,3 +30,23 @@ def test_a_level_below_the_limit_has_collapsed(spread: float) -> None:
         "healthy one (limit 0.1); lower the learning rate, raise base_momentum or the batch size, or set "
         "stop_on_collapse to false"
     )
+
+
+def test_a_job_that_stops_together_tells_it_once() -> None:
+    from types import SimpleNamespace
+
+    from ladder_training.runs.interruption import Interrupted
+    from ladder_training.trainer.saving import SavingTrainer
+
+    trainer = SimpleNamespace(
+        _steps=SimpleNamespace(any=lambda flag: True),
+        stop_request=SimpleNamespace(number=None),
+        state=SimpleNamespace(global_step=3),
+        _resumable_step=3,
+        args=None,
+        control=None,
+        callback_handler=SimpleNamespace(on_train_end=lambda *values: None),
+    )
+    with pytest.raises(Interrupted) as caught:
+        SavingTrainer.end_if_asked(trainer)
+    assert caught.value.shared and caught.value.code == 143

@@ -51,7 +51,7 @@ def _main(words: list[str]) -> int:
             raise
         return _fail(f"ladder: error: {died}", 2)
     except Interrupted as error:
-        return _fail(_interrupted(words, f" by {error}"), error.code)
+        return _fail(_interrupted(words, f" by {error}"), error.code, everywhere=error.shared)
     except KeyboardInterrupt:
         with deaf_to_interrupts():
             return _fail(_interrupted(words), 130)

@@ -183,7 +183,10 @@ class ViewLoader:
             if saved.get(name) != value and not (self._data_changed and name in _DEPEND_ON_DATA)
         ]
         if differing:
-            raise UserError(f"cannot continue at the same image: {'; '.join(differing)}")
+            raise UserError(
+                f"cannot continue at the same image: {'; '.join(differing)}; go on as the run was begun, or choose "
+                "another --output"
+            )
         self.count.seen, self.count.bad = state["images_seen"], state["images_bad"]
         if self._data_changed:
             self._batches.start_after(state["position"])

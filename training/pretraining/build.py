@@ -1,5 +1,6 @@
 """Build what a run needs from a resolved recipe: training arguments, model, data and views."""
 
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ def training_arguments(recipe: ResolvedRecipe, folder: Path) -> "LadderTrainingA
     from ..config.arguments import LadderTrainingArguments
 
     values = {name: value for name, value in recipe.arguments.items() if value is not None}
+    if "WORLD_SIZE" not in os.environ:  # one process has nobody to talk to, and accelerate would look for the others
+        values.pop("ddp_backend", None)
     if values.get("resume_from_checkpoint"):
         raise UserError(
             f"resume_from_checkpoint: a run goes on by itself from the newest checkpoint in its --output ({folder}); "

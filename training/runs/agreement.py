@@ -4,7 +4,8 @@ A process that decides alone leaves the others waiting in their next collective 
 With one process every function here only calls what it is given.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -78,6 +79,16 @@ def all_or_none(work: Callable[[], Result], group: Any = None) -> Result:
         first.shared = True
         raise first
     return cast(Result, result)
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """An error in this block is one that all processes raise, for all of them look at the same: only one prints it."""
+    try:
+        yield
+    except Known as error:
+        error.shared = True
+        raise
 
 
 class StepAgreement:

@@ -24,9 +24,11 @@ class Interrupted(SystemExit):
     Attributes:
         number: Number of the signal.
         code: Exit code: 130 after SIGINT, else 143.
+        shared: Whether all processes of a job raise it, so that the first one tells the user.
     """
 
     code: int
+    shared = False
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))

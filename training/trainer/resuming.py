@@ -32,7 +32,8 @@ def read_loader_state(checkpoint: Path, rank: int) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(
             f"{checkpoint} holds no {path.name}: it was written by a different number of processes, or with "
-            "save_only_model, so the position in the data is unknown"
+            "save_only_model, so the position in the data is unknown; go on with as many processes as before, or "
+            "choose another --output"
         )
     state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return state

@@ -59,7 +59,9 @@ class SavingTrainer(HubTrainer):
             self.control: Any = self.callback_handler.on_save(self.args, self.state, self.control)
         self.is_in_train = False
         self.callback_handler.on_train_end(self.args, self.state, self.control)
-        raise Interrupted(self.stop_request.number or signal.SIGTERM)
+        interrupted = Interrupted(self.stop_request.number or signal.SIGTERM)
+        interrupted.shared = True
+        raise interrupted
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """After what is due after a step, end if a signal asked for it."""

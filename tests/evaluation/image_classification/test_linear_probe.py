@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Image
 
 from helpers.models import tiny_native_backbone
 from ladder_training.errors import UserError
@@ -177,6 +178,13 @@ def test_augmented_protocol(backbone, streaming):
     again = linear(backbone, train, test_dataset=test, device="cpu", **settings)
     assert again.metrics == result.metrics
     assert again.protocol == result.protocol
+    # Thirty batches of 64 are nine passes; each image that is not held out counts once.
+    raw = tinted(240, 0).cast_column("image", Image(decode=False))
+    held = sum(is_held_out(row["image"], result.protocol["holdout_fraction"], 0) for row in raw)
+    assert result.count["fit"] == 240 - held and 0 < held < 100
+    assert result.protocol["images_with_repetition"] == 30 * 64
+    one_step = linear(backbone, train, test_dataset=test, device="cpu", **{**settings, "max_steps": 1})
+    assert one_step.count["fit"] == 64
 
 
 def test_hold_out_of_a_stream_follows_the_image_alone():

@@ -23,7 +23,7 @@ OPEN_SHARDS = 8
 """Shards, or groups of one shard per worker, that are read in turn while training."""
 
 Example = tuple[Tensor | None, int, str | None]
-Batch = tuple[Tensor | None, Tensor, list[str]]
+Batch = tuple[Tensor | None, Tensor, list[str], int]
 
 
 def is_held_out(image: Any, fraction: float, seed: int) -> bool:
@@ -36,7 +36,12 @@ class AugmentedRows:
 
     For training, they are repeated without end, shuffled, and cropped at random; the crop depends on the image, the
     pass and the seed. What cannot be read comes in the first pass only. For scoring, each centre crop comes once.
+
+    Attributes:
+        passes: Finished passes. An image that comes while there is none comes for the first time.
     """
+
+    passes = 0
 
     def __init__(
         self,
@@ -62,14 +67,14 @@ class AugmentedRows:
             self.dataset = self.dataset.to_iterable_dataset(num_shards=min(len(dataset), shards))
 
     def __iter__(self) -> Iterator[Example]:
-        passes = 0
+        self.passes = 0
         while True:
             used = 0
-            for example in self._one_pass(passes):
+            for example in self._one_pass(self.passes):
                 used += example[0] is not None
-                if example[0] is not None or passes == 0:
+                if example[0] is not None or self.passes == 0:
                     yield example
-            passes += 1
+            self.passes += 1
             if not self.train or used == 0:
                 return
 
@@ -111,21 +116,23 @@ class _Batches(IterableDataset):
         pixels: list[Tensor] = []
         labels: list[int] = []
         bad: list[str] = []
+        new = 0
         for image, label, reason in self.rows:
             if image is None:
                 bad.append(str(reason))
                 continue
             pixels.append(image)
             labels.append(label)
+            new += self.rows.passes == 0
             if len(pixels) == self.size:
-                yield torch.stack(pixels), torch.tensor(labels), bad
-                pixels, labels, bad = [], [], []
+                yield torch.stack(pixels), torch.tensor(labels), bad, new
+                pixels, labels, bad, new = [], [], [], 0
         if bad or (pixels and not self.rows.train):
-            yield torch.stack(pixels) if pixels else None, torch.tensor(labels), bad
+            yield torch.stack(pixels) if pixels else None, torch.tensor(labels), bad, new
 
 
 def batches(rows: AugmentedRows, size: int, workers: int) -> DataLoader:
-    """Batches of rows, (pixels, class numbers, reasons of unreadable images).
+    """Batches of rows, (pixels, class numbers, reasons of unreadable images, number of images of the first pass).
 
     For training all batches are full; of the others, the last one of each worker may be smaller, or have no pixels.
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...errors import BadImageError, UserError
 from ...loading.progress import progress
-from ...runs.agreement import chosen_by_first
+from ...runs.agreement import all_or_none, chosen_by_first
 from .. import splits as splits_module
 from ..features import bad_image_notes, check_readable, named_reason
 from ..image_transforms import CenterTransform, RandomCropTransform
@@ -67,18 +67,8 @@ def semi_supervised(
 
 
 def _semi_supervised(run: TaskRun) -> Outcome:
-    accelerator = run.accelerate()
-    task, options, splits = open_classification(run), run.options, run.splits
-    if splits_module.is_streaming(splits.fit) or splits_module.is_streaming(splits.score):
-        raise UserError("semi_supervised needs its data on disk: do not stream it")
-    labels, score_labels = number_labels(
-        run, task.index, splits.fit[task.label_column], splits.score[task.label_column]
-    )
-    used, _ = stratified_split(labels, options.label_fraction, run.seed, at_least=1)
-    used = readable_images(task, splits.fit, used, splits.fit_split)
-    scored = readable_images(task, splits.score, torch.arange(len(score_labels)), splits.score_split)
-    score_labels = score_labels[scored]
-
+    accelerator, options, splits = run.accelerate(), run.options, run.splits
+    task, labels, score_labels, used, scored = all_or_none(lambda: _opened(run))
     rates, accuracies = options.learning_rates, {}
     held, kept = stratified_split(labels[used], options.holdout_fraction, run.seed, at_least=0)
     if len(rates) > 1 and len(held):
@@ -110,6 +100,20 @@ def _semi_supervised(run: TaskRun) -> Outcome:
             global_batch=options.batch_size * accelerator.num_processes,
         ),
     )
+
+
+def _opened(run: TaskRun) -> tuple[ClassificationTask, Tensor, Tensor, Tensor, Tensor]:
+    """Open the task: also the labels to fit on, those of the scored images, and the images to fit on and to score."""
+    task, splits = open_classification(run), run.splits
+    if splits_module.is_streaming(splits.fit) or splits_module.is_streaming(splits.score):
+        raise UserError("semi_supervised needs its data on disk: do not stream it")
+    labels, score_labels = number_labels(
+        run, task.index, splits.fit[task.label_column], splits.score[task.label_column]
+    )
+    used, _ = stratified_split(labels, run.options.label_fraction, run.seed, at_least=1)
+    used = readable_images(task, splits.fit, used, splits.fit_split)
+    scored = readable_images(task, splits.score, torch.arange(len(score_labels)), splits.score_split)
+    return task, labels, score_labels[scored], used, scored
 
 
 class Classifier(nn.Module):

@@ -5,6 +5,8 @@ backbone runs once per image. The learning rate of each stage is chosen on held-
 not trained again on all images, which would double the cost for 1 % more data; the report's protocol says so.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from ...data.iterable import length_of, unopened_shards
 from ...errors import UserError
 from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
+from ...runs.agreement import all_or_none, said_once
 from ..backbone import StageFeatures, padding_notes
 from ..features import bad_image_notes, check_readable
 from ..options import LinearOptions
@@ -28,20 +31,29 @@ _GATHERED = 10
 def linear_on_augmented_images(run: TaskRun) -> Outcome:
     """The augmented protocol of `linear`, on all processes of accelerate."""
     accelerator = run.accelerate()
-    task = open_classification(run)
-    run.notes += padding_notes(run.model)
-    options, splits, classes = run.options, run.splits, len(task.index.names)
-    if classes == 0:
-        raise UserError(f"column {task.label_column!r} of a stream must be a ClassLabel, which names the classes")
-    images = length_of(splits.fit)
+    options, splits, images = run.options, run.splits, length_of(run.splits.fit)
     fraction = min(options.holdout_fraction, options.holdout_images / images) if images else options.holdout_fraction
     local_batch = max(1, options.train_batch_size // accelerator.num_processes)
-    steps = _number_of_steps(options, images, fraction, local_batch * accelerator.num_processes)
 
+    def opened() -> tuple[ClassificationTask, int]:
+        task = open_classification(run)
+        if not task.index.names:
+            raise UserError(f"column {task.label_column!r} of a stream must be a ClassLabel, which names the classes")
+        if options.standardize and local_batch < 2:
+            raise UserError(
+                f"train_batch_size {options.train_batch_size} is {local_batch} image for each of "
+                f"{accelerator.num_processes} processes; standardize needs two: raise it, or set standardize to false"
+            )
+        return task, _number_of_steps(options, images, fraction, local_batch * accelerator.num_processes)
+
+    task, steps = all_or_none(opened)
+    run.notes += padding_notes(run.model)
+    classes = len(task.index.names)
     heads, fitted, bad = _train(task, classes, fraction, local_batch, steps)
     held, also_bad = _score(task, heads, AugmentedRows(task, "fit", part="held", fraction=fraction), classes)
-    if held["seen"].sum() == 0:
-        raise UserError(f"split {splits.fit_split} is too small to hold out {fraction:.1%} of it")
+    with said_once():
+        if held["seen"].sum() == 0:
+            raise UserError(f"split {splits.fit_split} is too small to hold out {fraction:.1%} of it")
     unread = bad + also_bad
     read = readable_images(images, float(held["seen"].sum()), fraction, len(unread))
     unfit = _check_readable(task, read, unread, splits.fit_split)
@@ -50,8 +62,9 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
     chosen, notes = best_rates(accuracies, rates)
     scored, bad = _score(task, heads, AugmentedRows(task, "score"), classes)
     reasons = [*unfit, *_check_readable(task, int(scored["seen"].sum()), bad, splits.score_split)]
-    if scored["seen"].sum() == 0:
-        raise UserError(f"split {splits.score_split} has no readable image")
+    with said_once():
+        if scored["seen"].sum() == 0:
+            raise UserError(f"split {splits.score_split} has no readable image")
     scored_classes = scored["seen"].nonzero().flatten().tolist()
     # Of a stream, only the classes of the images that are held out are known.
     fitted_classes = {*held["seen"].nonzero().flatten().tolist(), *scored_classes}
@@ -70,6 +83,7 @@ def linear_on_augmented_images(run: TaskRun) -> Outcome:
             classifiers="one per stage and one on all, fitted on the training images that are not held out",
             chosen_learning_rates={name: rates[index] for name, index in chosen.items()},
             steps=steps,
+            images_with_repetition=steps * local_batch * accelerator.num_processes,
             global_batch=local_batch * accelerator.num_processes,
             processes=accelerator.num_processes,
             holdout_fraction=fraction,
@@ -91,7 +105,7 @@ def _train(
     """Train all classifiers.
 
     Returns:
-        (the classifiers, images that all processes trained on with repetition, why images cannot be read that this
+        (the classifiers, images that all processes trained on, each counted once, why images cannot be read that this
         process met in the first pass).
 
     Raises:
@@ -108,22 +122,34 @@ def _train(
     unwrapped = accelerator.unwrap_model(heads)
     rows = AugmentedRows(task, "fit", part="kept", fraction=fraction, train=True)
     loader = iter(batches(rows, local_batch, options.num_workers))
-    nothing: Batch = (None, torch.empty(0), [])
     bad: list[str] = []
+    first = all_or_none(lambda: _next_batch(loader, bad, task.run.splits.fit_split))
+    images = 0
     heads.train()
     for step in progress(range(steps), "linear classifiers"):
-        pixels, labels, unreadable = next(loader, nothing)
-        bad += unreadable
-        if pixels is None:
-            example = f" ({bad[0]})" if bad else ""
-            raise UserError(f"split {task.run.splits.fit_split} has no readable image to train on{example}")
+        pixels, labels, new = _next_batch(loader, bad, task.run.splits.fit_split) if step else first
+        images += new
         set_cosine(optimizer, step, steps)
         features = _features(task.backbone, pixels.to(accelerator.device, non_blocking=True))
         loss = unwrapped.loss(heads(features), labels.to(accelerator.device))
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return unwrapped.eval(), steps * batch, bad
+    return unwrapped.eval(), int(accelerator.reduce(torch.tensor(images, device=accelerator.device), "sum")), bad
+
+
+def _next_batch(loader: Iterator[Batch], bad: list[str], split: str) -> tuple[Tensor, Tensor, int]:
+    """Take the next batch that has images: the part of a worker may have none. Reasons of unreadable ones go to `bad`.
+
+    Raises:
+        UserError: There is none: no image of this process can be read.
+    """
+    for pixels, labels, unreadable, new in loader:
+        bad += unreadable
+        if pixels is not None:
+            return pixels, labels, new
+    example = f" ({bad[0]})" if bad else ""
+    raise UserError(f"split {split} has no readable image to train on{example}")
 
 
 def readable_images(images: int | None, held: float, fraction: float, unreadable: int) -> int:
@@ -155,7 +181,8 @@ def _check_readable(task: ClassificationTask, readable: int, bad: list[str], spl
     accelerator = task.run.accelerator
     count = int(accelerator.reduce(torch.tensor(len(bad), device=accelerator.device), "sum"))
     examples = [*gather_object(bad[:_GATHERED]), *[""] * count][:count]
-    check_readable(readable, examples, split)
+    with said_once():
+        check_readable(readable, examples, split)
     return examples
 
 
@@ -180,7 +207,7 @@ def _score(
     }
     totals["seen"] = torch.zeros(classes, device=device)
     bad = [str(shard) for shard in unopened_shards(rows.dataset)] if accelerator.is_main_process else []
-    for pixels, labels, unreadable in progress(batches(rows, options.batch_size, options.num_workers), rows.name):
+    for pixels, labels, unreadable, _ in progress(batches(rows, options.batch_size, options.num_workers), rows.name):
         bad += unreadable
         if pixels is None:
             continue

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...errors import UserError
 from ...loading.depth import say_if_dark
 from ...loading.progress import progress
+from ...runs.agreement import all_or_none
 from .. import splits as splits_module
 from ..backbone import load_image_settings
 from ..classes import list_of_names
@@ -60,24 +61,8 @@ def detection(
 def fit_and_score(run: TaskRun) -> Outcome:
     """Train and score; the trained network is left in `run.trained`."""
     options, splits = run.options, run.splits
-    reader = ObjectReader(splits.fit, splits.fit_split, splits.score, splits.score_split)
-    image_column = splits_module.image_column(splits.fit, options.image_column)
-    splits_module.check_column(splits.score, image_column, "image_column")
-    fit_objects, score_objects = reader.read_all("fit"), reader.read_all("score")
-    masks = _with_masks(options, reader)
-    used = [
-        index
-        for index, entry in enumerate(fit_objects)
-        if options.keep_empty or (len(entry) and not entry.iscrowd.all())
-    ]
-    if not used:
-        raise UserError(f"split {splits.fit_split} has no image with a box")
-    if all(entry.iscrowd.all() for entry in score_objects):
-        raise UserError(
-            f"split {splits.score_split} has no box to score (crowds do not count); score another with split"
-        )
-    run.notes += _notes(reader, fit_objects, score_objects, len(fit_objects) - len(used))
     accelerator = run.accelerate(options.mixed_precision)
+    reader, image_column, fit_objects, score_objects, masks, used = all_or_none(lambda: _opened(run))
     features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
     values = image_settings.value_range
     say_if_dark(splits.name, splits.fit, image_column, values)
@@ -97,6 +82,29 @@ def fit_and_score(run: TaskRun) -> Outcome:
         **training_protocol(run, features, image_settings, losses),
     }
     return Outcome(TASK, metrics, len(used), len(score_objects), reader.names, protocol, per_class)
+
+
+def _opened(run: TaskRun) -> tuple[ObjectReader, str, list[Any], list[Any], bool, list[int]]:
+    """Read both splits: the reader, the column of images, the objects, with masks or not, the images to fit on."""
+    options, splits = run.options, run.splits
+    reader = ObjectReader(splits.fit, splits.fit_split, splits.score, splits.score_split)
+    image_column = splits_module.image_column(splits.fit, options.image_column)
+    splits_module.check_column(splits.score, image_column, "image_column")
+    fit_objects, score_objects = reader.read_all("fit"), reader.read_all("score")
+    masks = _with_masks(options, reader)
+    used = [
+        index
+        for index, entry in enumerate(fit_objects)
+        if options.keep_empty or (len(entry) and not entry.iscrowd.all())
+    ]
+    if not used:
+        raise UserError(f"split {splits.fit_split} has no image with a box")
+    if all(entry.iscrowd.all() for entry in score_objects):
+        raise UserError(
+            f"split {splits.score_split} has no box to score (crowds do not count); score another with split"
+        )
+    run.notes += _notes(reader, fit_objects, score_objects, len(fit_objects) - len(used))
+    return reader, image_column, fit_objects, score_objects, masks, used
 
 
 def train_detector(

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...errors import UserError
 from ...loading.depth import say_if_dark
 from ...loading.progress import progress
+from ...runs.agreement import all_or_none
 from .. import splits as splits_module
 from ..backbone import ImageSettings, load_image_settings
 from ..classes import list_of_names
@@ -60,6 +61,31 @@ def segmentation(
 def fit_and_score(run: TaskRun) -> Outcome:
     """Train and score; the trained network is left in `run.trained`."""
     options, splits = run.options, run.splits
+    accelerator = run.accelerate(options.mixed_precision)
+    fit, score, num_classes, seen, present = all_or_none(lambda: _opened(run))
+    features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
+    fit.value_range = score.value_range = image_settings.value_range
+    say_if_dark(splits.name, splits.fit, fit.image_column, image_settings.value_range)
+
+    with run.seeded():
+        network = SegmentationNetwork(features, num_classes, options)
+        losses = train_network(network, TrainingCrops(fit, options, image_settings), options, run.seed, accelerator)
+    scores = _score(network.to(accelerator.device), score, num_classes, options, image_settings, accelerator)
+    run.trained = network
+    per_class = {"iou": scores.pop("per_class")}
+    constant = np.zeros((num_classes, num_classes), np.int64)
+    constant[:, seen.argmax()] = present
+    constant_scores = scores_of(constant)
+    constant_scores.pop("per_class")
+    protocol = {"num_classes": num_classes, **training_protocol(run, features, image_settings, losses)}
+    metrics = {options.head: scores, "constant": constant_scores}
+    classes = [str(number) for number in range(num_classes)]
+    return Outcome(TASK, metrics, len(fit), len(score), classes, protocol, per_class)
+
+
+def _opened(run: TaskRun) -> tuple[LabelledImages, LabelledImages, int, np.ndarray, np.ndarray]:
+    """Read the label maps: both splits, the number of classes, and the pixels of each class in both."""
+    options, splits = run.options, run.splits
     image_column = splits_module.image_column(splits.fit, options.image_column)
     label_column = label_map_column(splits.fit, image_column, options.label_column, splits.fit_split)
     splits_module.check_column(splits.score, image_column, "image_column")
@@ -82,25 +108,7 @@ def fit_and_score(run: TaskRun) -> Outcome:
             f"only {len(numbers)} of the class numbers 0 to {num_classes - 1} occur in split {splits.fit_split}: "
             f"{list_of_names(numbers)}"
         )
-    features, image_settings = run.load_backbone(), load_image_settings(run.model, value_range=run.options.image_range)
-    fit.value_range = score.value_range = image_settings.value_range
-    say_if_dark(splits.name, splits.fit, image_column, image_settings.value_range)
-    accelerator = run.accelerate(options.mixed_precision)
-
-    with run.seeded():
-        network = SegmentationNetwork(features, num_classes, options)
-        losses = train_network(network, TrainingCrops(fit, options, image_settings), options, run.seed, accelerator)
-    scores = _score(network.to(accelerator.device), score, num_classes, options, image_settings, accelerator)
-    run.trained = network
-    per_class = {"iou": scores.pop("per_class")}
-    constant = np.zeros((num_classes, num_classes), np.int64)
-    constant[:, seen.argmax()] = present
-    constant_scores = scores_of(constant)
-    constant_scores.pop("per_class")
-    protocol = {"num_classes": num_classes, **training_protocol(run, features, image_settings, losses)}
-    metrics = {options.head: scores, "constant": constant_scores}
-    classes = [str(number) for number in range(num_classes)]
-    return Outcome(TASK, metrics, len(fit), len(score), classes, protocol, per_class)
+    return fit, score, num_classes, seen, present
 
 
 def train_network(
