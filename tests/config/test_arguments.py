@@ -59,3 +59,11 @@ def test_a_rate_far_below_the_range_is_said_and_used(tmp_path: Path) -> None:
 def test_compilers_that_do_not_exist_are_refused(tmp_path: Path, fields: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         LadderTrainingArguments(output_dir=str(tmp_path), **fields)
+
+
+@pytest.mark.parametrize("seed", [1.5, "a", True, -1])
+def test_seeds_are_whole_numbers(tmp_path: Path, seed: object) -> None:
+    for name in ("seed", "data_seed"):
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            arguments(tmp_path, **{name: seed})
+    assert arguments(tmp_path, data_seed=None).data_seed is None

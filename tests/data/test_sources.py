@@ -247,6 +247,13 @@ def test_which_column_holds_images_and_labels():
     assert find_label_column(columns(image=image, fine_label=integer)) == "fine_label"
     classes = datasets.ClassLabel(names=["a", "b"])
     assert find_label_column(columns(image=image, coarse=classes, label=classes)) == "label"
+    boolean = datasets.Value("bool")
+    for kind in (text, boolean, datasets.Value("large_string")):
+        assert find_label_column(columns(image=image, caption=kind, label=kind)) == "label"
+        assert find_label_column(columns(image=image, label=kind, category=integer)) == "category"
+        assert find_label_column(columns(image=image, label=kind, breed=classes)) == "breed"
+        assert find_label_column(columns(image=image, caption=kind)) is None
+    assert find_label_column(columns(image=image, label=datasets.Value("float32"))) is None
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -6,6 +6,7 @@ import pytest
 
 from ladder_training.config.recipe import RECIPE_FOLDER, packaged_recipes
 from ladder_training.errors import UserError
+from ladder_training.evaluation.embedding.options import EmbedOptions
 from ladder_training.evaluation.options import (
     TASK_OPTIONS,
     DetectionOptions,
@@ -101,3 +102,12 @@ def test_every_packaged_recipe_fits_its_task():
 def test_checked_options_stay_as_they_are():
     options = KnnOptions(k=7, image_size=32)
     assert read_options(KnnOptions, dataclasses.asdict(options)) == options
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.0, 1.1])
+def test_a_crop_that_would_need_gigabytes_is_refused(fraction) -> None:
+    """Of 0.001, an image would be enlarged to a thousand times the network's side before its centre is cut out."""
+    for options in (KnnOptions, lambda **fields: EmbedOptions(model="m", dataset="d", output="o.npy", **fields)):
+        with pytest.raises(UserError, match=r"crop_fraction must be at least 0\.1 and at most 1, got"):
+            options(crop_fraction=fraction)
+        assert options(crop_fraction=0.1).crop_fraction == 0.1

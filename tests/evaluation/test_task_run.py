@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -101,3 +102,25 @@ def test_every_task_goes_through_the_shell(task, tmp_path):
         task("model", rows(1), output=tmp_path)
     with pytest.raises(UserError, match="unknown setting 'batchsize'; did you mean batch_size"):
         task("model", rows(1), batchsize=3)
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (-1, "seed must be at least 0 and at most 4294967295, got -1"),
+        (2**32, "seed must be at least 0 and at most 4294967295, got 4294967296"),
+        (1.5, "seed must be a whole number, got 1.5"),
+        ("a", "seed must be a whole number, got 'a'"),
+        (None, "seed must be a whole number, got None"),
+        (True, "seed must be a whole number, got True"),
+    ],
+)
+def test_a_seed_that_is_none_is_refused_before_anything_is_read(seed, message) -> None:
+    for task in (knn, linear, semi_supervised, detection, segmentation):
+        with pytest.raises(ValueError) as caught:
+            task("no such model", "no such data", seed=seed)
+        assert str(caught.value) == message
+
+
+def test_a_seed_of_numpy_is_a_seed() -> None:
+    assert type(request(seed=np.int64(3)).seed) is int and request(seed=np.int64(3)).seed == 3

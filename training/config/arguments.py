@@ -14,6 +14,7 @@ from .fields import check_fields, default_of, fields_of, option
 from .inherited import RANGES, REFUSED, is_default
 from .launchers import check_launcher
 from .options import TrainingOptions
+from .ranges import check_seed
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         check_fields(self, fields_of(TrainingOptions))
         for name, allowed in RANGES.items():
             allowed.check(getattr(self, name), name)
+        for name in ("seed", "data_seed"):
+            seed = getattr(self, name)
+            setattr(self, name, None if name == "data_seed" and seed is None else check_seed(seed, name))
         self._refuse_what_has_no_effect()
         self._check_strategies()
         _check_compiler(self.torch_compile_backend, self.torch_compile_mode)

@@ -10,6 +10,9 @@ DEFAULT_IMAGE_SIZE = 224
 CROP_FRACTION = 0.875
 """Share of the resized shorter side that the centre crop keeps: 224 of 256, the ImageNet protocol."""
 
+LEAST_CROP = 0.1
+"""Smallest share that may be asked for: the image is then enlarged tenfold, and a hundredth of its area is seen."""
+
 SMALL_IMAGE_SIZE = 128
 """Below this size the centre crop keeps the whole shorter side."""
 

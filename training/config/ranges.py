@@ -1,6 +1,7 @@
 """Ranges of numbers: declared with an option, and checked in one place."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,3 +78,16 @@ class Range:
 ANY = Range()
 SEED = Range(minimum=0, maximum=2**32 - 1)
 """Of numpy's seeds."""
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+    """Return a seed as Python's whole number; one of numpy is taken too.
+
+    Raises:
+        UserError: it is no whole number, or out of `SEED`'s range.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise UserError(f"{name} must be a whole number, got {value!r}")
+    number = operator.index(value)
+    SEED.check(number, name)
+    return number

@@ -66,18 +66,17 @@ def check_image_column(dataset: Any, image_column: str | None) -> str:
 def find_label_column(dataset: Any) -> str | None:
     """The column that holds class labels, or None.
 
-    It is a column with a `ClassLabel` feature; if there is none, an integer column with a usual name of a label column.
+    It is a column with a `ClassLabel` feature; if there is none, one with a usual name of a label column that holds
+    whole numbers; if there is none, one of such a name that holds texts or true and false.
     """
     import datasets
 
     features = _features(dataset)
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    integers = [
-        name
-        for name, feature in features.items()
-        if name.lower() in _LABEL_NAMES and "int" in str(getattr(feature, "dtype", ""))
-    ]
-    for candidates in (classes, integers):
+    kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in features.items() if _is_label_name(name)}
+    integers = [name for name, kind in kinds.items() if "int" in kind and name not in classes]
+    others = [name for name, kind in kinds.items() if kind in ("string", "large_string", "bool")]
+    for candidates in (classes, integers, others):
         if candidates:
             return _most_usual(candidates, _LABEL_NAMES)
     return None
@@ -87,9 +86,7 @@ def empty_label_columns(dataset: Any) -> list[str]:
     """Columns with a usual name of a label column whose type says that they hold nothing."""
     features = getattr(dataset, "features", None) or {}
     return [
-        name
-        for name, feature in features.items()
-        if name.lower() in _LABEL_NAMES and getattr(feature, "dtype", None) == "null"
+        name for name, feature in features.items() if _is_label_name(name) and getattr(feature, "dtype", None) == "null"
     ]
 
 
@@ -116,6 +113,10 @@ def without_decoding(dataset: Any, *columns: str) -> Any:
 def _features(dataset: Any) -> dict[str, Any]:
     """Features by column. If a stream declares none, they are inferred from its first example."""
     return dict(getattr(with_features(dataset), "features", None) or {})
+
+
+def _is_label_name(name: str) -> bool:
+    return name.lower() in _LABEL_NAMES
 
 
 def _is_encoded(feature: Any) -> bool:

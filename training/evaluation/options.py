@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..config import recipe
 from ..config.fields import check_fields, check_values, fields_of, option, trust_paths_option
+from ..config.image_defaults import LEAST_CROP
 from ..errors import UserError
 from ..images.value_range import check_range
 
@@ -53,7 +54,7 @@ class _ClassificationOptions(_TaskOptions):
     crop_fraction: float | None = option(
         None,
         "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's.",
-        above=0,
+        minimum=LEAST_CROP,
         maximum=1,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..config.ranges import check_seed
 from ..models.devices import choose_device
 from .backbone import ImageSettings, StageFeatures, load_backbone, model_name
 from .options import Options, read_options
@@ -33,6 +34,9 @@ class Request:
     device: Any
     seed: int
     settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", check_seed(self.seed))
 
 
 @dataclass

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...config.fields import check_fields, fields_of, needed, option, trust_paths_option
+from ...config.image_defaults import LEAST_CROP
 from ...errors import UserError
 
 ENDINGS = (".parquet", ".npy")
@@ -27,7 +28,7 @@ class EmbedOptions:
     crop_fraction: float | None = option(
         None,
         "Centre crop as a share of the resized shorter side, 1.0 cuts no border; default: the model's.",
-        above=0,
+        minimum=LEAST_CROP,
         maximum=1,
     )
     image_column: str | None = option(None, "Column that holds the images; default: found by its type.")
