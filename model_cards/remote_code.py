@@ -6,6 +6,7 @@ from pathlib import Path
 CONFIG_CLASS = "configuration_ladder.LadderSiameseConfig"
 AUTO_MAP = {
     "AutoConfig": CONFIG_CLASS,
+    "AutoBackbone": "modeling_ladder.LadderSiameseBackbone",
     "AutoModel": "modeling_ladder.LadderSiameseModel",
     "AutoModelForPreTraining": "modeling_ladder_pretraining.LadderSiameseForPreTraining",
     "AutoModelForImageClassification": "modeling_ladder.LadderSiameseForImageClassification",

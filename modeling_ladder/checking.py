@@ -27,6 +27,7 @@ MAX_HEADER = 16 * 2**20
 MAX_JSON = 64 * 2**20
 # Fields that make transformers download code (kernels) or another model; no published backbone needs them.
 IMPLEMENTATIONS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 DTYPES = ("dtype", "torch_dtype")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
@@ -51,10 +52,11 @@ def check_before_loading(
         **hub_kwargs: revision, subfolder, token, cache_dir, local_files_only, ... as in `from_pretrained`.
 
     Returns:
-        The folder with the checked files, or None if there is no config.json; `from_pretrained` then says what is
+        The folder with the checked files, or None if the Hub has no config.json; `from_pretrained` then says what is
         missing.
 
     Raises:
+        OSError: There is no such folder, or it holds no config.json.
         ValueError: A check failed, or there are no safetensors files. The message describes the first problem and names
             the file, the tensor or the field.
     """
@@ -92,9 +94,10 @@ def checked_config(name_or_path: str | os.PathLike[str], **hub_kwargs: Any) -> d
     """Read the config.json of a folder or a Hub repo and check it with `check_config_size`.
 
     Returns:
-        The config, or None if there is no config.json.
+        The config, or None if the Hub has no config.json.
 
     Raises:
+        OSError: There is no such folder, or it holds no config.json.
         ValueError: The file is not a JSON object, or a field has an unreasonable value.
     """
     path = _fetch(name_or_path, CONFIG, hub_kwargs)
@@ -378,10 +381,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _fetch(name_or_path: str | os.PathLike[str], file: str, hub_kwargs: dict[str, Any]) -> Path | None:
-    """Find a file in a folder, or in a Hub repo through the cache. None if it does not exist or cannot be reached."""
+    """Find a file in a folder, or in a Hub repo through the cache. None if it does not exist or cannot be reached.
+
+    Raises:
+        OSError: There is no such folder, or it holds no config.json and that was asked for.
+    """
     if Path(name_or_path).is_dir():
         path = Path(name_or_path) / str(hub_kwargs.get("subfolder") or "") / file
+        if file == CONFIG and not path.is_file():
+            what = "holds no config.json, so it is no model's" if path.parent.is_dir() else "is no folder"
+            raise OSError(f"{path.parent} {what}")
         return path if path.is_file() else None
+    if not HUB_NAME.fullmatch(str(name_or_path)):
+        raise OSError(f"there is no folder {name_or_path}, and names on the Hub look like user/name")
     kwargs = {key: value for key, value in hub_kwargs.items() if value is not None}
     found = cached_file(str(name_or_path), file, _raise_exceptions_for_missing_entries=False, **kwargs)
     return None if found is None else Path(found)

@@ -4,13 +4,14 @@ Their `backbone_config` builds a backbone with random weights, and `AutoBackbone
 """
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.backbone_utils import BackboneMixin
 
-from .conversion import load_native_backbone
+from .conversion import copy_weights
+from .modeling_ladder import LadderSiameseModel
 
 
 def load_backbone_into(model: PreTrainedModel, backbone: Any, **kwargs: Any) -> PreTrainedModel:
@@ -23,7 +24,8 @@ def load_backbone_into(model: PreTrainedModel, backbone: Any, **kwargs: Any) -> 
     Args:
         model: UperNet, DETR, Mask2Former or any model that holds one transformers backbone of the same architecture,
             built with `backbone_config=backbone.config`.
-        backbone: A native backbone, any Ladder model, or the folder or Hub name of a published backbone.
+        backbone: A native backbone, a model or classifier on one, any Ladder model, or the folder or Hub name of any of
+            these, such as that of a run, of its `pretraining/` or of a checkpoint.
         **kwargs: As in `from_pretrained`; used only if `backbone` is a folder or a name.
 
     Returns:
@@ -32,31 +34,30 @@ def load_backbone_into(model: PreTrainedModel, backbone: Any, **kwargs: Any) -> 
     Raises:
         ValueError: The model has no backbone, or its backbone has another architecture. Nothing was changed.
     """
-    if isinstance(backbone, (str, os.PathLike)):
-        backbone = load_native_backbone(backbone, **kwargs)
-    source = _native(backbone)
-    found = next((m for m in model.modules() if m is not model and isinstance(m, BackboneMixin)), None)
+    found = None
+    if isinstance(model, PreTrainedModel):
+        found = next((m for m in model.modules() if m is not model and isinstance(m, BackboneMixin)), None)
     if found is None:
-        raise ValueError(f"{type(model).__name__} holds no transformers backbone")
-    own = _native(found)
-    have, given = own.state_dict(), source.state_dict()
-    # Frozen batch norm does not count batches.
-    wrong = [key for key in have if key not in given or have[key].shape != given[key].shape]
-    wrong += [key for key in given if key not in have and not key.endswith("num_batches_tracked")]
-    if wrong:
         raise ValueError(
-            f"the backbones differ at {wrong[0]!r} (and {len(wrong) - 1} more): make the {type(model).__name__} with "
-            "backbone_config=backbone.config"
+            f"{type(model).__name__} holds no transformers backbone, as UperNet, DETR or Mask2Former do; transformers' "
+            "own classifiers load a run's folder by from_pretrained, and for torchvision, timm or detectron2 "
+            "`ladder export --format` writes the weights"
         )
-    own.load_state_dict(given, strict=False)
+    if isinstance(backbone, (str, os.PathLike)):
+        backbone = LadderSiameseModel.from_pretrained(backbone, **kwargs)
+    own = _native(found)
+    how = f"make the {type(model).__name__} with backbone_config=backbone.config"
+    copy_weights(_native(backbone), own, how)
     own.requires_grad_(True)
     return model
 
 
-def _native(backbone: nn.Module) -> nn.Module:
-    """Return the transformers backbone inside a Ladder model, or the given backbone itself."""
-    inner = getattr(backbone, "backbone", None)
-    return inner if isinstance(inner, BackboneMixin) else backbone
+def _native(model: nn.Module) -> nn.Module:
+    """Return the transformers backbone in a model, the body below a classifier's head, or the given backbone itself."""
+    inner = getattr(model, "backbone", None)
+    if not isinstance(inner, BackboneMixin):
+        inner = model if isinstance(model, BackboneMixin) else getattr(model, "base_model", model)
+    return cast(nn.Module, inner)
 
 
 __all__ = ["load_backbone_into"]

@@ -18,6 +18,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import CONFIG_MAPPING
 
+from .labels import PROBLEMS
 from .timm_configs import with_stages
 
 LOSS_KINDS = ("local", "global", "region")
@@ -136,6 +137,9 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         out_features, out_indices = kwargs.pop("out_features", None), kwargs.pop("out_indices", None)
         kwargs.pop("stage_names", None)  # written for readers of config.json only; the names come from the backbone
+        if not type(self).__module__.startswith("transformers_modules."):
+            # It names files of code beside the config.json that was read, which saving would not write again.
+            kwargs.pop("auto_map", None)
         self._reject_misspelt(kwargs)
         if not isinstance(self.backbone_config, (dict, PreTrainedConfig, type(None))):
             raise ValueError(
@@ -157,7 +161,7 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         backbone.out_features = self.stages
         self._fill_defaults()
-        self._validate()
+        self.check()
         if out_features is None and out_indices is None:
             out_features = self.stages
         self.set_output_features_output_indices(
@@ -292,7 +296,13 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
-    def _validate(self) -> None:
+    def check(self) -> None:
+        """Check the fields, which may have been set one by one after construction.
+
+        Raises:
+            ValueError: A value is wrong. The message names the field.
+        """
+        self._check_names("level_names")
         self._check_names("classifier_stages")
         names = list(self.level_names or [])
         for name in ("level_losses", "level_weights"):
@@ -319,6 +329,8 @@ class LadderSiameseConfig(BackboneConfigMixin, PreTrainedConfig):
         for name, choices in (("local_matching", MATCHINGS), ("target", TARGETS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.problem_type not in (None, *PROBLEMS):
+            raise ValueError(f"problem_type must be one of {', '.join(PROBLEMS)}, got {self.problem_type!r}")
         if not isinstance(self.detach_stages, bool):
             raise ValueError(f"detach_stages must be true or false, got {self.detach_stages!r}")
         momentum = self.base_momentum

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
@@ -42,6 +43,38 @@ def is_ladder_config(config: dict[str, Any] | PreTrainedConfig) -> bool:
     """Tell whether a config belongs to a Ladder model rather than to a native backbone."""
     model_type = config.get("model_type") if isinstance(config, dict) else config.model_type
     return model_type == LADDER_MODEL_TYPE
+
+
+def require_ladder_config(config: PreTrainedConfig, model_class: str) -> None:
+    """Refuse the config of another model, such as that of the backbone itself.
+
+    Raises:
+        ValueError: The message says how to make the config that is needed.
+    """
+    if not is_ladder_config(config):
+        raise ValueError(
+            f"{model_class} needs a LadderSiameseConfig, got {type(config).__name__}; for one on this backbone, "
+            "LadderSiameseConfig(backbone_config=config)"
+        )
+
+
+def copy_weights(source: nn.Module, target: nn.Module, how_to_mend: str) -> None:
+    """Copy the weights and batch-norm statistics of a backbone into one of the same architecture.
+
+    Args:
+        source: Where the weights come from.
+        target: Changed in place. Its batch norm may be a frozen one, which counts no batches.
+        how_to_mend: Ends the message if they differ.
+
+    Raises:
+        ValueError: They differ; the message names the first tensor. Nothing was changed.
+    """
+    given, have = source.state_dict(), target.state_dict()
+    wrong = [key for key in have if key not in given or have[key].shape != given[key].shape]
+    wrong += [key for key in given if key not in have and not key.endswith("num_batches_tracked")]
+    if wrong:
+        raise ValueError(f"the backbones differ at {wrong[0]!r} (and {len(wrong) - 1} more): {how_to_mend}")
+    target.load_state_dict(given, strict=False)
 
 
 def stage_names(config: PreTrainedConfig) -> list[str]:

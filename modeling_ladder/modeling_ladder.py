@@ -4,6 +4,7 @@ The pretraining model is in `modeling_ladder_pretraining.py`. All models store t
 a pretraining checkpoint, a Ladder model and a published native backbone can be loaded into each other.
 """
 
+import os
 from functools import cached_property
 from typing import Any, cast
 
@@ -22,8 +23,16 @@ from transformers.utils.generic import can_return_tuple
 
 from .checking import check_before_loading
 from .configuration_ladder import LadderSiameseConfig
-from .conversion import is_ladder_config, load_native_backbone, read_config_dict, split_hub_kwargs
+from .conversion import (
+    copy_weights,
+    is_ladder_config,
+    load_native_backbone,
+    read_config_dict,
+    require_ladder_config,
+    split_hub_kwargs,
+)
 from .heads import LadderHead
+from .labels import check_labels
 
 
 class LadderSiamesePreTrainedModel(PreTrainedModel):
@@ -37,6 +46,22 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
     channels_last = True
     _keep_in_fp32_modules_strict = ("target",)
     _keys_to_ignore_on_load_unexpected: tuple[str, ...] | None = (r"^projectors\.", r"^predictors\.", r"^target\.")
+
+    def __init__(self, config: LadderSiameseConfig) -> None:
+        if isinstance(config, PreTrainedConfig):  # transformers refuses all else
+            require_ladder_config(config, type(self).__name__)
+            config.check()  # fields may have been set since the config was made
+        super().__init__(config)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The online backbone: all but the heads. Freezing it leaves a classifier's last layer trainable."""
+        return cast(nn.Module, self.backbone)
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Whether the backbone's layers can be computed again in the backward pass (ResNet's cannot)."""
+        return bool(self.backbone.supports_gradient_checkpointing)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -74,7 +99,7 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
             wanted: True for channels-last, False for contiguous memory.
         """
         self.channels_last = wanted
-        self.to(memory_format=self._memory_format)
+        self._set_memory_format()
 
     @property
     def _memory_format(self) -> torch.memory_format:
@@ -83,6 +108,11 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
     def _finish(self) -> None:
         """Restore after construction and after loading what neither keeps: memory format and frozen parts."""
         if self.is_convolutional:
+            self._set_memory_format()
+
+    def _set_memory_format(self) -> None:
+        """Lay out every tensor; those that accelerate keeps on the disk until they are used stay there."""
+        if not (hasattr(self, "hf_device_map") and any(value.is_meta for value in self.parameters())):
             self.to(memory_format=self._memory_format)
 
     def _prepare(self, images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -142,12 +172,24 @@ class LadderSiamesePreTrainedModel(PreTrainedModel):
     def _from_native(cls, name: Any, **kwargs: Any) -> Any:
         want_info = kwargs.pop("output_loading_info", False)
         config = kwargs.pop("config", None)
+        if isinstance(config, (str, os.PathLike)):
+            config = LadderSiameseConfig.from_pretrained(config)
         own, load = LadderSiameseConfig.split_fields(kwargs)
+        if config is not None:
+            require_ladder_config(config, cls.__name__)
+            if own:
+                raise ValueError(f"{min(own)} is given beside a config; set it in the config, or leave config out")
         backbone, info = load_native_backbone(name, output_loading_info=True, **load)
+        places = sorted({str(value.device) for value in backbone.parameters()})
+        if len(places) > 1 or "meta" in places:
+            raise ValueError(
+                f"device_map puts {name} in several places ({', '.join(places)}; meta is the disk): a native backbone "
+                "goes to one device; name it, as in device_map='cpu', or save_pretrained it as a Ladder model first"
+            )
         if config is None:
             config = LadderSiameseConfig(backbone_config=backbone.config, **own)
         model = cls(config)
-        model.backbone.load_state_dict(backbone.state_dict())
+        copy_weights(backbone, model.backbone, "give a config with this backbone's backbone_config, or no config")
         model.to(device=backbone.device, dtype=backbone.dtype)
         if "attn_implementation" in load:
             model.set_attn_implementation(load["attn_implementation"])
@@ -219,6 +261,9 @@ class LadderSiameseBackbone(BackboneMixin, LadderSiamesePreTrainedModel):
         self.backbone = AutoBackbone.from_config(inner)
         channels = self.backbone.out_feature_channels
         self.num_features = [channels[name] for name in config.stage_names]
+        # The backbone records its own hidden states. `post_init` of a BackboneMixin would hook its layers once more,
+        # and each state would then be recorded twice: wrong maps of a DINOv2, an error of a ConvNeXt.
+        self._output_capturing_hooks_installed = True
         self.post_init()
         self._finish()
 
@@ -231,11 +276,34 @@ class LadderSiameseBackbone(BackboneMixin, LadderSiamesePreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> BackboneOutput:
-        """Feature maps of `out_features`, each (batch, channels, height, width), first stage first."""
-        maps = self.feature_maps(pixel_values)
+        """Compute feature maps as transformers' backbones do.
+
+        Args:
+            pixel_values: (batch, channels, height, width), normalised.
+            output_hidden_states: Also return the hidden states of the transformers backbone.
+            return_dict: Return an output object and not a tuple. None takes the config's value.
+            **kwargs: Ignored.
+
+        Returns:
+            `feature_maps` of `out_features`, each (batch, channels, height, width), first stage first. With
+            `output_hidden_states`, also `hidden_states` as that backbone gives them: of a ResNet the stem's and every
+            stage's map, of a ViT the tokens after each layer.
+
+        Raises:
+            ValueError: `out_features` was set after construction to a stage that is not computed (the stem).
+        """
+        images = self._prepare(pixel_values, next(self.backbone.parameters()).dtype)
+        output = self.backbone(pixel_values=images, output_hidden_states=output_hidden_states, return_dict=True)
+        maps = dict(zip(self.backbone.out_features, output.feature_maps, strict=True))
+        absent = [name for name in self.out_features if name not in maps]
+        if absent:
+            raise ValueError(
+                f"out_features has {absent[0]!r}, which this model does not compute; give it in from_pretrained or in "
+                f"the config: out_features={self.out_features}"
+            )
         return BackboneOutput(
             feature_maps=tuple(maps[name] for name in self.out_features),
-            hidden_states=tuple(maps.values()) if output_hidden_states else None,
+            hidden_states=output.hidden_states,
             attentions=None,
         )
 
@@ -264,19 +332,26 @@ class LadderSiameseForImageClassification(LadderSiamesePreTrainedModel):
 
         Args:
             pixel_values: (batch, channels, height, width), normalised.
-            labels: int64 (batch,), from 0 to num_labels - 1.
+            labels: int64 (batch,), from 0 to num_labels - 1; -100 is left out. Others for other problems, see
+                `problem_type` of the config and `labels.check_labels`.
             output_hidden_states: Also return the map of every stage. None takes the config's value.
             return_dict: Return an output object and not a tuple. None takes the config's value.
 
         Returns:
-            `logits` (batch, num_labels) and, with labels, the mean cross-entropy as `loss`.
+            `logits` (batch, num_labels) and, with labels, the mean loss: cross-entropy, or by `problem_type` binary
+            cross-entropy of several classes per image, or squared error of regression.
+
+        Raises:
+            ValueError: The labels do not fit the classes.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         maps = self.feature_maps(pixel_values)
         pooled = torch.cat([maps[name].mean(dim=(2, 3)) for name in self.config.classifier_stages or []], dim=1)
         logits = self.classifier(pooled)
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(check_labels(labels, logits, self.config), logits, self.config)
         output = ImageClassifierOutputWithNoAttention(
             loss=loss, logits=logits, hidden_states=tuple(maps.values()) if output_hidden_states else None
         )

@@ -72,6 +72,8 @@ class LadderSiameseForPreTraining(LadderSiamesePreTrainedModel):
 
     # This class saves and loads the heads and the target, so none of their keys is unexpected.
     _keys_to_ignore_on_load_unexpected = None
+    # Computing a forward again would count every batch twice in batch norm.
+    supports_gradient_checkpointing = False
 
     def __init__(self, config: LadderSiameseConfig) -> None:
         super().__init__(config)

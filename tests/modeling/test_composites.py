@@ -14,6 +14,7 @@ from transformers import (
     MaskFormerConfig,
     MaskFormerForInstanceSegmentation,
     ResNetBackbone,
+    ResNetForImageClassification,
     ResNetModel,
     RTDetrConfig,
     RTDetrForObjectDetection,
@@ -26,6 +27,7 @@ from modeling_ladder import (
     LadderSiameseBackbone,
     LadderSiameseConfig,
     LadderSiameseForPreTraining,
+    LadderSiameseModel,
     load_backbone_into,
     save_native_backbone,
 )
@@ -169,5 +171,23 @@ def test_another_architecture_is_refused_and_nothing_changes(pretrained, tiny_ba
         with pytest.raises(ValueError, match="differ at 'encoder"):
             load_backbone_into(model, pretrained)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    with pytest.raises(ValueError, match="no transformers backbone"):
-        load_backbone_into(ResNetModel(tiny_backbone), pretrained)
+    for other in (ResNetModel(tiny_backbone), torch.nn.Linear(2, 2), None):
+        with pytest.raises(ValueError, match=r"no transformers backbone.*`ladder export --format`"):
+            load_backbone_into(other, pretrained)
+
+
+def test_whatever_holds_the_backbone_can_be_given(pretrained, tmp_path) -> None:
+    """Folders of a run, its pretraining/ and a Ladder model; models and classifiers of transformers."""
+    save_native_backbone(pretrained, tmp_path / "native")
+    pretrained.save_pretrained(tmp_path / "native" / "pretraining")
+    LadderSiameseModel.from_pretrained(tmp_path / "native").save_pretrained(tmp_path / "ladder")
+    classifier = ResNetForImageClassification.from_pretrained(tmp_path / "native")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    expected = pretrained.feature_maps(images)
+    folders = [tmp_path / "native", tmp_path / "native" / "pretraining", tmp_path / "ladder"]
+    for source in (*folders, classifier, classifier.resnet, LadderSiameseModel.from_pretrained(folders[0])):
+        model = load_backbone_into(upernet(pretrained.config.backbone_config), source).eval()
+        for got, stage_map in zip(model.backbone(images).feature_maps, expected.values(), strict=True):
+            torch.testing.assert_close(got, stage_map, rtol=1e-5, atol=1e-5)
+    model = load_backbone_into(upernet(pretrained.config.backbone_config), folders[0], subfolder="pretraining").eval()
+    torch.testing.assert_close(model.backbone(images).feature_maps[-1], expected["stage4"], rtol=1e-5, atol=1e-5)

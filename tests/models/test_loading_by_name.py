@@ -116,6 +116,8 @@ found["module"] = type(full).__module__.split(".")[0]
 found["online"], found["target"] = digest(full, "backbone."), digest(full, "target.backbone.")
 plain = AutoModel.from_pretrained("user/digits", subfolder="pretraining", trust_remote_code=True)
 found["plain"] = [type(plain).__name__, digest(plain, "backbone.")]
+maps = AutoBackbone.from_pretrained("user/digits", subfolder="pretraining", trust_remote_code=True)
+found["maps"] = [type(maps).__name__, digest(maps, "backbone.")]
 try:
     import modeling_ladder
 except ModuleNotFoundError:
@@ -237,6 +239,7 @@ def test_load_by_name(client: HubServer, finished_run: Path, tmp_path: Path) -> 
     assert (found["class"], found["module"]) == ("LadderSiameseForPreTraining", "transformers_modules")
     assert (found["online"], found["target"]) == (online, target)
     assert found["plain"] == ["LadderSiameseModel", online]
+    assert found["maps"] == ["LadderSiameseBackbone", online]
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
