@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ladder_training.compare.statistics import summarise
 
-METHODS = ("byol", "ladder", "simclr", "mocov2", "simsiam", "barlowtwins", "vicreg", "densecl")
+METHODS = ("byol", "ladder", "simclr", "mocov2", "simsiam_lightly", "barlowtwins", "vicreg", "densecl")
 """Those that are ranked."""
 BOUNDS = ("random", "supervised")
 NAMES = {
@@ -19,7 +19,7 @@ NAMES = {
     "ladder": "Ladder",
     "simclr": "SimCLR",
     "mocov2": "MoCo v2",
-    "simsiam": "SimSiam",
+    "simsiam_lightly": "SimSiam",
     "barlowtwins": "Barlow Twins",
     "vicreg": "VICReg",
     "densecl": "DenseCL",

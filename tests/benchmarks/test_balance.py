@@ -8,6 +8,9 @@ from types import ModuleType
 import pytest
 
 from helpers.scripts import loaded_script
+from ladder_training.compare.plan import read_variants
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +62,8 @@ def test_the_table_ranks_methods_and_not_bounds_and_names_what_is_missing(balanc
     assert lines[3] == "| SimCLR | 50.0 (1) |" + " 30.0 (2) |" * 5 + " 2 | 1.8 | 1 |"
     assert lines[5] == "| supervised |" + " 90.0 |" * 6 + "  |  | 1 |"
     assert lines[-1].endswith("MoCo v2, SimSiam, Barlow Twins, VICReg, DenseCL, untrained.")
+
+
+def test_every_method_of_the_table_is_a_variant_that_compare_takes(balance: ModuleType) -> None:
+    variants = read_variants(str(ROOT / "benchmarks/study/peers96.yaml"))
+    assert {*balance.METHODS, *balance.BOUNDS} - {"byol", "ladder", "random"} <= set(variants)

@@ -1,6 +1,7 @@
 """What a run writes about itself: the content of `run.json`, its reader and its writer."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -185,7 +186,7 @@ class RunRecord(_Record):
         return cls._from_content(content, path)
 
     @classmethod
-    def read_beside_weights(cls, folder: Path | str) -> Self | None:
+    def read_beside_weights(cls, folder: str | os.PathLike[str]) -> Self | None:
         """Read the `run.json` of a folder with weights of any origin, which may be another program's.
 
         Returns:
