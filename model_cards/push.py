@@ -144,7 +144,13 @@ def make_repository(
 
 
 class _Push:
-    """A push that can be repeated and remembers how far the last attempt came."""
+    """A push that can be repeated and remembers how far it came.
+
+    Attributes:
+        done: What the last attempt is known to have published.
+        asked: Whether any attempt has asked for the commit, whose answer may have been lost.
+        before: The revision that the first attempt found; None if none did.
+    """
 
     def __init__(self, plan: PushPlan, token: str | None, message: str | None, report: Callable[[str], None]) -> None:
         from huggingface_hub import HfApi
@@ -152,6 +158,7 @@ class _Push:
         self.plan, self.message, self.report = plan, message, report
         self.api = HfApi(token=token, library_name="ladder-siamese")
         self.done = "nothing"
+        self.asked = False
         self.before: str | None = None
 
     def run(self) -> PushResult:
@@ -202,6 +209,7 @@ class _Push:
         operations = [CommitOperationAdd(file.path, file.source) for file in changed]
         operations += [CommitOperationDelete(path) for path in gone]
         message = self.message or f"Publish a Ladder Siamese backbone ({self.plan.folder.resolve().name})"
+        self.asked = True
         commit: str = self.api.create_commit(
             self.plan.repo_id,
             operations,
@@ -271,7 +279,9 @@ def _left_over(plan: PushPlan, held: dict[str, Any], changed: list[PlannedFile])
 
 def _message(plan: PushPlan, work: _Push, trouble: Trouble, token: str | None) -> str:
     where = f"{plan.repo_id} ({plan.revision})"
-    if work.done == "nothing":
+    if not work.asked and work.done == "nothing":
+        state = "Nothing was sent"
+    elif work.done == "nothing":
         state = f"{where} holds its earlier revision or the new one, whole"
     else:
         state = f"{where} holds the new {work.done}"

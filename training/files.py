@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -21,6 +22,9 @@ _NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, err
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 150
+"""Bytes of a file's name that come from the name of a model or data set."""
+
 UNTRUSTED = "untrusted path:"
 """Mark before a path in a data set that leads outside of the data set; such a path is never opened."""
 
@@ -34,6 +38,18 @@ def looks_like_path(reference: str) -> bool:
         reference: The name, without a revision.
     """
     return reference.startswith((".", "/", "~")) or reference.count("/") > 1
+
+
+def short_file_name(name: str) -> str:
+    """Cut a part of a file's name to 150 bytes, the last of them a checksum of the whole; a shorter name stays.
+
+    File systems refuse names over 255 bytes, and a name gets a start, an end and the mark of a file being written.
+    """
+    content = name.encode()
+    if len(content) <= LONGEST_NAME:
+        return name
+    mark = hashlib.sha256(content).hexdigest()[:12]
+    return f"{content[: LONGEST_NAME - 13].decode(errors='ignore')}-{mark}"
 
 
 def same_name(name_or_path: str | os.PathLike[str]) -> str:

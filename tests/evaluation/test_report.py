@@ -92,6 +92,14 @@ def test_file_names_are_safe(name, expected):
     assert file_name(name) == expected
 
 
+def test_a_data_set_with_a_name_too_long_for_a_file_has_a_file_of_its_own(tmp_path):
+    names = [letter * 250 + end for letter in ("x", "あ") for end in ("1", "2")]
+    paths = [make_result(dataset=name).save(tmp_path) for name in names]
+    assert len({*paths}) == 4 and all(len(path.name.encode()) <= 150 + len("knn-.json") for path in paths)
+    assert [json.loads(path.read_text())["dataset"] for path in paths] == names
+    assert file_name("x" * 150) == "x" * 150
+
+
 def test_the_package_is_light_and_gives_functions():
     code = (
         "import sys; import ladder_training.evaluation as e; import ladder_training.evaluation.options\n"

@@ -1,8 +1,10 @@
 """What the page of `ladder explore` shows, asked event by event, and once in a real browser."""
 
+import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from helpers.browser import chromium
 from ladder_training.cli.entry import main
+from ladder_training.exploration.names import embeddings_file
 from ladder_training.exploration.options import ExploreOptions
-from ladder_training.exploration.page import Page, make_app
+from ladder_training.exploration.page import Page, make_app, make_blocks
 from ladder_training.exploration.points import coloured, similar_places
 from ladder_training.exploration.viewer import open_viewers
 
@@ -109,6 +113,45 @@ def test_a_space_carries_what_it_needs(explored: ExploreOptions, tmp_path: Path)
     assert (tmp_path / "space" / "ladder_training" / "exploration" / "map.html").is_file()
     assert not list((tmp_path / "space").rglob("__pycache__"))
     assert main(words) == 2
+
+
+def test_a_space_shows_the_same_images_under_any_name(explored: ExploreOptions, tmp_path: Path, capsys) -> None:
+    """Every option that chooses images goes along, a data set in one file is copied, and a name stays text."""
+    model = Path(shutil.copytree(explored.model, tmp_path / 'my "net": #2'))
+    file, space = tmp_path / "pets.parquet", tmp_path / "the space"
+    file.write_bytes(b"rows")
+    words = ["explore", "--model", str(model), "--dataset", str(file), "--space", str(space)]
+    assert main([*words, "--split", "train", "--split", "test", "--trust_paths"]) == 0
+    assert f"USER/NAME '{space}'`" in capsys.readouterr().out
+    call = re.search(r"main\(\[\*(\[.*?\])", (space / "app.py").read_text())[1]
+    assert ast.literal_eval(call) == [
+        *("explore", "--model", "model", "--dataset", "images/pets.parquet", "--split", "train", "--split", "test"),
+        *("--trust_paths", "--host", "0.0.0.0", "--output", "embeddings"),
+    ]
+    assert (space / "images" / "pets.parquet").read_bytes() == b"rows"
+    facts = yaml.safe_load((space / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert facts["title"] == 'Explore my "net": #2' and facts["emoji"] == "🪜" and facts["pinned"] is False
+
+
+def test_a_space_of_a_path_that_is_not_there_is_refused(explored: ExploreOptions, tmp_path: Path, capsys) -> None:
+    words = ["explore", "--model", explored.model, "--dataset", "./no/images", "--space", str(tmp_path / "space")]
+    assert main(words) == 2
+    assert "there is no ./no/images, which the Space would carry" in capsys.readouterr().err
+    assert not (tmp_path / "space").exists()
+
+
+def test_names_are_text_on_the_page(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page.first, "name", "a*b_c_<i>")
+    shown = [part["props"].get("value") or "" for part in make_blocks(page).get_config_file()["components"]]
+    assert "a&#42;b_c&#95;&#60;i&#62;" in shown
+    assert sum("**a&#42;b_c&#95;&#60;i&#62;** beside **untrained**" in str(value) for value in shown) == 1
+
+
+def test_a_model_with_a_long_path_has_a_file_of_embeddings() -> None:
+    paths = ["/folder" * 60 + end for end in ("/a", "/b")]
+    files = [embeddings_file(path) for path in paths]
+    assert len({*files}) == 2 and all(len(file) == 150 + len(".parquet") for file in files)
+    assert embeddings_file("runs/mine") == "runs-mine.parquet"
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(explored: ExploreOptions, capsys: pytest.CaptureFixture) -> None:

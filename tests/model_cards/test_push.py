@@ -35,8 +35,8 @@ def test_everything_goes_in_one_commit(client: HubServer, finished_run: Path, tm
     head = history[0]
     assert result.commit == head.oid and result.changed
     assert client.store.repos[NAME].tags == {"v1": head.oid}
-    code = {"checking.py", "configuration_ladder.py", "conversion.py", "heads.py", "losses.py", "matching.py"}
-    code |= {"modeling_ladder.py", "modeling_ladder_pretraining.py", "autocast.py", "batch_norm.py"}
+    code = {"checking.py", "configuration_ladder.py", "conversion.py", "heads.py", "labels.py", "losses.py"}
+    code |= {"matching.py", "modeling_ladder.py", "modeling_ladder_pretraining.py", "autocast.py", "batch_norm.py"}
     code |= {"timm_configs.py", "timm_stages.py"}
     root = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
     figures = {f"figures/{name}.png" for name in ("loss", "knn", "collapse")}

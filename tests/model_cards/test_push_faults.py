@@ -224,6 +224,21 @@ def test_no_token_and_no_network(client: HubServer, plain_run: Path, tmp_path: P
     assert not client.store.repos
 
 
+def test_what_a_repository_holds_after_a_failure(client: HubServer, sleeps: list[float], run: Path) -> None:
+    """Before the commit is asked for nothing can have arrived; from then on its answer may have been lost."""
+    with pytest.raises(PushError, match=r"the access token\. Nothing was sent\. Next: "):
+        send(run, INVALID)
+    client.faults.append(Fault("lost", "POST", "/commit/"))
+    with pytest.raises(PushError, match=r"user/digits \(main\) holds its earlier revision or the new one, whole"):
+        push(run, NAME, token=WRITE, report=lambda line: _refuse_retries(client, line))
+    assert "model.safetensors" in client.store.history(NAME)[0].files, "the answer got lost, the commit did not"
+
+
+def _refuse_retries(client: HubServer, line: str) -> None:
+    if "trying again" in line:
+        client.faults.append(Fault("drop", "POST", "/repos/create", times=None))
+
+
 def test_a_wait_of_an_hour_is_not_waited(client: HubServer, sleeps: list[float], plain_run: Path, tmp_path: Path):
     folder = Path(shutil.copytree(plain_run, tmp_path / "run"))
     client.faults.append(Fault("status", "POST", "/repos/create", status=429, headers={"Retry-After": "3600"}))

@@ -6,7 +6,12 @@ from typing import Any
 
 
 def ladder_command(name: str, *positionals: str, **options: Any) -> str:
-    """Write a command that can be pasted into a shell.
+    """Write a command that can be pasted into a shell; see `command_words`."""
+    return shlex.join(["ladder", *command_words(name, *positionals, **options)])
+
+
+def command_words(name: str, *positionals: str, **options: Any) -> list[str]:
+    """Write a command as the words after `ladder`.
 
     Args:
         name: The command, with its task where it has one: "evaluate knn".
@@ -14,7 +19,7 @@ def ladder_command(name: str, *positionals: str, **options: Any) -> str:
         **options: Option to its value. True stands for a switch that is on. An option that is None, False or empty is
             left out. Several numbers follow one another; each of several texts gets the name again, as --dataset asks.
     """
-    words = ["ladder", *name.split(), *positionals]
+    words = [*name.split(), *positionals]
     for option, value in options.items():
         if value is True:
             words.append(f"--{option}")
@@ -24,7 +29,7 @@ def ladder_command(name: str, *positionals: str, **options: Any) -> str:
                 words += [word for part in each for word in (f"--{option}", part)]
             else:
                 words += [f"--{option}", *(f"{part:g}" if isinstance(part, float) else str(part) for part in each)]
-    return shlex.join(words)
+    return words
 
 
 def typed(fields: Mapping[str, list[str]], *names: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import json_value, write_record
+from ..files import json_value, short_file_name, write_record
 from ..models.all_stages import ALL_STAGES
 from ..runs.run_folder import now, versions
 
@@ -147,7 +147,8 @@ def result_path(output: str | Path, task: str, dataset: str) -> Path:
 
 def file_name(dataset: str) -> str:
     """Turn a data set's name into part of a file name: "user/name" becomes "user--name"."""
-    return re.sub(r"[^\w.-]+", "-", dataset.replace("/", "--")).strip("-.") or "dataset"
+    safe = re.sub(r"[^\w.-]+", "-", dataset.replace("/", "--")).strip("-.")
+    return short_file_name(safe or "dataset")
 
 
 def check_output(output: str | Path | None) -> None:

@@ -15,6 +15,7 @@ from ..evaluation.embedding.options import EmbedOptions
 from ..evaluation.embedding.rows import SplitRows, open_split
 from ..evaluation.embedding.task import embed
 from ..images.decode import decode_image
+from .names import embeddings_file
 from .neighbours import NeighbourIndex, clusters
 from .options import ExploreOptions
 
@@ -110,7 +111,7 @@ def open_collection(options: ExploreOptions, model: str, folder: Path) -> Collec
     Raises:
         UserError: there is no such model or data set, or the data set is a stream.
     """
-    file = folder / f"{_file_name(model)}.parquet"
+    file = folder / embeddings_file(model)
     asked = EmbedOptions(
         model=model,
         dataset=options.dataset,
@@ -177,7 +178,3 @@ def _matrix(column: Any) -> npt.NDArray[np.float32]:
     values = column.combine_chunks()
     flat = values.flatten().to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(flat.reshape(len(values), -1), np.float32)
-
-
-def _file_name(model: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in model).strip("-.") or "model"

@@ -1,10 +1,11 @@
 """`ladder explore`: opens the page, or writes it as a Hugging Face Space."""
 
-import re
+import shlex
 import socket
 from pathlib import Path
 
 from ..errors import UserError
+from ..evaluation.report import file_name
 from .options import ExploreOptions
 
 
@@ -24,7 +25,8 @@ def explore_command(options: ExploreOptions) -> int:
         from .space import write_space
 
         folder = write_space(options)
-        print(f"Space written to {folder}; push it with `hf upload --repo-type space USER/NAME {folder}`")
+        upload = shlex.join(["hf", "upload", "--repo-type", "space", "USER/NAME", str(folder)])
+        print(f"Space written to {folder}; push it with `{upload}`")
         return 0
     try:
         import uvicorn
@@ -34,7 +36,7 @@ def explore_command(options: ExploreOptions) -> int:
     from .viewer import open_viewers
 
     listening = _listen(options.host, options.port)
-    kept = Path(options.output or "runs/explore-" + re.sub(r"[^\w.-]+", "-", Path(options.dataset).name).strip("-"))
+    kept = Path(options.output or f"runs/explore-{file_name(Path(options.dataset).name)}")
     app = make_app(Page(open_viewers(options, kept)))
     # From here on a browser that comes early waits instead of being refused.
     listening.listen()

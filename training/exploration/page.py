@@ -1,10 +1,12 @@
 """The page of `ladder explore`: Gradio, with the map and the images served beside it."""
 
+import html
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ladder_model_cards.figures.style import FONT
+from ladder_model_cards.text import plain
 
 from ..errors import UserError
 from .collection import Pixels, dropped_image
@@ -148,7 +150,7 @@ def make_blocks(page: Page) -> Any:
         return both(page.places, query, stage, across, down)
 
     with gr.Blocks(title="ladder explore", analytics_enabled=False) as blocks:
-        names = " beside ".join(f"**{viewer.name}**" for viewer in page.viewers)
+        names = " beside ".join(f"**{plain(viewer.name)}**" for viewer in page.viewers)
         gr.Markdown(f"# What a backbone sees\n{names}, {count:,} images")
         query = gr.State(0)
         with gr.Row():
@@ -196,7 +198,7 @@ def make_blocks(page: Page) -> Any:
             with gr.Row():
                 for number, viewer in enumerate(page.viewers):
                     with gr.Column(min_width=320) as column:
-                        gr.Markdown(viewer.name)
+                        gr.Markdown(plain(viewer.name))
                         frame = gr.HTML(_frame(number, stages[-1], "pca", colours[0]))
                     sides[number].append(column)
                     for choice in (stage, kind, colour):
@@ -256,7 +258,7 @@ def make_app(page: Page) -> Any:
         try:
             return HTMLResponse(page.map(number, stage, kind, colour, "/look"))
         except UserError as error:
-            return HTMLResponse(f"<p>{error}</p>")
+            return HTMLResponse(f"<p>{html.escape(str(error))}</p>")
 
     theme = gr.themes.Base(primary_hue="blue", font=[name.strip(' "') for name in FONT.split(",")])
     return gr.mount_gradio_app(app, make_blocks(page), path="/", theme=theme, css=PAGE_CSS)

@@ -5,20 +5,17 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import yaml
+
+from ladder_model_cards.text import one_line
+
+from ..config.shell import command_words
 from ..errors import UserError
-from ..files import folder_written_at_once, write_text
+from ..files import folder_written_at_once, looks_like_path, write_text
+from .names import short_name
 from .options import ExploreOptions
 
-README = """---
-title: {title}
-emoji: 🪜
-sdk: gradio
-app_file: app.py
-pinned: false
----
-
-What a backbone pretrained without labels sees. Written by `ladder explore --space`.
-"""
+ABOUT = "What a backbone pretrained without labels sees. Written by `ladder explore --space`."
 APP = '''"""Starts the page: `python app.py`."""
 
 import os
@@ -42,26 +39,31 @@ def write_space(options: ExploreOptions) -> Path:
         The folder.
 
     Raises:
-        UserError: the folder is not empty.
+        UserError: the folder is not empty, or a path that is to be copied into it does not exist.
     """
     target = Path(options.space or "space")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"--space {target} is not empty; give a new folder")
     with folder_written_at_once(target) as folder:
-        model = _carried(options.model, folder / "model")
-        words = ["explore", "--model", model, "--dataset", _carried(options.dataset, folder / "images")]
-        if options.beside:
-            words += ["--beside", _carried(options.beside, folder / "beside")]
-        for name in ("image_column", "label_column"):
-            if getattr(options, name):
-                words += [f"--{name}", getattr(options, name)]
-        words += ["--host", "0.0.0.0", "--output", "embeddings"]
+        carried = {
+            "model": _carried(options.model, folder / "model"),
+            "dataset": _carried(options.dataset, folder / "images"),
+            "beside": _carried(options.beside, folder / "beside") if options.beside else None,
+        }
+        same = {name: getattr(options, name) for name in ("split", "image_column", "label_column", "trust_paths")}
+        words = command_words("explore", **carried, **same, host="0.0.0.0", output="embeddings")
         write_text(folder / "app.py", APP.format(words=words))
         write_text(folder / "requirements.txt", "\n".join(_requirements()) + "\n")
         for name in PACKAGES:
             _copy_package(name, folder)
-        write_text(folder / "README.md", README.format(title=f"Explore {Path(options.model).name}"))
+        write_text(folder / "README.md", _readme(f"Explore {one_line(short_name(options.model))}"))
     return target
+
+
+def _readme(title: str) -> str:
+    """The Space's README.md, with the metadata that the Hub starts it from."""
+    facts = {"title": title, "emoji": "🪜", "sdk": "gradio", "app_file": "app.py", "pinned": False}
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=1000)}---\n\n{ABOUT}\n"
 
 
 def _requirements() -> list[str]:
@@ -86,9 +88,19 @@ def _copy_package(name: str, folder: Path) -> None:
 
 
 def _carried(name: str, target: Path) -> str:
-    """Copy a folder into the Space and return its name there; anything else keeps its name."""
+    """Copy a folder or file into the Space and return its path there; the name of something on the Hub stays.
+
+    Raises:
+        UserError: it is a path, and nothing is there.
+    """
     source = Path(name).expanduser()
+    if source.is_file():
+        target.mkdir()
+        shutil.copyfile(source, target / source.name)
+        return f"{target.name}/{source.name}"
     if not source.is_dir():
+        if looks_like_path(name):
+            raise UserError(f"there is no {name}, which the Space would carry; give a folder, a file or a Hub name")
         return name
     ignored = shutil.ignore_patterns("checkpoint-*", "pretraining", ".*", "optimizer.pt")
     shutil.copytree(source, target, ignore=ignored)

@@ -12,6 +12,7 @@ from ..evaluation.features import pooled_features
 from ..evaluation.image_transforms import to_tensor
 from ..evaluation.untrained import write_untrained
 from .collection import Collection, Pixels, open_collection
+from .names import short_name
 from .options import ExploreOptions
 from .points import coloured, seen_square, similar_places
 
@@ -75,12 +76,6 @@ class Viewer:
             for stage, maps in found.items()
             for square, similar, caption in zip(squares, maps, captions, strict=True)
         ]
-
-
-def short_name(model: str) -> str:
-    """What the page calls a model: the last folder of a path, a Hub name as it is."""
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model
 
 
 def open_viewers(options: ExploreOptions, folder: Path) -> list[Viewer]:
