@@ -1,7 +1,8 @@
 """The balanced table of docs/results.md: every method's figure and rank in every task, and its worst rank.
 
-Made from committed cells, seed by seed, with one seed of the detection head. BYOL and the Ladder are the first seeds of
-the comparisons imagenette96 (classification, segmentation) and detection96 (detection): the same recipe, trained twice.
+Made from committed cells of the seeds that all have, with one seed of the detection head. BYOL and the Ladder are the
+first seeds of the comparisons imagenette96 (classification, segmentation) and detection96 (detection): the same recipe,
+trained twice.
 Used by results.py.
 """
 
@@ -59,7 +60,7 @@ TASKS = (
 """Two of each family; settled before any test score of another method was looked at."""
 
 
-def figures(study: Path, method: str, task: Task) -> list[float]:
+def figures(study: Path, method: str, task: Task) -> dict[int, float]:
     """The figure of each seed that has all of a task's cells, in points.
 
     Args:
@@ -68,12 +69,12 @@ def figures(study: Path, method: str, task: Task) -> list[float]:
         task: Of TASKS.
     """
     folder = study / (task.trained_in if method in ("byol", "ladder") else "peers96") / "cells" / method
-    found = []
+    found = {}
     for seed in SEEDS:
         files = [folder / f"seed-{seed}" / f"{cell}.json" for cell in task.cells]
         if all(file.is_file() for file in files):
             cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-            found.append(100 * sum(cell["metrics"][task.part][task.metric] for cell in cells) / len(cells))
+            found[seed] = 100 * sum(cell["metrics"][task.part][task.metric] for cell in cells) / len(cells)
     return found
 
 
@@ -83,27 +84,36 @@ def ranks(values: dict[str, float]) -> dict[str, int]:
 
 
 def table(study: Path) -> str:
-    """The table in Markdown. Methods without a figure in every task are left out, and named below it."""
+    """The table in Markdown, of the seeds that all its methods have.
+
+    Methods without a seed that has every task are left out, and named below it.
+    """
     found = {name: [figures(study, name, task) for task in TASKS] for name in (*METHODS, *BOUNDS)}
-    whole = {name: columns for name, columns in found.items() if all(columns)}
+    seeds = {name: set.intersection(*map(set, columns)) for name, columns in found.items()}
+    shared = set(SEEDS).intersection(*(had for had in seeds.values() if had))
+    whole = {
+        name: [[column[seed] for seed in sorted(shared)] for column in found[name]]
+        for name, had in seeds.items()
+        if had
+    }
+    if not shared:
+        return "No seed is shared by the methods."
     means = {name: [sum(column) / len(column) for column in columns] for name, columns in whole.items()}
     ranked = [name for name in METHODS if name in whole]
     by_task = [ranks({name: means[name][task] for name in ranked}) for task in range(len(TASKS))]
     places = {name: [column[name] for column in by_task] for name in ranked}
-    heads = ["method", *(task.name for task in TASKS), "worst rank", "mean rank", "seeds"]
+    heads = ["method", *(task.name for task in TASKS), "worst rank", "mean rank"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     order = sorted(ranked, key=lambda name: (sum(places[name]), max(places[name]), name))
     for name in [*order, *(name for name in BOUNDS if name in whole)]:
-        cells = [_spread(column) for column in whole[name]]
-        seeds = str(min(map(len, whole[name])))
+        cells, ends = [_spread(column) for column in whole[name]], ["", ""]
         if name in places:
             cells = [f"{text} ({rank})" for text, rank in zip(cells, places[name], strict=True)]
-            ends = [str(max(places[name])), f"{sum(places[name]) / len(TASKS):.1f}", seeds]
-        else:
-            ends = ["", "", seeds]
+            ends = [str(max(places[name])), f"{sum(places[name]) / len(TASKS):.1f}"]
         lines.append(f"| {' | '.join([NAMES[name], *cells, *ends])} |")
+    lines += ["", f"Seeds: {', '.join(map(str, sorted(shared)))}."]
     if missing := [NAMES[name] for name in (*METHODS, *BOUNDS) if name not in whole]:
-        lines += ["", f"Not in the table, because a cell is missing: {', '.join(missing)}."]
+        lines[-1] += f" Not in the table, because a cell is missing: {', '.join(missing)}."
     return "\n".join(lines)
 
 
