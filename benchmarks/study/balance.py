@@ -106,7 +106,7 @@ def table(study: Path) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     order = sorted(ranked, key=lambda name: (sum(places[name]), max(places[name]), name))
     for name in [*order, *(name for name in BOUNDS if name in whole)]:
-        cells, ends = [_spread(column) for column in whole[name]], ["", ""]
+        cells, ends = [spread(column) for column in whole[name]], ["", ""]
         if name in places:
             cells = [f"{text} ({rank})" for text, rank in zip(cells, places[name], strict=True)]
             ends = [str(max(places[name])), f"{sum(places[name]) / len(TASKS):.1f}"]
@@ -117,6 +117,9 @@ def table(study: Path) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Mean and, of several seeds, standard deviation; nothing if there are none."""
     found = summarise(values)
+    if found.mean is None:
+        return ""
     return f"{found.mean:.1f}" + (f" ± {found.std:.1f}" if found.std is not None else "")

@@ -15,7 +15,7 @@ from typing import Any
 
 import balance
 
-from ladder_training.compare.statistics import Paired, paired_difference, summarise
+from ladder_training.compare.statistics import Paired, paired_difference
 
 ROOT = Path(__file__).parents[2]
 STUDY, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results.md"
@@ -111,10 +111,10 @@ def table(plan: Table, comparison: dict[str, Any]) -> str:
         baseline = values_of(comparison, line, BASELINE)
         if not baseline:
             continue
-        cells = [line.name, _spread(baseline)]
+        cells = [line.name, balance.spread([*baseline.values()])]
         for method in (plan.same_steps, plan.same_time) if timed else (plan.same_steps,):
             values = values_of(comparison, line, method)
-            cells += [_spread(values), _difference(paired_difference(values, baseline))]
+            cells += [balance.spread([*values.values()]), _difference(paired_difference(values, baseline))]
         lines.append(f"| {' | '.join([*cells, str(len(baseline))])} |")
     return "\n".join(lines)
 
@@ -141,13 +141,6 @@ def written(page: str) -> str:
 
 def _values(row: dict[str, Any], method: str) -> dict[str, float]:
     return row["methods"].get(method, {}).get("values", {})
-
-
-def _spread(values: dict[int, float]) -> str:
-    found = summarise(list(values.values()))
-    if found.mean is None:
-        return ""
-    return f"{found.mean:.1f}" + (f" ± {found.std:.1f}" if found.std is not None else "")
 
 
 def _difference(found: Paired) -> str:

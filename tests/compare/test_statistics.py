@@ -6,9 +6,10 @@ import pytest
 from scipy import stats
 
 from ladder_training.compare.cells import headline_metric, metrics_of
+from ladder_training.compare.grid import verdict
 from ladder_training.compare.statistics import paired_difference, steps_to_reach, summarise, t_quantile
 from ladder_training.compare.summary import mean_curves
-from ladder_training.compare.training_cell import LOG_POINTS, thinned_log, verdict
+from ladder_training.compare.training_cell import LOG_POINTS, thinned_log
 
 
 def test_mean_and_sample_deviation_by_hand() -> None:

@@ -106,6 +106,7 @@ def test_no_file_is_no_run(tmp_path: Path) -> None:
     [
         ("{", "cannot be read"),
         ("[]", "does not describe a run"),
+        ("null", "does not describe a run"),
         ('{"status": "finished"}', "does not describe a run"),
         ('{"recipe": "digits"}', "recipe cannot be 'digits'"),
         ('{"recipe": {"values": []}}', r"values cannot be \[\]"),

@@ -1,9 +1,13 @@
-"""The grid of short runs: every learning rate with every batch size."""
+"""The grid of short runs: every learning rate with every batch size.
+
+They say where training collapses, and how well it works elsewhere.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.options import TrainingOptions
 from ..config.recipe import ResolvedRecipe
 from .options import CompareOptions
 
@@ -88,3 +92,33 @@ def planned_stability(options: CompareOptions, recipe: ResolvedRecipe) -> Stabil
         batch_sizes=tuple(sorted(set(batches))),
         warmup_steps=min(warmup, options.stability_steps),
     )
+
+
+def threshold(recipe: ResolvedRecipe) -> float:
+    """Return the spread of projections below which a level counts as collapsed."""
+    return float(recipe.values.get("collapse_threshold") or TrainingOptions().collapse_threshold)
+
+
+def verdict(log: list[dict[str, Any]], status: str, limit: float) -> dict[str, Any]:
+    """Judge a short run by its log.
+
+    Args:
+        log: transformers' `log_history`.
+        status: "finished", or another word if the run was stopped.
+        limit: Spread of projections below which a level has collapsed.
+
+    Returns:
+        "knn": stage (or "all") -> accuracy at the end; "std": level -> spread at the end; "min_std": the smallest
+        spread of any level at any monitored step but the first; "collapsed": whether a level ended below the limit or
+        the run was stopped.
+    """
+    looks = [entry for entry in log if any(str(key).startswith("std/") for key in entry) and entry.get("step", 0) > 0]
+    last = looks[-1] if looks else {}
+    std = {key.removeprefix("std/"): value for key, value in last.items() if key.startswith("std/")}
+    all_std = [value for entry in looks for key, value in entry.items() if key.startswith("std/")]
+    return {
+        "knn": {key.removeprefix("knn/"): value for key, value in last.items() if key.startswith("knn/")},
+        "std": std,
+        "min_std": min(all_std, default=None),
+        "collapsed": status != "finished" or any(not value >= limit for value in std.values()),
+    }

@@ -1,7 +1,4 @@
-"""The cells of pretraining: the run itself, and the part of its log that the figures need.
-
-Short runs, over learning rates and batch sizes, say where training collapses and how well it works elsewhere.
-"""
+"""The cells of pretraining, whole and short runs: the run itself, and the part of its log that the figures need."""
 
 import contextlib
 import json
@@ -10,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.options import TrainingOptions
 from ..config.recipe import ResolvedRecipe
 from ..errors import LevelCollapsed, TrainingStopped, UserError
 from ..files import folder_written_at_once
@@ -23,7 +19,7 @@ from .cells import COLLAPSED, DONE, PRETRAIN, STOPPED, Cells, scrubbed
 from .contents import CONTENT
 from .fingerprints import DATA_FIELDS, data_name, is_local, run_fingerprint
 from .given_weights import given_cell
-from .grid import Point
+from .grid import Point, threshold, verdict
 
 if TYPE_CHECKING:
     from .plan import Method, Plan
@@ -72,19 +68,24 @@ def make_training_cell(plan: "Plan", method: "Method", seed: int) -> dict[str, A
     """
     recipe, folder = plan.recipe(method, seed), plan.run_folder(method.name, f"seed-{seed}")
     fingerprint = plan.fingerprint(method, seed)
-    if method.weights is None:
-        _make_room(plan, folder, recipe, started_otherwise=_is_started_otherwise(plan, method, seed))
     if method.weights is not None:
         content = given_cell(folder)
-    elif method.trained:
-        content = pretrain_quietly(recipe, folder)
-        content["log"] = thinned_log(content["log"])
     else:
-        write_untrained(recipe, folder)
-        content = {"status": DONE, "reason": None, "steps": 0, "images_seen": 0, "seconds": 0.0, "cpu_seconds": 0.0}
-        content |= {"log": {}, "hardware": hardware(), "git_commit": git_commit()}
+        _make_room(plan, folder, recipe, started_otherwise=_is_started_otherwise(plan, method, seed))
+        content = _trained(recipe, folder) if method.trained else _untrained(recipe, folder)
     Cells(plan.folder, plan.redo).write(method.name, seed, PRETRAIN, fingerprint, content)
     return content
+
+
+def _trained(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+    content = pretrain_quietly(recipe, folder)
+    return content | {"log": thinned_log(content["log"])}
+
+
+def _untrained(recipe: ResolvedRecipe, folder: Path) -> dict[str, Any]:
+    write_untrained(recipe, folder)
+    content = {"status": DONE, "reason": None, "steps": 0, "images_seen": 0, "seconds": 0.0, "cpu_seconds": 0.0}
+    return content | {"log": {}, "hardware": hardware(), "git_commit": git_commit()}
 
 
 def ensure_weights(plan: "Plan", method: "Method", seed: int) -> bool:
@@ -270,33 +271,3 @@ def run_point(plan: "Plan", method: "Method", point: Point) -> dict[str, Any]:
     Cells(plan.folder, plan.redo).write(method.name, grid.seed, point.key, fingerprint, content)
     shutil.rmtree(folder, ignore_errors=True)
     return content
-
-
-def threshold(recipe: ResolvedRecipe) -> float:
-    """Return the spread of projections below which a level counts as collapsed."""
-    return float(recipe.values.get("collapse_threshold") or TrainingOptions().collapse_threshold)
-
-
-def verdict(log: list[dict[str, Any]], status: str, limit: float) -> dict[str, Any]:
-    """Judge a short run by its log.
-
-    Args:
-        log: transformers' `log_history`.
-        status: "finished", or another word if the run was stopped.
-        limit: Spread of projections below which a level has collapsed.
-
-    Returns:
-        "knn": stage (or "all") -> accuracy at the end; "std": level -> spread at the end; "min_std": the smallest
-        spread of any level at any monitored step but the first; "collapsed": whether a level ended below the limit or
-        the run was stopped.
-    """
-    looks = [entry for entry in log if any(str(key).startswith("std/") for key in entry) and entry.get("step", 0) > 0]
-    last = looks[-1] if looks else {}
-    std = {key.removeprefix("std/"): value for key, value in last.items() if key.startswith("std/")}
-    all_std = [value for entry in looks for key, value in entry.items() if key.startswith("std/")]
-    return {
-        "knn": {key.removeprefix("knn/"): value for key, value in last.items() if key.startswith("knn/")},
-        "std": std,
-        "min_std": min(all_std, default=None),
-        "collapsed": status != "finished" or any(not value >= limit for value in std.values()),
-    }

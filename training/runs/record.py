@@ -177,13 +177,11 @@ class RunRecord(_Record):
         Raises:
             UserError: the file is there but does not describe a run.
         """
+        record = cls.read_beside_weights(folder)
         path = Path(folder) / RUN_FILE
-        content = cls._content(path)
-        if content is None:
-            return None
-        if not _describes_run(content):
+        if record is None and path.exists():
             raise UserError(f"{path} does not describe a run; choose another --output")
-        return cls._from_content(content, path)
+        return record
 
     @classmethod
     def read_beside_weights(cls, folder: str | os.PathLike[str]) -> Self | None:
@@ -196,21 +194,14 @@ class RunRecord(_Record):
             UserError: the file is there but is no JSON, or describes a run with a value that it cannot have.
         """
         path = Path(folder) / RUN_FILE
-        content = cls._content(path)
-        return cls._from_content(content, path) if _describes_run(content) else None
-
-    @staticmethod
-    def _content(path: Path) -> Any:
-        """What the file holds; None if there is none."""
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); choose another --output") from error
-
-    @classmethod
-    def _from_content(cls, content: dict[str, Any], path: Path) -> Self:
+        if not isinstance(content, dict) or "recipe" not in content:
+            return None
         record = cls.from_json({"version": 0, **content}, str(path))
         if record.version < 1 and record.status == STOPPED:
             # The first files told the kind of a stop by its message only.
@@ -262,7 +253,3 @@ def _nested(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is list:
         return [_nested(get_args(hint)[0], part, where) for part in value]
     return value
-
-
-def _describes_run(content: Any) -> bool:
-    return isinstance(content, dict) and "recipe" in content
