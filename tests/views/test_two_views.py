@@ -172,6 +172,16 @@ def test_bytes_path_pil_array_and_datasets_dictionary_give_the_same_views(tmp_pa
         transform(pixels.astype(np.float32), seed=0)
 
 
+def test_a_seed_that_is_no_integer_is_refused() -> None:
+    """It was cut to one: the views of seed 1.5 were those of seed 1."""
+    pixels = natural_image(40, 40)
+    transform = TwoViewTransform(size=32)
+    assert same(transform(pixels, seed=np.int64(7)), transform(pixels, seed=7))  # type: ignore[arg-type]
+    for seed in (1.5, "1", np.float32(2)):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            transform(pixels, seed=seed)  # type: ignore[arg-type]
+
+
 def test_the_seed_decides_everything_and_nothing_else_is_touched() -> None:
     transform, data = TwoViewTransform(size=32), encode(natural_image(90, 70))
     torch.manual_seed(0)

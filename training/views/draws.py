@@ -6,6 +6,7 @@ function of the seed, wherever the view is made.
 
 import hashlib
 import math
+import operator
 import os
 import struct
 from dataclasses import dataclass
@@ -69,13 +70,16 @@ class Draws:
     Args:
         chances: The distribution.
         seed: Any integer. None draws fresh entropy. Global random states are neither read nor changed.
+
+    Raises:
+        TypeError: `seed` is no integer. (One that was cut to an integer would be the seed of another image, too.)
     """
 
     def __init__(self, chances: Chances, seed: int | None) -> None:
         self._chances = chances
         # SHAKE-128 gives unrelated numbers for neighbouring seeds and the same numbers on every machine. It takes a
         # tenth of the time that creating a numpy generator takes.
-        key = os.urandom(32) if seed is None else str(int(seed)).encode()
+        key = os.urandom(32) if seed is None else str(int(operator.index(seed))).encode()
         numbers = _UNSIGNED.unpack(hashlib.shake_128(key).digest(_UNSIGNED.size))
         uniform = [(number + 0.5) / 4294967296 for number in numbers]
         self._uniform = (uniform[:_DRAWS_PER_VIEW], uniform[_DRAWS_PER_VIEW:])
