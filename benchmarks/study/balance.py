@@ -1,7 +1,9 @@
-"""The balanced tables of docs/results.md: every method's figure and rank in every task, and its worst rank.
+"""The balanced table of docs/results.md: every method's figure and rank in every task, and its worst rank.
 
-Made from committed cells of the seeds that all have, with one seed of the detection head. BYOL and the Ladder are seeds
-of the study's own comparisons (at 1,000 steps of two, so the same recipe was trained twice). Used by results.py.
+Made from committed cells of the seeds that all have, with one seed of the detection head. BYOL and the Ladder are the
+first seeds of the comparisons imagenette96 (classification, segmentation) and detection96 (detection): the same recipe,
+trained twice.
+Used by results.py.
 """
 
 import json
@@ -37,14 +39,14 @@ class Task:
         cells: The mean over these is the figure.
         part: Key of a cell's metrics.
         metric: Key in that part.
-        boxes: Whether this is detection.
+        trained_in: Comparison that holds the cells of BYOL and the Ladder.
     """
 
     name: str
     cells: tuple[str, ...]
     part: str
     metric: str
-    boxes: bool = False
+    trained_in: str = "imagenette96"
 
 
 TASKS = (
@@ -52,49 +54,21 @@ TASKS = (
     Task("linear, all stages", ("linear-imagenette128",), "all", "accuracy"),
     Task("Pets, mIoU", ("segmentation-pets_trimap",), "upernet", "mean_iou"),
     Task("CamVid, mIoU", ("segmentation-camvid",), "upernet", "mean_iou"),
-    Task("detection, frozen, AP", ("tin_boxes10-frozen", "tin_boxes10b-frozen"), "box", "AP", boxes=True),
-    Task("detection, fine-tuned, AP", ("tin_boxes10-tuned", "tin_boxes10b-tuned"), "box", "AP", boxes=True),
+    Task("detection, frozen, AP", ("tin_boxes10-frozen", "tin_boxes10b-frozen"), "box", "AP", "detection96"),
+    Task("detection, fine-tuned, AP", ("tin_boxes10-tuned", "tin_boxes10b-tuned"), "box", "AP", "detection96"),
 )
 """Two of each family; settled before any test score of another method was looked at."""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """A number of steps, and the comparisons (in docs/study) that hold the cells of the runs that had them.
-
-    Attributes:
-        peers: Of the other methods and the bounds.
-        own: Of BYOL and the Ladder, classification and segmentation.
-        own_boxes: Of BYOL and the Ladder, detection.
-    """
-
-    peers: str
-    own: str
-    own_boxes: str
-
-    def folder(self, method: str, task: Task) -> str:
-        """The comparison with a method's cells of a task."""
-        if method not in ("byol", "ladder"):
-            return self.peers
-        return self.own_boxes if task.boxes else self.own
-
-
-SHORT = Budget("peers96", own="imagenette96", own_boxes="detection96")
-"""1,000 steps."""
-LONG = Budget("peers96_long", own="convergence96", own_boxes="convergence96")
-"""5,000 steps."""
-
-
-def figures(study: Path, method: str, task: Task, budget: Budget) -> dict[int, float]:
+def figures(study: Path, method: str, task: Task) -> dict[int, float]:
     """The figure of each seed that has all of a task's cells, in points.
 
     Args:
         study: Folder of the comparisons.
         method: Of METHODS or BOUNDS.
         task: Of TASKS.
-        budget: Whose runs.
     """
-    folder = study / budget.folder(method, task) / "cells" / method
+    folder = study / (task.trained_in if method in ("byol", "ladder") else "peers96") / "cells" / method
     found = {}
     for seed in SEEDS:
         files = [folder / f"seed-{seed}" / f"{cell}.json" for cell in task.cells]
@@ -109,12 +83,12 @@ def ranks(values: dict[str, float]) -> dict[str, int]:
     return {name: 1 + sum(other > value for other in values.values()) for name, value in values.items()}
 
 
-def table(study: Path, budget: Budget) -> str:
+def table(study: Path) -> str:
     """The table in Markdown, of the seeds that all its methods have.
 
     Methods without a seed that has every task are left out, and named below it.
     """
-    found = {name: [figures(study, name, task, budget) for task in TASKS] for name in (*METHODS, *BOUNDS)}
+    found = {name: [figures(study, name, task) for task in TASKS] for name in (*METHODS, *BOUNDS)}
     seeds = {name: set.intersection(*map(set, columns)) for name, columns in found.items()}
     shared = set(SEEDS).intersection(*(had for had in seeds.values() if had))
     whole = {

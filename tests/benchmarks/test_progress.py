@@ -1,12 +1,14 @@
 """The table of accuracy on the way: means over the seeds that both methods have, and where it was logged."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from helpers.paths import ROOT
 from helpers.scripts import loaded_script
 
 
@@ -42,3 +44,10 @@ def test_a_step_without_a_value_and_a_folder_without_runs_have_a_line(progress: 
         write_cell(tmp_path, method, 0, 0.5)
     with pytest.raises(SystemExit, match=r"seed 0 logged no kNN accuracy at step 250, but at \[0, 500\]"):
         progress.table(tmp_path, [250])
+
+
+def test_the_laboratory_book_shows_what_it_prints(progress: ModuleType) -> None:
+    page = (ROOT / "docs/study.md").read_text(encoding="utf-8")
+    (steps,) = re.findall(r"progress\.py docs/study/convergence96 --steps ([\d ]+)\n", page)
+    printed = progress.table(ROOT / "docs/study/convergence96", [int(step) for step in steps.split()])
+    assert printed.split("\n\n")[0] in page
