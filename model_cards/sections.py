@@ -302,8 +302,8 @@ def _words(name: str) -> str:
 
 
 def _setting(name: Any, value: Any) -> str:
-    """Put a setting of a protocol into words; empty if it is not set or affects only the speed."""
-    if value is None or value == [] or name in ("num_workers", "streaming"):
+    """Put a setting of a protocol into words; empty if it is not set or does not change the result."""
+    if value is None or value == [] or name in ("num_workers", "streaming", "trust_paths"):
         return ""
     if isinstance(value, bool):
         return f"{'' if value else 'no '}{_words(str(name))}"

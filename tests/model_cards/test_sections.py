@@ -27,7 +27,8 @@ def test_one_seed_shows_the_sampling_error(run: Path) -> None:
 
 
 def test_protocols_and_metrics_are_words(run: Path) -> None:
-    protocol = {"split": None, "num_workers": 4, "flip": True, "frozen": False, "image_mean": [0.5, 0.4], "k": 20}
+    unsaid = {"split": None, "num_workers": 4, "trust_paths": False}
+    protocol = {**unsaid, "flip": True, "frozen": False, "image_mean": [0.5, 0.4], "k": 20}
     metrics = {"stage1": {"accuracy": 1.0, "mean_class_accuracy": 0.5, "accuracy_top5": 0.0}}
     write_json(run / "evaluation" / "knn-digits.json", evaluation(protocol=protocol, metrics=metrics))
     text = sections(build_card(run).text)["Results"]
