@@ -3,11 +3,12 @@
 The command line prints a `UserError` or `TrainingStopped` as one line and exits with code 2 or 3.
 """
 
+import contextlib
 import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 _REMEDIES = {
@@ -29,9 +30,11 @@ class UserError(ValueError):
 
     Attributes:
         shared: Whether all processes of a job raise it, so that the first one tells the user.
+        same_here: Whether all processes of this machine raise it, so that the first one of the machine tells the user.
     """
 
     shared = False
+    same_here = False
 
 
 class WorkerDied(UserError, RuntimeError):
@@ -88,6 +91,16 @@ class LevelCollapsed(TrainingStopped):
 
 class BadImageError(ValueError):
     """An image that cannot be read. The message is the reason, in one line."""
+
+
+@contextlib.contextmanager
+def said_once_per_machine() -> Iterator[None]:
+    """An error in this block is in words, a file or the environment that all processes of a machine read alike."""
+    try:
+        yield
+    except UserError as error:
+        error.same_here = True
+        raise
 
 
 def system_error(error: BaseException) -> str | None:

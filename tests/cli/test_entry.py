@@ -257,6 +257,47 @@ def test_an_interrupt_of_the_whole_job_is_told_by_the_first_process(
     assert capsys.readouterr().err.count("ladder: interrupted by SIGTERM") == lines
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "no_such_recipe"],
+        ["pretrain", "digits", "--max_step", "4"],
+        ["pretrain", "digits", "--max_steps", "many"],
+        ["evaluate", "knn", "--model", "m", "--dataset", "d", "--neighbours", "many"],
+        ["finetune", "segmentation", "--model", "m", "--dataset", "d", "--output", "o", "--steps", "many"],
+        ["compare", "digits"],
+    ],
+)
+def test_a_mistake_in_the_words_is_said_once_per_machine(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The first machine may have a recipe that the second one lacks, so the first process alone must not speak."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    said = []
+    for rank in range(4):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank % 2))
+        assert main(words) == 2
+        said.append(capsys.readouterr().err.count("ladder: error: "))
+    assert said == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["compare", "export", "import", "card", "explore", "report", "push", "prepare", "demo"]
+)
+def test_commands_of_one_process_refuse_several(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([name, "x"]) == 2
+    assert capsys.readouterr().err == (
+        f"ladder: error: `ladder {name}` works in one process, but a launcher has started 2 (WORLD_SIZE is 2): "
+        "start it without accelerate or torchrun, which are for pretrain, evaluate, finetune, embed\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_module_and_the_script_are_the_same_command() -> None:
     script = Path(sys.executable).with_name("ladder")
     for start in ([sys.executable, "-m", "ladder_training"], [str(script)]):

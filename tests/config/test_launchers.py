@@ -5,6 +5,7 @@ import pytest
 from helpers.training import make_arguments
 from ladder_training.config.launchers import check_launcher
 from ladder_training.errors import UserError
+from ladder_training.evaluation.tuning import make_accelerator
 
 
 @pytest.mark.parametrize(
@@ -33,4 +34,48 @@ def test_a_launcher_that_cannot_work(tmp_path, monkeypatch, name) -> None:
 
 
 def test_data_parallel_training_is_what_is_left() -> None:
-    check_launcher(environment={"ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "8"})
+    check_launcher(
+        environment={"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO", "WORLD_SIZE": "8"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "asked", "fields", "name", "own", "option"),
+    [
+        ("MIXED_PRECISION", "bf16", {}, "mixed_precision bf16", "no", "--bf16 true"),
+        ("MIXED_PRECISION", "fp16", {"bf16": True}, "mixed_precision fp16", "bf16", "--fp16 true"),
+        ("DYNAMO_BACKEND", "INDUCTOR", {}, "dynamo_backend inductor", "no", "--torch_compile true"),
+    ],
+)
+def test_what_a_launcher_asks_for_beside_the_run_is_not_taken_unrecorded(
+    tmp_path, monkeypatch, variable, asked, fields, name, own, option
+) -> None:
+    """`accelerate launch --mixed_precision bf16` trained in bfloat16, while `run.json` and the card said float32."""
+    monkeypatch.setenv(f"ACCELERATE_{variable}", asked)
+    with pytest.raises(UserError) as refused:
+        make_arguments(tmp_path / "run", **fields)
+    assert str(refused.value) == (
+        f"`accelerate launch` or its config file asks for {name}, but the options of the run itself, which are "
+        f"recorded with it, ask for {own}: start it with `accelerate launch --{name.split()[0]} {own}`, or give "
+        f"`ladder pretrain` {option}"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "fields"),
+    [("MIXED_PRECISION", {"bf16": True}), ("DYNAMO_BACKEND", {"torch_compile": True})],
+)
+def test_a_launcher_and_a_run_that_ask_for_the_same(tmp_path, monkeypatch, variable, fields) -> None:
+    monkeypatch.setenv(f"ACCELERATE_{variable}", {"MIXED_PRECISION": "bf16", "DYNAMO_BACKEND": "INDUCTOR"}[variable])
+    assert make_arguments(tmp_path / "run", **fields)
+
+
+def test_precisions_that_nothing_here_computes_with(monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(UserError, match=r"mixed_precision fp8, which is not supported: it can be no, bf16, fp16$"):
+        make_accelerator("cpu")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(UserError, match="asks for mixed_precision bf16, but"):
+        make_accelerator("cpu")
+    assert make_accelerator("cpu", "bf16").mixed_precision == "bf16"

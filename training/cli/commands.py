@@ -54,6 +54,7 @@ class Command:
         end: Printed after the command's own help, but not after `--help-all`.
         continues: Whether the same command, after an interruption, continues where it stopped.
         models: Whether it reads or writes models with transformers.
+        shared: Whether the processes that a launcher starts share its work; other commands are one process.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Command:
     end: str = ""
     continues: bool = False
     models: bool = True
+    shared: bool = False
 
     def function(self) -> Callable[[Any], int | None]:
         """Import and return the function that runs the command."""
@@ -91,6 +93,7 @@ _ROWS = (
         recipe_fields=True,
         end=help_text.PRETRAIN_END,
         continues=True,
+        shared=True,
     ),
     Command(
         name="evaluate",
@@ -103,6 +106,7 @@ _ROWS = (
         run="cli.evaluate:evaluate_command",
         title="what is evaluated",
         tasks=TASK_OPTIONS,
+        shared=True,
     ),
     Command(
         name="finetune",
@@ -114,6 +118,7 @@ _ROWS = (
         run="cli.finetune:finetune_command",
         title="what is fine-tuned",
         tasks=FINETUNE_OPTIONS,
+        shared=True,
     ),
     Command(
         name="embed",
@@ -126,6 +131,7 @@ _ROWS = (
         options=EmbedOptions,
         run="cli.embed:embed_command",
         continues=True,
+        shared=True,
     ),
     Command(
         name="compare",

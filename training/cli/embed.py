@@ -1,6 +1,7 @@
 """`ladder embed`: writes the embeddings of a data set, and says what is in the file."""
 
 from ..config.shell import ladder_command
+from ..data.left_out import is_first_process
 from ..evaluation.embedding.options import EmbedOptions
 from ..models.reference import model_folder, with_revision
 from ..models.verification import verified
@@ -20,7 +21,8 @@ def embed_command(options: EmbedOptions) -> int:
     Raises:
         UserError: there is no such model or data set, or the output holds something else.
     """
-    print(f"embedding {options.dataset} with {options.model}", flush=True)
+    if is_first_process():
+        print(f"embedding {options.dataset} with {options.model}", flush=True)
     folder = with_revision(model_folder(options.model), options.revision)
     if options.verify:
         folder = verified(folder)

@@ -8,11 +8,13 @@ import contextlib
 import os
 import sys
 from dataclasses import MISSING
+from typing import Any
 
 from ..config.fields import Fields, build, fields_of, unknown_name
+from ..config.launchers import launched_processes
 from ..config.recipe import OWN_GROUPS, inherited_fields, packaged_recipes
-from ..data.left_out import told_once
-from ..errors import TrainingStopped, UserError, system_error, worker_death
+from ..data.left_out import is_first_process, told_once
+from ..errors import TrainingStopped, UserError, said_once_per_machine, system_error, worker_death
 from ..runs.interruption import Interrupted, deaf_to_interrupts, ended_by_signals
 from . import help_text
 from .commands import COMMANDS, Command
@@ -42,7 +44,7 @@ def _main(words: list[str]) -> int:
             sys.stdout.flush()
             return code
     except UserError as error:
-        return _fail(f"ladder: error: {error}", 2, everywhere=error.shared)
+        return _fail(f"ladder: error: {error}", 2, everywhere=error.shared, same_here=error.same_here)
     except TrainingStopped as error:
         return _fail(f"ladder: stopped: {error}", 3, everywhere=error.shared)
     except RuntimeError as error:
@@ -77,31 +79,45 @@ def run_command(command: Command, words: list[str]) -> int:
     Raises:
         UserError: a word cannot be used, or the command failed by the user's mistake.
     """
+    with said_once_per_machine():  # all processes of a job are given the same words
+        options = _read_words(command, words)
+    if options is None:
+        return 0
+    if command.models:
+        _hide_bars_of_transformers()
+    return command.function()(options) or 0
+
+
+def _read_words(command: Command, words: list[str]) -> Any:
+    """Read the options of a command from what was typed, or print its help and return None.
+
+    Raises:
+        UserError: a word cannot be used, or a launcher has started several processes of a command that is one.
+    """
     wants_help, everything = _asks(words, _HELP + _HELP_ALL), _asks(words, _HELP_ALL)
     positionals: dict[str, str] = {}
     if command.tasks is not None:
         if wants_help and not _starts_with_argument(words):
             print(f"usage: {_usage(command)}\n\n{command.description}")
-            return 0
+            return None
         positionals["task"], words = _task(command, words), words[1:]
     if command.leading and _starts_with_argument(words):
         words = [f"--{command.leading}", *words]
     if not wants_help:
+        _check_one_process(command)
         _say_start(command)
     parser = _parser(command, words, positionals.get("task"))
     if wants_help:
         print(parser.full_help().rstrip())
         if command.end and not everything:
             print(command.end)
-        return 0
+        return None
     found, given = parser.parse(words)
     own = fields_of(command.options)
     options = build(command.options, {name: word for name, word in given.items() if name in own}, positionals | found)
     if "fields" in own:
         options.fields = {name: word for name, word in given.items() if name not in own}
-    if command.models:
-        _hide_bars_of_transformers()
-    return command.function()(options) or 0
+    return options
 
 
 def _dispatch(words: list[str]) -> int:
@@ -119,9 +135,24 @@ def _dispatch(words: list[str]) -> int:
     return run_command(COMMANDS[words[0]], words[1:])
 
 
+def _check_one_process(command: Command) -> None:
+    """Check that a launcher has not started several processes of a command that does not share its work among them.
+
+    Raises:
+        UserError: it has.
+    """
+    count = launched_processes()
+    if count > 1 and not command.shared:
+        together = ", ".join(name for name, row in COMMANDS.items() if row.shared)
+        raise UserError(
+            f"`ladder {command.name}` works in one process, but a launcher has started {count} (WORLD_SIZE is "
+            f"{count}): start it without accelerate or torchrun, which are for {together}"
+        )
+
+
 def _say_start(command: Command) -> None:
     """Say at once that the command has started, in the main process: importing torch takes seconds on a slow disk."""
-    if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+    if "torch" not in sys.modules and is_first_process():
         print(f"ladder {command.name}: loading the libraries ...", file=sys.stderr, flush=True)
 
 
@@ -139,17 +170,18 @@ def _hide_bars_of_transformers() -> None:
         enable_progress_bars()
 
 
-def _fail(message: str, code: int, everywhere: bool = False) -> int:
+def _fail(message: str, code: int, everywhere: bool = False, same_here: bool = False) -> int:
     """Print a message as one line, without secrets, and return the exit code.
 
     Args:
         message: What to print.
         code: The exit code.
         everywhere: Whether all processes of the job fail with this message, so that the first one prints it.
+        same_here: The same of all processes of this machine.
     """
     from ladder_model_cards.secrets import hide_secrets
 
-    if everywhere and os.environ.get("RANK", "0") != "0":
+    if (everywhere and not is_first_process()) or (same_here and os.environ.get("LOCAL_RANK", "0") != "0"):
         return code
     with contextlib.suppress(OSError):  # the code says the same where nothing can be printed
         print(hide_secrets(" ".join(message.split())), file=sys.stderr)

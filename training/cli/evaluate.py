@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .. import evaluation
 from ..config.fields import fields_of, read_words
 from ..config.shell import ladder_command, typed
-from ..errors import TrainingStopped
+from ..errors import TrainingStopped, said_once_per_machine
 from ..evaluation.options import TASK_OPTIONS, read_options, read_recipe
 from ..finetuning.options import FINETUNE_OPTIONS
 from ..models.reference import model_folder, with_revision
@@ -31,9 +31,10 @@ def evaluate_command(options: EvaluateOptions) -> int:
         UserError: there is no such setting, model or data set, or the task cannot be done on it.
     """
     declared = fields_of(TASK_OPTIONS[options.task])
-    settings = read_recipe(options.task, options.recipe) if options.recipe else {}
-    settings |= {name: read_words(words, declared[name], name) for name, words in options.fields.items()}
-    read_options(TASK_OPTIONS[options.task], settings)
+    with said_once_per_machine():
+        settings = read_recipe(options.task, options.recipe) if options.recipe else {}
+        settings |= {name: read_words(words, declared[name], name) for name, words in options.fields.items()}
+        read_options(TASK_OPTIONS[options.task], settings)
 
     # torch is imported only once the settings are known to be right.
     from ..evaluation.backbone import default_output

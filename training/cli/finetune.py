@@ -2,6 +2,8 @@
 
 from ..config.fields import fields_of, read_words
 from ..config.shell import ladder_command, typed
+from ..data.left_out import is_first_process
+from ..errors import said_once_per_machine
 from ..evaluation.options import TASK_OPTIONS, read_options
 from ..finetuning.options import FINETUNE_OPTIONS
 from ..models.reference import model_folder, with_revision
@@ -22,9 +24,11 @@ def finetune_command(options: FinetuneOptions) -> int:
         TrainingStopped: the loss is not finite.
     """
     declared = fields_of(FINETUNE_OPTIONS[options.task])
-    settings = {name: read_words(words, declared[name], name) for name, words in options.fields.items()}
-    read_options(FINETUNE_OPTIONS[options.task], settings)
-    print(f"fine-tuning {options.model} for {options.task} on {options.dataset}", flush=True)
+    with said_once_per_machine():
+        settings = {name: read_words(words, declared[name], name) for name, words in options.fields.items()}
+        read_options(FINETUNE_OPTIONS[options.task], settings)
+    if is_first_process():
+        print(f"fine-tuning {options.model} for {options.task} on {options.dataset}", flush=True)
 
     # torch is imported only once the settings are known to be right.
     from ..finetuning.run import finetune, load_line

@@ -1,7 +1,6 @@
 """The parser of the command line, made from dataclasses that declare options. Nothing heavy is imported here."""
 
 import argparse
-import os
 import sys
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +11,7 @@ from ..config.fields import Fields, default_of, unknown_option
 from ..config.recipe import ALIASES
 from ..config.synonyms import called_here
 from ..config.values import is_list, is_switch
+from ..data.left_out import is_first_process
 from ..errors import UserError
 
 # `ladder inspect` calls the workers of its measurement num_workers.
@@ -171,7 +171,7 @@ class OptionParser(argparse.ArgumentParser):
                 value, position = following, position + 1
             if value is not None and not is_list(annotation):
                 twice = field in given and given[field][1] != value
-                if twice and os.environ.get("RANK", "0") == "0":
+                if twice and is_first_process():
                     print(f"ladder: {_given_twice(given[field], (name, value))}", file=sys.stderr)
                 given[field] = (name, value)
             result.append(f"--{spelling}" if value is None else f"--{spelling}={value}")

@@ -1,8 +1,8 @@
 """`ladder pretrain`: resolves the recipe with what was typed, or plans a run without one, and pretrains."""
 
-import os
-
 from ..config.recipe import read_recipe, resolve
+from ..data.left_out import is_first_process
+from ..errors import said_once_per_machine
 from .options import PretrainOptions
 
 
@@ -23,13 +23,15 @@ def pretrain_command(options: PretrainOptions) -> int:
         from ..pretraining.planned import planned_run
 
         planned = planned_run(options.fields)
-        if os.environ.get("RANK", "0") == "0":
+        if is_first_process():
             print(planned.text, flush=True)
         recipe = planned.recipe
     else:
-        recipe = resolve(read_recipe(options.recipe), options.fields)
+        with said_once_per_machine():
+            recipe = resolve(read_recipe(options.recipe), options.fields)
     if options.dry_run:
-        print(f"\n{recipe.text}", end="")
+        if is_first_process():
+            print(f"\n{recipe.text}", end="")
         return 0
 
     # torch is imported only once the recipe is known to be right.

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from transformers.integrations import is_tensorboard_available
 from transformers.trainer_utils import SaveStrategy
 
-from ..errors import UserError, did_you_mean, near_names
+from ..errors import UserError, did_you_mean, near_names, said_once_per_machine
 from .fields import check_fields, default_of, fields_of, option
 from .inherited import RANGES, REFUSED, is_default
 from .launchers import check_launcher
@@ -78,6 +78,25 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     report_to: str | list[str] | None = None
 
     def __post_init__(self) -> None:
+        with said_once_per_machine():
+            self._check_before_start()
+        super().__post_init__()
+        if self.learning_rate is None:
+            self.learning_rate = RATES[self.optimizer].default
+        if self.save_total_limit == _UNSET:
+            # Who asks for a checkpoint at the end of each pass wants to keep them.
+            self.save_total_limit = None if self.save_strategy == SaveStrategy.EPOCH else 2
+        self._check_rate()
+        if self.per_device_train_batch_size < 2:
+            raise UserError(
+                "per_device_train_batch_size must be at least 2, since batch norm needs more than one image; "
+                f"got {self.per_device_train_batch_size}"
+            )
+        if self.max_steps == 0:
+            raise UserError("max_steps is 0: give at least 1, or -1 to train for num_train_epochs")
+
+    def _check_before_start(self) -> None:
+        """Check what needs no device, and so no other process."""
         if self.activation_checkpointing or self.gradient_checkpointing:
             # The second forward would move every running mean and variance twice (pytorch issue 62471).
             raise UserError(
@@ -95,21 +114,11 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
         _check_compiler(self.torch_compile_backend, self.torch_compile_mode)
         if self.report_to is None:
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
-        check_launcher()
-        super().__post_init__()
-        if self.learning_rate is None:
-            self.learning_rate = RATES[self.optimizer].default
-        if self.save_total_limit == _UNSET:
-            # Who asks for a checkpoint at the end of each pass wants to keep them.
-            self.save_total_limit = None if self.save_strategy == SaveStrategy.EPOCH else 2
-        self._check_rate()
-        if self.per_device_train_batch_size < 2:
-            raise UserError(
-                "per_device_train_batch_size must be at least 2, since batch norm needs more than one image; "
-                f"got {self.per_device_train_batch_size}"
-            )
-        if self.max_steps == 0:
-            raise UserError("max_steps is 0: give at least 1, or -1 to train for num_train_epochs")
+        compiled = self.torch_compile or self.torch_compile_backend or self.torch_compile_mode
+        check_launcher(
+            "bf16" if self.bf16 else "fp16" if self.fp16 else "no",
+            (self.torch_compile_backend or "inductor") if compiled else "no",
+        )
 
     def _refuse_what_has_no_effect(self) -> None:
         declared = fields_of(type(self))

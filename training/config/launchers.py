@@ -1,4 +1,4 @@
-"""Ways of sharing a network among GPUs that a launcher may ask for, and that this package does not support."""
+"""What a launcher asks of a run: a network in parts, which is not supported, or settings that are the run's own."""
 
 import os
 from collections.abc import Mapping
@@ -11,16 +11,27 @@ _UNSUPPORTED = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context and sequence parallelism",
 }
+_PRECISIONS = ("no", "bf16", "fp16")
 
 
-def check_launcher(environment: Mapping[str, str] | None = None) -> None:
-    """Check that each process is to hold a whole network, as in distributed data parallel training.
+def launched_processes() -> int:
+    """Number of processes that a launcher (accelerate, torchrun) has started for this job; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE") or "1")
+
+
+def check_launcher(precision: str = "no", compiler: str = "no", environment: Mapping[str, str] | None = None) -> None:
+    """Check that each process is to hold a whole network, and to compute as the options of the run itself say.
+
+    Those are recorded, compared when a run resumes, and shown on its card; those of the launcher are not.
 
     Args:
+        precision: Mixed precision that the run asks for: no, bf16 or fp16.
+        compiler: Backend of `torch.compile` that the run asks for, or no.
         environment: Of this process, where `accelerate launch` leaves its options.
 
     Raises:
-        UserError: the network is to be shared among processes in parts.
+        UserError: the network is to be shared among processes in parts, or the launcher asks for a precision or a
+            compiler for which the run does not.
     """
     environment = os.environ if environment is None else environment
     for name, way in _UNSUPPORTED.items():
@@ -30,3 +41,26 @@ def check_launcher(environment: Mapping[str, str] | None = None) -> None:
                 "weights, batch norm and the looks need the whole network in each process; use `accelerate launch "
                 "--multi_gpu`, which shares the images"
             )
+    asked = environment.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
+    if asked not in _PRECISIONS:
+        raise UserError(
+            f"`accelerate launch` or its config file asks for mixed_precision {asked}, which is not supported: it can "
+            f"be {', '.join(_PRECISIONS)}"
+        )
+    _check_same("mixed_precision", asked, precision)
+    _check_same("dynamo_backend", environment.get("ACCELERATE_DYNAMO_BACKEND", "").lower() or "no", compiler.lower())
+
+
+def _check_same(name: str, asked: str, own: str) -> None:
+    """Check that the launcher asks for nothing, or for what the run itself asks for.
+
+    Raises:
+        UserError: it asks for something else.
+    """
+    if asked not in ("no", own):
+        option = {"mixed_precision": f"--{asked} true", "dynamo_backend": "--torch_compile true"}[name]
+        raise UserError(
+            f"`accelerate launch` or its config file asks for {name} {asked}, but the options of the run itself, which "
+            f"are recorded with it, ask for {own}: start it with `accelerate launch --{name} {own}`, or give "
+            f"`ladder pretrain` {option}"
+        )

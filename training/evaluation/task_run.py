@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,10 +71,6 @@ class TaskRun:
         """Start `accelerate`, for work on all the processes that `accelerate launch` gives, and return it."""
         self.accelerator = make_accelerator(self.asked_device, mixed_precision)
         return self.accelerator
-
-    def launched(self) -> int:
-        """Number of processes that the launcher has started."""
-        return int(os.environ.get("WORLD_SIZE", "1"))
 
     def load_backbone(self) -> StageFeatures:
         """Load the model's backbone on the CPU, with the stages that the option `stages` names (default: all)."""

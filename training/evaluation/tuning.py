@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from modeling_ladder.batch_norm import convert_batch_norms
 
-from ..config.launchers import check_launcher
+from ..config.launchers import check_launcher, launched_processes
 from ..errors import TrainingStopped, UserError
 from ..loading.progress import progress
 from ..models.devices import choose_device
@@ -76,9 +76,9 @@ def make_accelerator(device: Any, mixed_precision: str = "no") -> Any:
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
-    check_launcher()
+    check_launcher(mixed_precision)
     chosen = choose_device(device)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched_processes() > 1:
         if chosen.index is not None:
             raise UserError(f"device {chosen}: each of several processes takes a GPU of its own; leave device out")
     # accelerate keeps one device per process, which an earlier task may have chosen.

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 from ..config.recipe import ResolvedRecipe
 from ..config.shell import ladder_command
 from ..data.columns import check_image_column, find_label_column, own_column
-from ..errors import TrainingStopped, UserError, system_error, worker_death
+from ..errors import TrainingStopped, UserError, said_once_per_machine, system_error, worker_death
 from ..files import write_text
 from ..loading.depth import say_if_dark
 from ..models.provenance import licence_line, provenance_of
@@ -91,7 +91,8 @@ def pretrain(recipe: ResolvedRecipe) -> int:
     """
     folder = _folder(recipe)
     values = recorded_values({**recipe.values, "output": str(folder)})
-    check_output(folder, values)
+    with said_once_per_machine():
+        check_output(folder, values)
     with _nothing_left_behind(folder), contextlib.ExitStack() as held:
         arguments = training_arguments(recipe, folder)  # with it, the processes know each other
         earlier = chosen_by_first(lambda: check_output(folder, values))

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...config.launchers import launched_processes
 from ...errors import UserError
 from ...loading.depth import say_if_dark
 from ...models.stage_sizes import check_image_size
@@ -102,10 +103,10 @@ def on_features(run: TaskRun, work: Callable[[ClassificationData], Outcome]) -> 
             for a stream.
     """
     splits, group = run.splits, None
-    if run.launched() > 1:
+    if launched_processes() > 1:
         if any(splits_module.is_streaming(part) for part in (splits.fit, splits.score)):
             raise UserError(
-                f"a stream is read by one process here, but {run.launched()} were started: leave out `accelerate "
+                f"a stream is read by one process here, but {launched_processes()} were started: leave out `accelerate "
                 "launch`, or leave out streaming"
             )
         run.accelerate()
