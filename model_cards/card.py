@@ -11,7 +11,7 @@ from .errors import CardError
 from .figures.training_figures import training_figures
 from .files import write_whole
 from .metadata import card_data, model_title, recipe_values
-from .run_files import FIGURES, PRETRAINING, RunFiles, read_run_files
+from .run_files import FIGURES, PRETRAINING, RunFiles, read_run_files, read_text
 from .text import SLUG, one_line, plain, quantity, spoken
 from .values import is_number, numbers
 
@@ -62,7 +62,7 @@ def build_card(
     """
     files = read_run_files(run_dir)
     old = files.path / "README.md"
-    text = old.read_text(encoding="utf-8") if old.is_file() else ""
+    text = read_text(old)
     name = repo_id or _last_name(text)
     figures = training_figures(files.log)
     top = _best_picture([*files.figures, *figures])
@@ -126,21 +126,19 @@ def hand_written(text: str, path: Path) -> str:
         path: Path of README.md, for messages.
 
     Returns:
-        The section between the two marks; without marks, the body of a README.md that this package did not write;
-        otherwise nothing.
+        The section between the two marks, or the body of a README.md that this package did not write.
 
     Raises:
         CardError: One of the two marks is missing or repeated, so the text cannot be found without guessing.
     """
     # Only whole lines are marks, so the text itself may mention them.
     begins, ends = (re.findall(rf"(?m)^{re.escape(mark)}$", text) for mark in (BEGIN, END))
-    if not begins and not ends:
-        body = re.sub(r"\A---\r?\n.*?\n---\r?\n", "", text, flags=re.DOTALL).strip("\n")
-        return "" if "<!-- ladder-card: name=" in text else body
+    if not begins and not ends and "<!-- ladder-card: name=" not in text:
+        return re.sub(r"\A---\r?\n.*?\n---\r?\n", "", text, flags=re.DOTALL).strip("\n")
     if len(begins) != 1 or len(ends) != 1 or text.index(BEGIN + "\n") > text.rindex(END):
         raise CardError(
             f"{path}: the lines {BEGIN!r} and {END!r} must stand there once each, in this order; restore them, so "
-            "that no hand-written text is lost"
+            "that no hand-written text is lost, or remove README.md"
         )
     inside = re.search(rf"(?ms)^{re.escape(BEGIN)}\n(.*?)^{re.escape(END)}$", text)
     return inside.group(1).removesuffix("\n") if inside else ""

@@ -15,8 +15,16 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that readers see either the old or the complete new content.
 
     The content is written to a temporary file in the same folder, flushed to disk, and renamed. Where the file system
-    cannot flush or has no permissions, this is skipped.
+    cannot flush or has no permissions, this is skipped. An error of the operating system names the file.
     """
+    try:
+        _write_whole(path, content)
+    except OSError as error:
+        error.filename = str(path)  # the error of a full disk names no file, others the temporary one
+        raise
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".partial-{path.name[:100]}.", dir=path.parent)
     temporary = Path(name)

@@ -38,9 +38,17 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, dict[str, list[float]]]:
         """Stage (or "all") to metric to a list with the finite value of each seed."""
+        return self._of_all_seeds("metrics")
+
+    @property
+    def untrained(self) -> dict[str, dict[str, list[float]]]:
+        """The same of the untrained network; empty if it was not measured."""
+        return self._of_all_seeds("untrained")
+
+    def _of_all_seeds(self, part: str) -> dict[str, dict[str, list[float]]]:
         found: dict[str, dict[str, list[float]]] = {}
         for run in self.runs:
-            for stage, values in _by_stage(run.get("metrics")).items():
+            for stage, values in _by_stage(run.get(part)).items():
                 for name, value in values.items():
                     if is_number(value):
                         found.setdefault(stage, {}).setdefault(name, []).append(float(value))
@@ -128,7 +136,8 @@ def read_run_files(folder: str | Path, *, unfinished: bool = False) -> RunFiles:
         unfinished: Accept a run that has written no backbone yet.
 
     Raises:
-        CardError: There is no such folder, it has no config.json, or a file is not valid JSON; the message names it.
+        CardError: There is no such folder, it has no config.json, or a file is not valid JSON or holds something else;
+            the message names it.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -139,8 +148,8 @@ def read_run_files(folder: str | Path, *, unfinished: bool = False) -> RunFiles:
     evaluations: dict[tuple[str, str, str], Evaluation] = {}
     for file in sorted((path / "evaluation").glob("*.json")) if (path / "evaluation").is_dir() else []:
         data = _read(file)
-        if not isinstance(data, dict) or not data.get("task") or not _by_stage(data.get("metrics")):
-            continue
+        if not isinstance(data, dict) or not data.get("task") or not isinstance(data.get("metrics"), dict):
+            raise CardError(f"{file} holds no evaluation (a task and its metrics); remove it or write it again")
         task, dataset = str(data["task"]), str(data.get("dataset", ""))
         key = (task, dataset, json.dumps(_comparable(data), sort_keys=True, default=str))
         evaluations.setdefault(key, Evaluation(task, dataset, [])).runs.append(data)
@@ -174,6 +183,18 @@ def read_comparison(folder: Path) -> dict[str, Any]:
         CardError: It is not valid JSON.
     """
     return _dictionary(folder / "comparison.json")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file of a run's folder; empty where there is none.
+
+    Raises:
+        CardError: It is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise CardError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8, or remove it") from None
 
 
 def count_weights(folder: Path) -> int | None:

@@ -179,7 +179,7 @@ def origin_facts(files: RunFiles) -> list[tuple[str, str]]:
 def results(files: RunFiles) -> str:
     """Write one table per task and data set with the results of every stage; empty if nothing was measured."""
     order = [*TASK_TITLES]
-    found = [evaluation for evaluation in files.evaluations if evaluation.metrics]
+    found = [*files.evaluations]
     found.sort(key=lambda one: order.index(one.task) if one.task in order else len(order))
     return "\n\n".join(_result(files, evaluation) for evaluation in found)
 
@@ -190,14 +190,14 @@ def _result(files: RunFiles, evaluation: Evaluation) -> str:
     columns = list(dict.fromkeys(name for values in metrics.values() for name in values))
     count = dictionary(first.get("count"))
     scored = count.get("score") if is_number(count.get("score")) else None
-    untrained = dictionary(first.get("untrained"))
+    untrained = evaluation.untrained
     shown, others = [], []
     for stage, values in metrics.items():
         cells = {c: _mean(values.get(c, []), c, scored if seeds == 1 else None) for c in columns}
         name = "always the same answer, to compare" if stage == CONSTANT else _stage(files, stage)
         row = [name, cells[columns[0]]]
         if untrained:
-            before = numbers(dictionary(untrained.get(stage)).get(columns[0]))
+            before = untrained.get(stage, {}).get(columns[0], [])
             row = [name, row[1] + _gain(values.get(columns[0], []), before), _mean(before, columns[0])]
         shown.append(row)
         short = "always the same answer" if stage == CONSTANT else plain(named(stage))
@@ -215,8 +215,11 @@ def _result(files: RunFiles, evaluation: Evaluation) -> str:
         about += f" One seed ({plain(first.get('seed', 'unknown'))})"
         shares = any(c.startswith("accuracy") for c in columns)
         about += "; ± is the 95 % range from the number of scored images alone (Wilson)." if scored and shares else "."
-    head = [of, _words(columns[0]) + (" (gain)" if untrained else ""), *(["untrained"] if untrained else [])]
-    text = f"{title}\n\n{about}\n\n{table(head, shown)}"
+    if columns:
+        head = [of, _words(columns[0]) + (" (gain)" if untrained else ""), *(["untrained"] if untrained else [])]
+        text = f"{title}\n\n{about}\n\n{table(head, shown)}"
+    else:
+        text = f"{title}\n\n{about}\n\nNo metric is a finite number."
     if others:
         text += "\n\n" + _folded("Other metrics", table([of, "metric", "value"], others, numbers_from=2))
     protocol = first.get("protocol")

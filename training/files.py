@@ -97,6 +97,11 @@ def _warn_once(message: str, place: str) -> None:
     logger.warning(message, place or ".")
 
 
+def holds_something(folder: Path) -> bool:
+    """Tell whether a folder has entries other than what a kill or a full disk left of files that were being written."""
+    return any(not path.name.startswith(PARTIAL_PREFIX) for path in folder.iterdir())
+
+
 def replace(source: Path, target: Path) -> None:
     """Move a file to another name in one step, also from another file system."""
     try:
@@ -116,6 +121,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+@contextlib.contextmanager
+def named_in_errors(path: Path | str) -> Iterator[None]:
+    """Errors of the operating system in this block name what was to be written: that of a full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        # Without a number, the text says what happened, and a name would replace it.
+        if error.errno is not None and (error.filename is None or PARTIAL_PREFIX in str(error.filename)):
+            error.filename = os.fspath(path)
+        raise
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Create or replace a file in one step, so that neither a reader nor a crash ever sees half of it.
 
@@ -124,19 +141,20 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         content: All of its bytes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f"{PARTIAL_PREFIX}{path.name[:100]}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        fsync(temporary)
-        set_mode(temporary, 0o644)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with named_in_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{PARTIAL_PREFIX}{path.name[:100]}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            fsync(temporary)
+            set_mode(temporary, 0o644)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -200,17 +218,18 @@ def folder_written_at_once(target: Path | str) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Inside a folder that exists, the next run in this folder finds and deletes what a kill leaves.
     inside, name = (target, "files") if target.is_dir() else (target.parent, target.name[:100])
-    temporary = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{name}.", dir=inside))
-    try:
-        yield temporary
-        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            fsync(file)
-            set_mode(file, 0o644)  # safetensors makes files that only their owner can read
-            destination = target / file.relative_to(temporary)
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            replace(file, destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with named_in_errors(target):
+        temporary = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{name}.", dir=inside))
+        try:
+            yield temporary
+            for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+                fsync(file)
+                set_mode(file, 0o644)  # safetensors makes files that only their owner can read
+                destination = target / file.relative_to(temporary)
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                replace(file, destination)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def bytes_or_path(image: Any) -> Any:

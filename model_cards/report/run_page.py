@@ -111,11 +111,11 @@ def _evaluation(files: RunFiles, evaluation: Evaluation) -> str:
     """One task: a row per stage, its first metric beside the untrained network; the other metrics folded below."""
     metrics = {stage: values for stage, values in evaluation.metrics.items() if stage != CONSTANT}
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    untrained = dictionary(evaluation.runs[0].get("untrained"))
+    untrained = evaluation.untrained
     rows, others = [], []
     for stage, values in metrics.items():
         found = values.get(names[0], [])
-        before = numbers(dictionary(untrained.get(stage)).get(names[0]))
+        before = untrained.get(stage, {}).get(names[0], [])
         size = stage_size(files, stage)
         row = [text(named(stage)) + (f'<br><span class="soft">{size}</span>' if size else ""), _average(found)]
         if untrained:
@@ -125,7 +125,11 @@ def _evaluation(files: RunFiles, evaluation: Evaluation) -> str:
         for name in names[1:]:
             if name in values:
                 others.append([text(named(stage)), text(name.replace("_", " ")), _average(values[name])])
-    head = ["stage", text(names[0].replace("_", " ")), *(["untrained", "gain"] if untrained else [])]
+    if names:
+        head = ["stage", text(names[0].replace("_", " ")), *(["untrained", "gain"] if untrained else [])]
+        shown = table(head, rows)
+    else:
+        shown = paragraph("No metric is a finite number.")
     count, run = dictionary(evaluation.runs[0].get("count")), evaluation.runs[0]
     told = f"In per cent; {quantity(count['score'])} images scored" if is_number(count.get("score")) else "In per cent"
     if is_number(count.get("fit")):
@@ -137,7 +141,7 @@ def _evaluation(files: RunFiles, evaluation: Evaluation) -> str:
         notes = paragraph("The untrained network was not measured.", "soft") + notes
     more = table(["stage", "metric", "value"], others, numbers_from=2) if others else ""
     folded = f"<details><summary>Other metrics</summary>{more}</details>" if more else ""
-    return f"<h3>{text(title)}</h3>{paragraph(told, 'soft')}{table(head, rows)}{folded}{notes}"
+    return f"<h3>{text(title)}</h3>{paragraph(told, 'soft')}{shown}{folded}{notes}"
 
 
 def _average(values: list[float]) -> str:

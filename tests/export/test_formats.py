@@ -1,7 +1,10 @@
 """Exported backbones compute what the online network computes, in the library that they are exported for."""
 
+import errno
 import importlib.util
+import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -281,6 +284,20 @@ def test_onnx_of_an_older_torch_is_not_written_unchecked(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("ladder: error: --format onnx with torch 2.8.0 needs onnxruntime")
     assert "(or torch 2.9)" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_not_taken_for_a_network_that_onnx_cannot_hold(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*arguments: object, **keywords: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("torch.onnx.export", full)
+    assert main(["export", str(small), "--format", "onnx", "--output", str(tmp_path / "out")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"ladder: error: \S+: No space left on device; free space \(or inodes: .*\) there", last)
+    assert str(tmp_path / "out") in last
     assert not (tmp_path / "out").exists()
 
 

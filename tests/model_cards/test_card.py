@@ -186,6 +186,7 @@ def test_a_readme_of_somebody_else_is_kept_and_damaged_marks_stop(run: Path) -> 
         lambda t: t.replace(END, ""),
         lambda t: t.replace(BEGIN, ""),
         lambda t: t.replace(END, f"{END}\n{END}"),
+        lambda t: t.replace(END, "").replace(BEGIN, ""),  # what stood between them was dropped without a word
     ):
         good = path.read_text()
         path.write_text(damage(good))
@@ -193,6 +194,18 @@ def test_a_readme_of_somebody_else_is_kept_and_damaged_marks_stop(run: Path) -> 
             write_card(run)
         assert path.read_text() == damage(good)
         path.write_text(good)
+
+
+def test_files_that_a_card_cannot_be_made_from_are_named(run: Path) -> None:
+    (run / "README.md").write_bytes(b"# M\xfcller")
+    with pytest.raises(CardError, match=r"README\.md is not UTF-8 \(byte 3\); save it as UTF-8, or remove it$"):
+        write_card(run)
+    assert (run / "README.md").read_bytes() == b"# M\xfcller"
+    (run / "README.md").unlink()
+    for content in (None, [], "knn", {}, {"task": "knn"}, {"task": "knn", "metrics": None}, {"metrics": {"a": 1.0}}):
+        write_json(run / "evaluation" / "linear-digits.json", content)
+        with pytest.raises(CardError, match=r"linear-digits\.json holds no evaluation \(a task and its metrics\); rem"):
+            write_card(run)
 
 
 def test_the_name_of_a_push_is_remembered(run: Path) -> None:

@@ -1,5 +1,6 @@
 """`ladder prepare`: what is written is what training reads; it goes on where it stopped, and says what it left out."""
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from helpers.pictures import encode, natural_image
+from ladder_training import files as file_writing
 from ladder_training.cli.entry import main
 from ladder_training.data.columns import without_decoding
 from ladder_training.data.sources import load_image_stream, split_names
@@ -171,6 +173,27 @@ def test_an_interrupted_preparation_goes_on(
     assert files(output) == files(tmp_path / "whole")
     assert prepare(asked(photos, output, **options)) == whole
     assert len(made) == 30 + 6 - 3 * 7
+
+
+def test_a_full_disk_names_the_file_and_the_same_command_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """It left a folder without its record, which the same command then refused as not empty."""
+    output = tmp_path / "out"
+    words = ["prepare", "--dataset", str(photos), "--output", str(output), "--short_side", "32"]
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_writing, "fsync", full)
+        assert main(words) == 2
+    said = f"{output}/preparation.json: No space left on device; free space (or inodes: many small files) there"
+    assert capsys.readouterr().err.splitlines()[-1] == f"ladder: error: {said}"
+    (output / ".partial-preparation.json.killed").write_text("{")
+    assert main(words) == 0
+    assert len(rows(output, "train", streaming=False)) == 30
+    assert not list(output.glob(".*"))
 
 
 def test_other_columns_come_back_as_they_were(tmp_path: Path) -> None:

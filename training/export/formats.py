@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import named_in_errors, write_text
 from ..loading.progress import say
 from ..models.published import describe_images
 from .keys import PLANES, STEM, NotHeld, check_convertible, detectron2_key, standard_name, torchvision_key
@@ -145,17 +145,20 @@ def write_onnx(backbone: "PreTrainedModel", processor: Any, folder: Path) -> str
         sizes = "any size" if any_size else f"{size} pixels"
         say(f"tracing the network for images of {sizes} ... (minutes for large ones)")
         try:
-            torch.onnx.export(
-                graph,
-                (example,),
-                str(path),
-                input_names=["pixel_values"],
-                output_names=graph.names,
-                verbose=False,
-                **arguments,
-            )
+            with named_in_errors(path):
+                torch.onnx.export(
+                    graph,
+                    (example,),
+                    str(path),
+                    input_names=["pixel_values"],
+                    output_names=graph.names,
+                    verbose=False,
+                    **arguments,
+                )
             say("comparing the file with the network ...")
             check_with_onnxruntime(path, graph, example, TOLERANCE, any_size=any_size, any_batch=any_batch)
+        except OSError:  # a full disk says nothing about the network
+            raise
         except Exception as error:  # torch.export and onnxruntime raise errors of many kinds
             said = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
             failures.append(re.split(r"(?<=[a-z])\.(?: |$)", said, maxsplit=1)[0][:160])  # the first sentence

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import fsync, same_name, write_record
+from ..files import PARTIAL_PREFIX, fsync, holds_something, same_name, write_record
 from ..loading.bad_images import BadImage
 
 RECORD_FILE, STATE_FOLDER = "preparation.json", ".preparation"
@@ -69,15 +69,15 @@ class PreparationFolder:
         record = path / RECORD_FILE
         if record.is_file():
             self._check(record)
-        elif path.is_dir() and any(path.iterdir()):
+        elif path.is_dir() and holds_something(path):
             raise UserError(f"{path}: this folder is not empty; --output takes a new one")
 
     def start(self) -> None:
         """Create the folder; remove what a killed process has left half-written."""
-        self._state.mkdir(parents=True, exist_ok=True)
-        for left in self.path.glob(".*.writing"):
+        self._write(None)  # first: a folder without it, as a full disk would leave it, is that of somebody else
+        self._state.mkdir(exist_ok=True)
+        for left in [*self.path.glob(".*.writing"), *self.path.glob(f"{PARTIAL_PREFIX}*")]:
             left.unlink()
-        self._write(None)
 
     def shard(self, name: str) -> ShardRecord | None:
         """The record of a shard, or None if it is not finished."""

@@ -1,5 +1,6 @@
 """Embeddings: the same numbers as transformers, ids and labels in place, parts that are not computed twice."""
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from transformers import AutoModel
 from helpers.models import tiny_native_backbone
 from helpers.pictures import natural_image
 from helpers.processes import run_together
+from ladder_training import files as file_writing
 from ladder_training import load_image_stream
 from ladder_training.cli.entry import main
 from ladder_training.errors import TooManyBadImages, UserError
@@ -173,6 +175,26 @@ def test_mistakes_are_said_and_leave_nothing(model, photos, tmp_path, settings, 
     assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match=r"must end in .parquet or .npy"):
         options(model, photos, tmp_path / "e.csv")
+
+
+def test_a_full_disk_names_the_file_and_the_same_command_goes_on(model, photos, tmp_path, monkeypatch, capsys):
+    """It left the folder of the parts without its plan, which the same command then took for that of others."""
+    output = tmp_path / "e.parquet"
+    words = ["embed", "--model", str(model), "--dataset", str(photos), "--output", str(output)]
+    words += ["--max_bad_fraction", "0.1", "--device", "cpu"]
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_writing, "fsync", full)
+        assert main(words) == 2
+    said = f"{output}.parts/plan.json: No space left on device; free space (or inodes: many small files) there"
+    assert capsys.readouterr().err.splitlines()[-1] == f"ladder: error: {said}"
+    assert list((tmp_path / "e.parquet.parts").iterdir()) == []
+    (tmp_path / "e.parquet.parts/.partial-plan.json.killed").write_text("{")
+    assert main(words) == 0
+    assert pq.read_metadata(output).num_rows == 11
 
 
 def test_without_a_readable_image_nothing_is_written(model, tmp_path):

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.card_texts import sections
 from helpers.hub_server.runs import evaluation, log_history, make_run, run_facts, write_json
 from helpers.paths import ROOT
-from ladder_model_cards import CardError, Report, write_report
+from ladder_model_cards import CardError, Report, build_card, write_report
 from ladder_training.cli.entry import main
 
 VOID = {"meta", "img", "line", "polyline", "br"}
@@ -78,14 +80,25 @@ def test_a_finished_run(run: Path) -> None:
 
 
 def test_several_seeds_and_the_untrained_network_stand_in_one_table(run: Path) -> None:
-    untrained = {"stage1": {"accuracy": 0.25}}
     for seed in range(3):
+        untrained = {"stage1": {"accuracy": 0.25 + 0.05 * seed}}
         content = evaluation(seed=seed, shift=0.01 * seed) | {"untrained": untrained}
         write_json(run / "evaluation" / f"knn-digits-{seed}.json", content)
     (run / "evaluation" / "knn-digits.json").unlink()
     shown = read(write_report(run))
-    assert "Stage 1 16 × 16 positions, 8 channels 51.0 ± 1.0 25.0 +26.0" in shown
+    # The gain is over the untrained networks of all seeds.
+    assert "Stage 1 16 × 16 positions, 8 channels 51.0 ± 1.0 30.0 ± 5.0 +21.0" in shown
     assert "seeds 0, 1, 2" in shown
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "high"])
+def test_an_evaluation_without_a_finite_number_is_said(run: Path, value: object) -> None:
+    metrics = {stage: {"accuracy": value} for stage in ("stage1", "stage2", "all")}
+    write_json(run / "evaluation" / "knn-digits.json", evaluation(metrics=metrics))
+    shown = read(write_report(run))
+    assert "k nearest neighbours on digits" in shown and "No metric is a finite number." in shown
+    results = sections(build_card(run).text)["Results"]
+    assert "### k nearest neighbours on digits" in results and "No metric is a finite number." in results
 
 
 def test_a_run_that_is_going_shows_how_far_it_is(tmp_path: Path) -> None:

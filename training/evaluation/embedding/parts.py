@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...files import fsync, read_record, same_name, write_record
+from ...files import fsync, holds_something, named_in_errors, read_record, same_name, write_record
 from .rows import Label
 
 PLAN = "ladder_embedding"
@@ -90,7 +90,7 @@ def is_finished(destination: Destination) -> bool:
         raise UserError(
             f"output {output} exists and holds something else{which}; choose another --output, or delete it"
         )
-    if folder.exists():
+    if folder.exists() and holds_something(folder):
         differing = _differing(read_record(folder / "plan.json"), destination.plan)
         if differing:
             raise UserError(
@@ -111,8 +111,9 @@ def _differing(known: dict[str, Any], plan: dict[str, Any]) -> list[str]:
 
 def start(destination: Destination) -> None:
     """Make the folder of the parts, or take it as an earlier call left it."""
-    if not destination.folder.exists():
-        write_record(destination.folder / "plan.json", destination.plan)
+    plan = destination.folder / "plan.json"
+    if not plan.exists():  # a full disk may have left the folder without it
+        write_record(plan, destination.plan)
     destination.stopped.unlink(missing_ok=True)
 
 
@@ -203,9 +204,10 @@ def _whole(path: Path, write: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary)
-        fsync(temporary)
-        temporary.replace(path)
+        with named_in_errors(path):
+            write(temporary)
+            fsync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
