@@ -1,5 +1,6 @@
 """The shell of all tasks: what it checks before the work, and what it makes of the outcome."""
 
+import errno
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from ladder_training.errors import UserError
-from ladder_training.evaluation import detection, knn, linear, segmentation, semi_supervised
+from ladder_training.evaluation import detection, knn, linear, report, segmentation, semi_supervised
 from ladder_training.evaluation.options import KnnOptions
 from ladder_training.evaluation.task_run import Outcome, Request, TaskRun, run_task
 
@@ -73,6 +74,33 @@ def test_nothing_is_done_where_the_result_could_not_be_written(tmp_path):
     with pytest.raises(UserError, match="split test of dataset is empty"):
         run_task(KnnOptions, started.append, request(test_dataset=rows(0)))
     assert not started
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    """The work was done, and its result lost in the end."""
+    started = []
+    (tmp_path / "file").write_text("taken")
+    with pytest.raises(UserError, match=r"the result could not be written: .*evaluation: Not a directory"):
+        run_task(KnnOptions, started.append, request(tmp_path / "file" / "output"))
+
+    def refused(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(report.tempfile, "TemporaryFile", refused)
+    folder = tmp_path / "new" / "run"
+    with pytest.raises(UserError, match=f"not be written: {folder}/evaluation: Read-only file system; .* writable"):
+        run_task(KnnOptions, started.append, request(folder))
+    assert not started and not folder.parent.exists()
+
+
+def test_a_disk_that_fills_during_the_work_does_not_take_the_result(tmp_path, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(report, "write_record", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_task(KnnOptions, work, request(tmp_path))
+    assert "stage1    0.5000" in capsys.readouterr().out
 
 
 def test_the_seed_holds_inside_the_block_only():

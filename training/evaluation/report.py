@@ -3,11 +3,12 @@
 import html
 import math
 import re
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, system_error
 from ..files import json_value, short_file_name, write_record
 from ..models.all_stages import ALL_STAGES
 from ..runs.run_folder import now, versions
@@ -155,13 +156,21 @@ def check_output(output: str | Path | None) -> None:
     """Check, before hours of work, that the result can be written.
 
     Raises:
-        UserError: `output`, or the evaluation folder in it, is a file.
+        UserError: `output`, or the evaluation folder in it, is a file, or no file can be written there.
     """
     if output is None:
         return
-    for path in (Path(output), Path(output) / FOLDER):
+    folder = Path(output) / FOLDER
+    for path in (Path(output), folder):
         if path.exists() and not path.is_dir():
             raise UserError(f"output {path} is a file; give a folder")
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"0")
+    except OSError as error:
+        error.filename = str(folder)  # not that of the trial
+        raise UserError(f"the result could not be written: {system_error(error)}") from error
 
 
 def _html_cell(value: Any) -> str:
