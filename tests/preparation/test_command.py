@@ -1,6 +1,5 @@
 """`ladder prepare`: what is written is what training reads; it goes on where it stopped, and says what it left out."""
 
-import errno
 import json
 import os
 import signal
@@ -15,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.full_disk import full_disk
 from helpers.pictures import encode, natural_image
-from ladder_training import files as file_writing
 from ladder_training.cli.entry import main
 from ladder_training.data.columns import without_decoding
 from ladder_training.data.sources import load_image_stream, split_names
@@ -176,17 +175,13 @@ def test_an_interrupted_preparation_goes_on(
 
 
 def test_a_full_disk_names_the_file_and_the_same_command_goes_on(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """It left a folder without its record, which the same command then refused as not empty."""
     output = tmp_path / "out"
     words = ["prepare", "--dataset", str(photos), "--output", str(output), "--short_side", "32"]
 
-    def full(path: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(file_writing, "fsync", full)
+    with full_disk():
         assert main(words) == 2
     said = f"{output}/preparation.json: No space left on device; free space (or inodes: many small files) there"
     assert capsys.readouterr().err.splitlines()[-1] == f"ladder: error: {said}"

@@ -68,11 +68,18 @@ class EvaluationResult:
         return {name: json_value(getattr(self, name), lambda number: round(number, 6)) for name in names.split()}
 
     def save(self, output: str | Path) -> Path:
-        """Write `output/evaluation/TASK-DATASET.json` in one step and return its path."""
+        """Write `output/evaluation/TASK-DATASET.json` in one step and return its path.
+
+        Where it cannot be written, print the table first: what took hours is not lost with the file.
+        """
         from ladder_model_cards.secrets import hide_secrets
 
         self.path = result_path(output, self.task, hide_secrets(self.dataset))
-        write_record(self.path, self.to_dict())
+        try:
+            write_record(self.path, self.to_dict())
+        except OSError:
+            print(self.table(), flush=True)
+            raise
         return self.path
 
     def mean(self) -> dict[str, float]:

@@ -169,11 +169,7 @@ def run_task(kind: type[Options], work: Callable[[TaskRun], Outcome], request: R
         per_class=outcome.per_class,
     )
     if request.output is not None and (run.accelerator is None or run.accelerator.is_main_process):
-        try:
-            result.save(request.output)
-        except OSError:
-            print(result.table(), flush=True)  # what took hours is not lost with the file
-            raise
+        result.save(request.output)
     if run.accelerator is not None:
         run.accelerator.wait_for_everyone()
     return result

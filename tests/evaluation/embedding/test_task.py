@@ -1,6 +1,5 @@
 """Embeddings: the same numbers as transformers, ids and labels in place, parts that are not computed twice."""
 
-import errno
 import json
 import os
 import re
@@ -16,10 +15,10 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
+from helpers.full_disk import full_disk
 from helpers.models import tiny_native_backbone
 from helpers.pictures import natural_image
 from helpers.processes import run_together
-from ladder_training import files as file_writing
 from ladder_training import load_image_stream
 from ladder_training.cli.entry import main
 from ladder_training.errors import TooManyBadImages, UserError
@@ -177,17 +176,13 @@ def test_mistakes_are_said_and_leave_nothing(model, photos, tmp_path, settings, 
         options(model, photos, tmp_path / "e.csv")
 
 
-def test_a_full_disk_names_the_file_and_the_same_command_goes_on(model, photos, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_names_the_file_and_the_same_command_goes_on(model, photos, tmp_path, capsys):
     """It left the folder of the parts without its plan, which the same command then took for that of others."""
     output = tmp_path / "e.parquet"
     words = ["embed", "--model", str(model), "--dataset", str(photos), "--output", str(output)]
     words += ["--max_bad_fraction", "0.1", "--device", "cpu"]
 
-    def full(path: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(file_writing, "fsync", full)
+    with full_disk():
         assert main(words) == 2
     said = f"{output}.parts/plan.json: No space left on device; free space (or inodes: many small files) there"
     assert capsys.readouterr().err.splitlines()[-1] == f"ladder: error: {said}"
