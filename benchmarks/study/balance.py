@@ -1,8 +1,8 @@
-"""The balanced table of docs/results.md: every method's figure and rank in every task, and its worst rank.
+"""The balanced tables of docs/results.md: every method's figure and rank in every task, and its worst rank.
 
-Made from committed cells of the seeds that all have, with one seed of the detection head. BYOL and the Ladder are the
-first seeds of the comparisons imagenette96 (classification, segmentation) and detection96 (detection): the same recipe,
-trained twice.
+Made from committed cells of the seeds that all have, with one seed of the detection head. After 1,000 steps BYOL and
+the Ladder are the first seeds of the comparisons imagenette96 (classification, segmentation) and detection96
+(detection): the same recipe, trained twice; after 5,000 steps they are those of convergence96.
 Used by results.py.
 """
 
@@ -12,9 +12,6 @@ from pathlib import Path
 
 from ladder_training.compare.statistics import summarise
 
-METHODS = ("byol", "ladder", "simclr", "mocov2", "simsiam_lightly", "barlowtwins", "vicreg", "densecl")
-"""Those that are ranked."""
-BOUNDS = ("random", "supervised")
 NAMES = {
     "byol": "BYOL",
     "ladder": "Ladder",
@@ -28,6 +25,8 @@ NAMES = {
     "supervised": "supervised",
 }
 SEEDS = (0, 1, 2)
+OWN = ("byol", "ladder")
+"""Methods of this package, which have comparisons of their own."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,37 @@ class Task:
         cells: The mean over these is the figure.
         part: Key of a cell's metrics.
         metric: Key in that part.
-        trained_in: Comparison that holds the cells of BYOL and the Ladder.
     """
 
     name: str
     cells: tuple[str, ...]
     part: str
     metric: str
-    trained_in: str = "imagenette96"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The methods that are compared after the same number of steps, and where their cells are.
+
+    Attributes:
+        peers: Comparison that holds the cells of the other methods and the bounds.
+        backbones: Comparison that holds the cells of BYOL and the Ladder, except those of detection.
+        detectors: Comparison that holds theirs of detection.
+        methods: Those that are ranked.
+        bounds: Those that are shown without a rank.
+    """
+
+    peers: str
+    backbones: str
+    detectors: str
+    methods: tuple[str, ...]
+    bounds: tuple[str, ...] = ()
+
+    def comparison(self, method: str, task: Task) -> str:
+        """Name of the comparison that holds a method's cells of a task."""
+        if method not in OWN:
+            return self.peers
+        return self.detectors if task.part == "box" else self.backbones
 
 
 TASKS = (
@@ -54,21 +76,33 @@ TASKS = (
     Task("linear, all stages", ("linear-imagenette128",), "all", "accuracy"),
     Task("Pets, mIoU", ("segmentation-pets_trimap",), "upernet", "mean_iou"),
     Task("CamVid, mIoU", ("segmentation-camvid",), "upernet", "mean_iou"),
-    Task("detection, frozen, AP", ("tin_boxes10-frozen", "tin_boxes10b-frozen"), "box", "AP", "detection96"),
-    Task("detection, fine-tuned, AP", ("tin_boxes10-tuned", "tin_boxes10b-tuned"), "box", "AP", "detection96"),
+    Task("detection, frozen, AP", ("tin_boxes10-frozen", "tin_boxes10b-frozen"), "box", "AP"),
+    Task("detection, fine-tuned, AP", ("tin_boxes10-tuned", "tin_boxes10b-tuned"), "box", "AP"),
 )
 """Two of each family; settled before any test score of another method was looked at."""
 
+SHORT = Budget(
+    peers="peers96",
+    backbones="imagenette96",
+    detectors="detection96",
+    methods=(*OWN, "simclr", "mocov2", "simsiam_lightly", "barlowtwins", "vicreg", "densecl"),
+    bounds=("random", "supervised"),
+)
+"""1,000 steps."""
+LONG = Budget("peers96_long", "convergence96", "convergence96", methods=(*OWN, "simclr", "mocov2"))
+"""5,000 steps."""
 
-def figures(study: Path, method: str, task: Task) -> dict[int, float]:
+
+def figures(study: Path, budget: Budget, method: str, task: Task) -> dict[int, float]:
     """The figure of each seed that has all of a task's cells, in points.
 
     Args:
         study: Folder of the comparisons.
-        method: Of METHODS or BOUNDS.
+        budget: Where the cells are.
+        method: Of the budget's methods or bounds.
         task: Of TASKS.
     """
-    folder = study / (task.trained_in if method in ("byol", "ladder") else "peers96") / "cells" / method
+    folder = study / budget.comparison(method, task) / "cells" / method
     found = {}
     for seed in SEEDS:
         files = [folder / f"seed-{seed}" / f"{cell}.json" for cell in task.cells]
@@ -83,12 +117,13 @@ def ranks(values: dict[str, float]) -> dict[str, int]:
     return {name: 1 + sum(other > value for other in values.values()) for name, value in values.items()}
 
 
-def table(study: Path) -> str:
+def table(study: Path, budget: Budget) -> str:
     """The table in Markdown, of the seeds that all its methods have.
 
     Methods without a seed that has every task are left out, and named below it.
     """
-    found = {name: [figures(study, name, task) for task in TASKS] for name in (*METHODS, *BOUNDS)}
+    everyone = (*budget.methods, *budget.bounds)
+    found = {name: [figures(study, budget, name, task) for task in TASKS] for name in everyone}
     seeds = {name: set.intersection(*map(set, columns)) for name, columns in found.items()}
     shared = set(SEEDS).intersection(*(had for had in seeds.values() if had))
     whole = {
@@ -99,20 +134,20 @@ def table(study: Path) -> str:
     if not shared:
         return "No seed is shared by the methods."
     means = {name: [sum(column) / len(column) for column in columns] for name, columns in whole.items()}
-    ranked = [name for name in METHODS if name in whole]
+    ranked = [name for name in budget.methods if name in whole]
     by_task = [ranks({name: means[name][task] for name in ranked}) for task in range(len(TASKS))]
     places = {name: [column[name] for column in by_task] for name in ranked}
     heads = ["method", *(task.name for task in TASKS), "worst rank", "mean rank"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     order = sorted(ranked, key=lambda name: (sum(places[name]), max(places[name]), name))
-    for name in [*order, *(name for name in BOUNDS if name in whole)]:
+    for name in [*order, *(name for name in budget.bounds if name in whole)]:
         cells, ends = [spread(column) for column in whole[name]], ["", ""]
         if name in places:
             cells = [f"{text} ({rank})" for text, rank in zip(cells, places[name], strict=True)]
             ends = [str(max(places[name])), f"{sum(places[name]) / len(TASKS):.1f}"]
         lines.append(f"| {' | '.join([NAMES[name], *cells, *ends])} |")
     lines += ["", f"Seeds: {', '.join(map(str, sorted(shared)))}."]
-    if missing := [NAMES[name] for name in (*METHODS, *BOUNDS) if name not in whole]:
+    if missing := [NAMES[name] for name in everyone if name not in whole]:
         lines[-1] += f" Not in the table, because a cell is missing: {', '.join(missing)}."
     return "\n".join(lines)
 

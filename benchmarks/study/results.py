@@ -20,8 +20,8 @@ from ladder_training.compare.statistics import Paired, paired_difference
 ROOT = Path(__file__).parents[2]
 STUDY, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results.md"
 BASELINE = "byol"
-BALANCE = "balance"
-"""Name of the table that balance.py makes."""
+BALANCES = {"balance": balance.SHORT}
+"""The tables that balance.py makes, by name."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def written(page: str) -> str:
     Raises:
         ValueError: the page does not have the two marks of a table.
     """
-    texts = {BALANCE: balance.table(STUDY)}
+    texts = {name: balance.table(STUDY, budget) for name, budget in BALANCES.items()}
     for name, plan in TABLES.items():
         comparison = json.loads((STUDY / plan.folder / "comparison.json").read_text(encoding="utf-8"))
         texts[name] = table(plan, comparison)

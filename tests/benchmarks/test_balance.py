@@ -22,7 +22,7 @@ def balance() -> Iterator[ModuleType]:
 def write_cells(study: Path, balance: ModuleType, method: str, seed: int, value: float) -> None:
     """Cells of every task whose figure is `value`; of two cells one lies as far below it as the other above."""
     for task in balance.TASKS:
-        folder = study / (task.trained_in if method in ("byol", "ladder") else "peers96") / "cells" / method
+        folder = study / balance.SHORT.comparison(method, task) / "cells" / method
         for number, name in enumerate(task.cells):
             file = folder / f"seed-{seed}" / f"{name}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +40,9 @@ def test_a_figure_is_the_mean_of_its_cells_of_the_seeds_that_have_them_all(balan
     for seed, value in ((0, 0.20), (2, 0.30)):
         write_cells(tmp_path, balance, "byol", seed, value)
     task = next(task for task in balance.TASKS if len(task.cells) == 2)
-    assert balance.figures(tmp_path, "byol", task) == pytest.approx({0: 20.0, 2: 30.0})
-    (tmp_path / task.trained_in / "cells/byol/seed-2" / f"{task.cells[1]}.json").unlink()
-    assert balance.figures(tmp_path, "byol", task) == pytest.approx({0: 20.0})
+    assert balance.figures(tmp_path, balance.SHORT, "byol", task) == pytest.approx({0: 20.0, 2: 30.0})
+    (tmp_path / "detection96/cells/byol/seed-2" / f"{task.cells[1]}.json").unlink()
+    assert balance.figures(tmp_path, balance.SHORT, "byol", task) == pytest.approx({0: 20.0})
 
 
 def test_the_table_ranks_methods_and_not_bounds_and_names_what_is_missing(balance: ModuleType, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_table_ranks_methods_and_not_bounds_and_names_what_is_missing(balanc
         content = json.loads(cell.read_text())
         content["metrics"][better.part][better.metric] = 0.5
         cell.write_text(json.dumps(content))
-    lines = balance.table(tmp_path).splitlines()
+    lines = balance.table(tmp_path, balance.SHORT).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:6]] == ["| Ladder", "| SimCLR", "| BYOL", "| supervised"]
     assert lines[2] == "| Ladder | 41.0 ± 1.4 (2) |" + " 41.0 ± 1.4 (1) |" * 5 + " 2 | 1.2 |"
     assert lines[3] == "| SimCLR | 50.0 ± 0.0 (1) |" + " 30.0 ± 0.0 (2) |" * 5 + " 2 | 1.8 |"
@@ -71,9 +71,20 @@ def test_the_table_ranks_methods_and_not_bounds_and_names_what_is_missing(balanc
 def test_methods_without_a_seed_in_common_make_no_table(balance: ModuleType, tmp_path: Path) -> None:
     write_cells(tmp_path, balance, "byol", 0, 0.2)
     write_cells(tmp_path, balance, "simclr", 1, 0.2)
-    assert balance.table(tmp_path) == "No seed is shared by the methods."
+    assert balance.table(tmp_path, balance.SHORT) == "No seed is shared by the methods."
 
 
 def test_every_method_of_the_table_is_a_variant_that_compare_takes(balance: ModuleType) -> None:
-    variants = read_variants(str(ROOT / "benchmarks/study/peers96.yaml"))
-    assert {*balance.METHODS, *balance.BOUNDS} - {"byol", "ladder", "random"} <= set(variants)
+    for budget in (balance.SHORT, balance.LONG):
+        variants = read_variants(str(ROOT / f"benchmarks/study/{budget.peers}.yaml"))
+        assert {*budget.methods, *budget.bounds} - {"byol", "ladder", "random"} <= set(variants)
+
+
+def test_after_the_long_runs_all_own_cells_are_those_of_one_comparison(balance: ModuleType, tmp_path: Path) -> None:
+    places = {
+        (method, task.name): balance.LONG.comparison(method, task)
+        for method in balance.LONG.methods
+        for task in balance.TASKS
+    }
+    assert {place for (method, _), place in places.items() if method in balance.OWN} == {"convergence96"}
+    assert {place for (method, _), place in places.items() if method not in balance.OWN} == {"peers96_long"}
