@@ -66,6 +66,7 @@ types-links:
 
 types: $(INSTALLED_DEV) types-links
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32  # nothing that Windows lacks is called there
 
 # The documentation as a site, in build/site; `make docs-serve` shows it while you write.
 docs: $(INSTALLED_DEV) types-links

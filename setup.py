@@ -100,6 +100,7 @@ setup(
         "scipy>=1.13",
         "opencv-python-headless>=4.11",
         "pillow>=11.3",  # reads AVIF
+        "psutil>=5.9",
         "pyyaml>=6",
         "scikit-learn>=1.5",
         "matplotlib>=3.9",

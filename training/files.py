@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ PARTIAL_PREFIX = ".partial-"
 
 # What file systems answer that lack an operation, as many network and FUSE file systems do.
 _NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+
+# Windows syncs only what is open for writing; POSIX opens no folder for that.
+_SYNCED = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +36,12 @@ UNTRUSTED = "untrusted path:"
 def looks_like_path(reference: str) -> bool:
     """Tell whether the name of a model or data set can only be a path on this machine, not a name on the Hub.
 
-    A path starts with `.`, `/` or `~`, or has more than one slash. A name with one slash may be either.
+    A path starts with `.`, `/` or `~`, has more than one slash, or a backslash. A name with one slash may be either.
 
     Args:
         reference: The name, without a revision.
     """
-    return reference.startswith((".", "/", "~")) or reference.count("/") > 1
+    return reference.startswith((".", "/", "~")) or reference.count("/") > 1 or "\\" in reference
 
 
 def short_file_name(name: str) -> str:
@@ -61,7 +65,7 @@ def same_name(name_or_path: str | os.PathLike[str]) -> str:
 def fsync(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to the disk; where the file system cannot, say so once."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, _SYNCED)
     except PermissionError:
         if path.is_dir():  # a folder that may be written to but not listed, and any folder on Windows
             return

@@ -19,5 +19,5 @@ def test_values_are_those_that_json_gives_back() -> None:
 
 
 def test_what_can_only_be_a_path() -> None:
-    paths = ("./a", "../a", "/a", "~/a", "a/b/c", ".")
+    paths = ("./a", "../a", "/a", "~/a", "a/b/c", ".", "C:\\photos", "photos\\train")
     assert [name for name in (*paths, "user/name", "digits", "data.parquet") if looks_like_path(name)] == [*paths]

@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from ladder_training.errors import UserError
+from ladder_training.runs import lock as lock_module
 from ladder_training.runs.lock import FolderLock
 from ladder_training.runs.run_folder import LOCK
 
@@ -169,6 +172,38 @@ def test_without_locks_of_the_file_system_a_living_process_keeps_others_out_and_
     (tmp_path / LOCK).write_text(json.dumps({**living, "host": "another", "pid": dead.pid}))
     with pytest.raises(UserError, match=r"on another.*if that process is gone, delete"), FolderLock(tmp_path, "x"):
         pass
+
+
+def test_on_windows_the_file_counts_and_nothing_is_called_that_windows_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sends_ctrl_c(*_: object) -> None:
+        raise AssertionError("os.kill(pid, 0) is Ctrl-C on Windows")
+
+    for name in ("pread", "pwrite", "register_at_fork"):
+        monkeypatch.delattr(os, name)
+    monkeypatch.setattr(os, "kill", sends_ctrl_c)
+    monkeypatch.setattr(lock_module, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(psutil, "pid_exists", lambda pid: pid == os.getppid())
+    living = {"host": socket.gethostname(), "pid": os.getppid(), "since": "then", "work": "`ladder pretrain`"}
+    (tmp_path / LOCK).write_text(json.dumps(living))
+    with pytest.raises(UserError, match=rf"process {os.getppid()} on .*, since then"), FolderLock(tmp_path, "x"):
+        pass
+    (tmp_path / LOCK).write_text(json.dumps({**living, "pid": os.getpid() + 1}) + "\n" + " " * 500)
+    with FolderLock(tmp_path, "x"):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_on_windows_the_lock_is_closed_before_it_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "sys", SimpleNamespace(platform="win32"))
+    calls = []
+    close, unlink = os.close, Path.unlink
+    monkeypatch.setattr(os, "close", lambda number: (calls.append("close"), close(number)))
+    monkeypatch.setattr(Path, "unlink", lambda path, **options: (calls.append("unlink"), unlink(path, **options)))
+    with FolderLock(tmp_path, "x"):
+        calls.clear()
+    assert calls == ["close", "unlink"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ that several workers read, the order of each worker's examples is. Positions are
 resuming does not need to know which ones were unreadable.
 """
 
+import contextlib
 import json
 import math
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -115,12 +117,12 @@ class BadImageFile:
 
 def _lock(file: IO[Any]) -> None:
     """Lock a file until it is closed, if the system can; without a lock two processes may list an image twice."""
-    try:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-    except (ImportError, OSError):
+    if sys.platform == "win32":
         return
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
 
 
 LARGER_SHARE_GOES_ON = "mend them, or the same command with a larger --max_bad_fraction goes on from here"

@@ -57,7 +57,7 @@ def publish_checkpoint(partial: Path, run_dir: Path, step: int, processes: int =
         run_dir/checkpoint-STEP.
     """
     files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST)
-    digests = {str(path.relative_to(partial)): _digest(path) for path in files}
+    digests = {path.relative_to(partial).as_posix(): _digest(path) for path in files}
     manifest = {"step": step, "processes": processes, "files": digests}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in [*files, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:

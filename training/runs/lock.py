@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -23,10 +24,10 @@ _PATIENCE = 5.0
 class FolderLock:
     """Keep other jobs out of a folder while this one works in it.
 
-    The operating system ends the lock with the process, however that ends. Where the file system has no locks, the file
-    itself counts: it says which processes hold it, and they are looked for if they ran on this machine. Processes that
-    this one forks do not hold the lock. The first process of a job takes the lock, the others join it: a job holds the
-    folder until the last of its processes has ended.
+    The operating system ends the lock with the process, however that ends. Where there are no locks (some file systems,
+    Windows), the file itself counts: it says which processes hold it, and they are looked for if they ran on this
+    machine. Processes that this one forks do not hold the lock. The first process of a job takes the lock, the others
+    join it: a job holds the folder until the last of its processes has ended.
 
     Args:
         folder: The folder. It is created, and removed again if it stays empty.
@@ -60,12 +61,17 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._descriptor is not None:
-            # Deleted while it is still locked: who opens it before sees by its inode that it is gone.
+            last = False
             with contextlib.suppress(OSError):
-                if self._is_last(self._descriptor):
+                last = self._is_last(self._descriptor)
+                # Deleted while it is still locked: who opens it before sees by its inode that it is gone.
+                if last and self._has_locks:
                     self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+            if last and not self._has_locks:  # Windows deletes no open file
+                with contextlib.suppress(OSError):
+                    self.path.unlink(missing_ok=True)
         self._remove_empty()
 
     def _take(self) -> None:
@@ -90,7 +96,8 @@ class FolderLock:
                 file.write(line)
             return
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, line, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)  # Windows has no pwrite and no pread
+        os.write(self._descriptor, line)
         if self._has_locks and not _flock(self._descriptor, shared=True):  # so that other processes of the job can join
             raise self._refusal(_holders(self._descriptor))
 
@@ -100,7 +107,7 @@ class FolderLock:
             try:
                 if _flock(descriptor, shared=self._joins):
                     return
-            except (ImportError, OSError):  # Windows, and file systems without locks
+            except OSError:
                 self._has_locks = False
                 if not self._joins:
                     self._refuse_if_alive(descriptor)
@@ -146,9 +153,10 @@ def _flock(descriptor: int, *, shared: bool) -> bool:
     """Take or change a lock without waiting; False if another process holds it.
 
     Raises:
-        OSError: The file system has no locks.
-        ImportError: The system has none.
+        OSError: The file system has no locks, or the system has none.
     """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, "no locks of this kind")
     import fcntl
 
     try:
@@ -164,7 +172,8 @@ def _holders(descriptor: int) -> list[dict[str, Any]]:
     """What the lock file says about its processes, one line each; empty if it says nothing."""
     holders = []
     try:
-        for line in os.pread(descriptor, _MOST_BYTES, 0).splitlines():
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        for line in os.read(descriptor, _MOST_BYTES).splitlines():
             holder = json.loads(line)
             holders += [holder] if isinstance(holder, dict) else []
     except (OSError, ValueError):
@@ -179,15 +188,14 @@ def _may_live(holder: dict[str, Any]) -> bool:
 
 def _lives(pid: Any) -> bool:
     """Whether a process of this machine is there; True if that cannot be told."""
+    import psutil  # on Windows, os.kill(pid, 0) sends Ctrl-C
+
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
         return False
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+        return psutil.pid_exists(pid)
+    except OverflowError:
         return False
-    except OSError:
-        return True
-    return True
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
