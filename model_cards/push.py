@@ -1,6 +1,7 @@
 """Publish a run to the Hub in one commit; after a failure that a retry can help, repeat the whole push."""
 
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ def push(
     token: str | None = None,
     message: str | None = None,
     report: Callable[[str], None] | None = None,
+    ending: threading.Event | None = None,
 ) -> PushResult:
     """Publish a run's folder: the native backbone, the card and its figures, and on request pretraining/.
 
@@ -68,6 +70,7 @@ def push(
         token: Access token. None takes HF_TOKEN or the one of `hf auth login`.
         message: Commit message.
         report: Called with each line of progress. None prints them on stderr.
+        ending: Once another thread sets it, a push that fails is not repeated.
 
     Raises:
         PushError: The push failed. The message says why, what the repository contains now, and what to do next.
@@ -91,13 +94,18 @@ def push(
 
     token = token or get_token()
     work = _Push(plan, token, message, report)
-    return try_again(
-        work.run,
-        lambda trouble: _message(plan, work, trouble, token),
-        repo_id=repo_id,
-        token=token,
-        report=report,
-    )
+    try:
+        return try_again(
+            work.run,
+            lambda trouble: _message(plan, work, trouble, token),
+            repo_id=repo_id,
+            token=token,
+            report=report,
+            ending=ending,
+        )
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that the command line turns into an exit
+        report(f"push to {_where(plan)} was interrupted. {_state(plan, work)}. Next: run the same command again")
+        raise
 
 
 def make_repository(
@@ -278,14 +286,18 @@ def _left_over(plan: PushPlan, held: dict[str, Any], changed: list[PlannedFile])
 
 
 def _message(plan: PushPlan, work: _Push, trouble: Trouble, token: str | None) -> str:
-    where = f"{plan.repo_id} ({plan.revision})"
-    if not work.asked and work.done == "nothing":
-        state = "Nothing was sent"
-    elif work.done == "nothing":
-        state = f"{where} holds its earlier revision or the new one, whole"
-    else:
-        state = f"{where} holds the new {work.done}"
-    return clean(f"push to {where} failed: {trouble.cause}. {state}. Next: {trouble.step}", token)
+    return clean(f"push to {_where(plan)} failed: {trouble.cause}. {_state(plan, work)}. Next: {trouble.step}", token)
+
+
+def _where(plan: PushPlan) -> str:
+    return f"{plan.repo_id} ({plan.revision})"
+
+
+def _state(plan: PushPlan, work: _Push) -> str:
+    """What the repository holds after a push that did not come to its end."""
+    if work.done != "nothing":
+        return f"{_where(plan)} holds the new {work.done}"
+    return f"{_where(plan)} holds its earlier revision or the new one, whole" if work.asked else "Nothing was sent"
 
 
 def _url(repo_id: str) -> str:

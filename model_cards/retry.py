@@ -1,5 +1,6 @@
 """Repeat a request to the Hub if that can help, after the time that the Hub asks for."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,6 +21,7 @@ def try_again(
     repo_id: str,
     token: str | None,
     report: Callable[[str], None],
+    ending: threading.Event | None = None,
 ) -> Result:
     """Call a function, and repeat it after a dropped connection, a 429 or a server error: at most five attempts.
 
@@ -29,6 +31,7 @@ def try_again(
         repo_id: The repository, for the messages.
         token: The access token; it is removed from messages.
         report: Called with one line before each wait.
+        ending: Once another thread sets it, no further attempt is made.
 
     Returns:
         What `work` returned.
@@ -48,9 +51,13 @@ def try_again(
             # Raised without the original error, which may contain headers or text that the server echoed.
             refusal = PushError(say(trouble))
         wait = trouble.wait if trouble.wait is not None else FIRST_WAIT * 2 ** (attempt - 1)
-        if not trouble.transient or attempt >= ATTEMPTS or wait > LONGEST_WAIT:
+        last = attempt >= ATTEMPTS or (ending is not None and ending.is_set())
+        if not trouble.transient or last or wait > LONGEST_WAIT:
             if wait > LONGEST_WAIT:
                 refusal = PushError(f"{refusal} (the Hub asks to wait {wait:.0f} s)")
             raise refusal
         report(f"{clean(trouble.cause, token)}; trying again in {wait:.0f} s ({attempt + 1} of {ATTEMPTS})")
-        time.sleep(wait)
+        if ending is None:
+            time.sleep(wait)
+        elif ending.wait(wait):
+            raise refusal

@@ -55,6 +55,17 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return folder
 
 
+TINY_RUN = {
+    "--backbone-config": "{model_type: resnet, embedding_size: 8, hidden_sizes: [8, 8, 8, 8], depths: [1, 1, 1, 1], "
+    "layer_type: basic}",
+    "--image_size": "32",
+    "--max-steps": "1",
+    "--warmup-steps": "0",
+    "--monitor-steps": "0",
+    "--batch_size": "8",
+    "--projection-hidden-size": "16",
+    "--projection-size": "8",
+}
 NEXT = f"next: ladder evaluate knn --model {NAME} --dataset DATASET  (what others get)\n"
 
 
@@ -346,3 +357,28 @@ def test_a_finished_run_is_pushed_when_its_recipe_says_so(
     line = refused([*words, "--max-steps", "2"], capsys)
     assert "is finished and complete, but not published" in line and f"ladder push {tmp_path / 'mine'} {NAME}" in line
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+
+
+def test_a_finished_run_whose_push_is_interrupted_says_what_publishes_it(
+    logged_in: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line said that the same command goes on from the last checkpoint, of a run that was finished."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", interrupted)
+    folder = tmp_path / "mine"
+    words = [word for pair in TINY_RUN.items() for word in pair]
+    hub = ["--push_to_hub", "true", "--hub_model_id", NAME, "--hub_revision", "trial", "--hub_private_repo", "true"]
+    code = main(["pretrain", "digits", "--output", str(folder), *words, *hub, "--hub_strategy", "end"])
+    *_, said, last = capsys.readouterr().err.splitlines()
+    assert code == 130 and (folder / "model.safetensors").is_file()
+    assert said == (
+        f"push to {NAME} (trial) was interrupted. {NAME} (trial) holds its earlier revision or the new one, whole. "
+        "Next: run the same command again"
+    )
+    assert last == (
+        f"ladder: interrupted by SIGINT; {folder} is finished and complete, and `ladder push {folder} {NAME} "
+        "--private --revision trial` publishes it"
+    )

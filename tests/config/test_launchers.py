@@ -2,8 +2,9 @@
 
 import pytest
 
+from helpers.processes import run_together
 from helpers.training import make_arguments
-from ladder_training.config.launchers import check_launcher
+from ladder_training.config.launchers import check_launcher, check_together
 from ladder_training.errors import UserError
 from ladder_training.evaluation.tuning import make_accelerator
 
@@ -79,3 +80,25 @@ def test_precisions_that_nothing_here_computes_with(monkeypatch) -> None:
     with pytest.raises(UserError, match="asks for mixed_precision bf16, but"):
         make_accelerator("cpu")
     assert make_accelerator("cpu", "bf16").mixed_precision == "bf16"
+
+
+def test_processes_without_a_gpu_train_together_also_if_no_device_is_named(tmp_path, monkeypatch) -> None:
+    """As `torchrun` starts them: each took itself for the only one, and both wrote the same folder."""
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+
+    def work(rank: int) -> tuple[int, int]:
+        arguments = make_arguments(tmp_path / "run", use_cpu=False)
+        return arguments.process_index, arguments.world_size
+
+    assert run_together(work) == [(0, 2), (1, 2)]
+
+
+def test_processes_that_would_train_apart_are_refused() -> None:
+    check_together(1, 1, "mps")
+    check_together(2, 2, "cpu")
+    with pytest.raises(UserError) as refused:
+        check_together(2, 1, "mps")
+    assert str(refused.value) == (
+        "a launcher has started 2 processes, but on mps accelerate lets 1 work together: start one process, or give "
+        "--use_cpu true"
+    )

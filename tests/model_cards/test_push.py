@@ -3,11 +3,12 @@
 import importlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
-from helpers.hub_server import HubServer
+from helpers.hub_server import Fault, HubServer
 from helpers.hub_server.runs import run_facts, save_backbone, write_json
 from helpers.hub_server.tokens import WRITE
 from ladder_model_cards import CardError, PushError, plan_push, push, verify_checksums
@@ -245,3 +246,40 @@ def test_verify_compares_the_cache(client: HubServer, run: Path, tmp_path: Path)
     target = (folder / "config.json").resolve()
     target.write_bytes(target.read_bytes().replace(b"resnet", b"resnat", 1))
     assert verify_checksums(NAME, token=WRITE).differing == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("method", "state"),
+    [
+        ("create_repo", "Nothing was sent"),
+        ("create_commit", "user/digits (main) holds its earlier revision or the new one, whole"),
+        ("create_tag", "user/digits (main) holds the new files, without the tag"),
+    ],
+)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_push_that_is_interrupted_says_what_the_repository_holds(
+    method: str, state: str, error: BaseException, client: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"huggingface_hub.HfApi.{method}", interrupted)
+    said: list[str] = []
+    with pytest.raises(type(error)):
+        push(run, NAME, token=WRITE, tag="v1", report=said.append)
+    assert said[-1] == f"push to user/digits (main) was interrupted. {state}. Next: run the same command again"
+
+
+def test_a_push_whose_process_ends_is_not_repeated(client: HubServer, sleeps: list[float], run: Path) -> None:
+    client.faults.append(Fault("status", "POST", "/commit/", status=503, times=None))
+    ending, said = threading.Event(), []
+    ending.set()
+    with pytest.raises(PushError, match=r"failed with 503 .*holds its earlier revision or the new one, whole"):
+        push(run, NAME, token=WRITE, report=said.append, ending=ending)
+    assert not any("trying again" in line for line in said) and sleeps == []
+    # It is set while the next attempt is waited for.
+    ending.clear()
+    threading.Timer(0.2, ending.set).start()
+    with pytest.raises(PushError, match="failed with 503"):
+        push(run, NAME, token=WRITE, report=said.append, ending=ending)
+    assert sum("trying again" in line for line in said) == 1

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import signal
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,17 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load, load_file
+from transformers import TrainerCallback
 
+from helpers.full_disk import full_disk
 from helpers.hub_server import Fault, HubServer
 from helpers.hub_server.tokens import INVALID, READ, WRITE
+from helpers.processes import run_together
 from helpers.view_dataset import ViewPairs
 from ladder_model_cards.card import BEGIN
 from ladder_training.config.arguments import LadderTrainingArguments
 from ladder_training.errors import UserError
+from ladder_training.runs.interruption import Interrupted, StopRequest
 from ladder_training.trainer.trainer import LadderTrainer
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
@@ -25,6 +31,17 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Cannot enable progress bars"),
 ]
 NAME = "user/net"
+
+
+class EndsAfter(TrainerCallback):
+    """As if a signal came during a step."""
+
+    def __init__(self, step: int, request: StopRequest) -> None:
+        self.step, self.request = step, request
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            self.request.number = signal.SIGTERM
 
 
 @pytest.fixture
@@ -214,3 +231,75 @@ def test_save_model_leaves_the_folder_of_the_command(make: Any, tmp_path: Path, 
     assert (record["status"], record["steps"], record["images_seen"]) == ("finished", 4, 16)
     assert metadata((folder / "README.md").read_bytes())["library_name"] == "transformers"
     assert not list(folder.rglob("*.bin"))
+
+
+def test_a_checkpoint_that_is_not_pushed_is_named(
+    client: HubServer, make: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that comes during the push of another was skipped silently, and a full disk ended the training."""
+    trainer = make(hub_always_push=False)
+    monkeypatch.setattr(type(trainer._pushes), "busy", "step 2")
+    trainer.state.global_step = 4
+    trainer._push_from_checkpoint("")
+    monkeypatch.setattr(type(trainer._pushes), "busy", None)
+    with full_disk():
+        trainer._push_from_checkpoint("")
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 4 is not pushed: the push of step 2 has not ended; hub_always_push true pushes every checkpoint",
+        f"step 4 is not pushed: no copy of it can be written: {tmp_path / 'net' / '.partial-push-4'}: No space left on "
+        "device; free space (or inodes: many small files) there",
+    ]
+    assert revisions(client) == [] and not list((tmp_path / "net").glob(".*"))
+
+
+def test_an_interrupted_training_does_not_wait_for_attempts(
+    client: HubServer, make: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make(max_steps=100)
+    client.faults.append(Fault("status", "POST", "/commit/", status=503, headers={"Retry-After": "600"}, times=None))
+    trainer.add_callback(EndsAfter(2, trainer.stop_request))
+    start = time.monotonic()
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert time.monotonic() - start < 60
+    assert "waiting for the push of step 2 to user/net ...\n" in capsys.readouterr().err
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warned) == 1 and warned[0].startswith("step 2 is not pushed: push to user/net (main) failed: the Hub")
+    assert warned[0].endswith("Next: run the same command again"), "training does not go on"
+
+
+def test_two_processes_push_together(client: HubServer, make: Any) -> None:
+    """The first one waited for others that had left, and failed after the training."""
+
+    def work(rank: int) -> tuple[bool, bool]:
+        trainer = make(hub_strategy="end")
+        trainer.train()
+        first = trainer.push_to_hub()
+        trainer.accelerator.wait_for_everyone()
+        later = trainer.push_to_hub(blocking=False)
+        assert (later is None) == (rank == 1)
+        return first.changed, rank == 1 or later.result(timeout=60).changed
+
+    assert run_together(work, seconds=120) == [(True, False), (True, True)]
+    assert len(revisions(client)) == 1
+    client.faults.append(Fault("status", "GET", "/revision/", status=403, times=None))
+
+    def refused(rank: int) -> tuple[str, bool]:
+        trainer = make(hub_strategy="end")
+        trainer.train()
+        with pytest.raises(UserError) as caught:
+            trainer.push_to_hub()
+        return str(caught.value), caught.value.shared
+
+    first, second = run_together(refused, seconds=120)
+    assert first == second and "may not write to user/net" in first[0] and first[1]
+
+
+def test_two_processes_are_refused_together(make: Any) -> None:
+    def work(rank: int) -> tuple[str, bool]:
+        with pytest.raises(UserError) as caught:
+            make(hub_token=READ)
+        return str(caught.value), caught.value.shared
+
+    first, second = run_together(work)
+    assert first == second and "may not write to user/net" in first[0] and first[1]

@@ -53,7 +53,7 @@ def _main(words: list[str]) -> int:
             raise
         return _fail(f"ladder: error: {died}", 2)
     except Interrupted as error:
-        return _fail(_interrupted(words, f" by {error}"), error.code, everywhere=error.shared)
+        return _fail(_interrupted(words, f" by {error}", error.then), error.code, everywhere=error.shared)
     except KeyboardInterrupt:
         with deaf_to_interrupts():
             return _fail(_interrupted(words), 130)
@@ -188,11 +188,12 @@ def _fail(message: str, code: int, everywhere: bool = False, same_here: bool = F
     return code
 
 
-def _interrupted(words: list[str], how: str = "") -> str:
+def _interrupted(words: list[str], how: str = "", then: str | None = None) -> str:
     """The message of a command that a signal ended."""
     command = COMMANDS.get(words[0]) if words else None
-    hint = "; the same command goes on from the last checkpoint" if command and command.continues else ""
-    return f"ladder: interrupted{how}{hint}"
+    if then is None and command is not None and command.continues:
+        then = "the same command goes on from the last checkpoint"
+    return f"ladder: interrupted{how}{'' if then is None else f'; {then}'}"
 
 
 def _drop_output() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from transformers import TrainingArguments
 from transformers.integrations import is_tensorboard_available
 from transformers.trainer_utils import SaveStrategy
@@ -12,7 +13,7 @@ from transformers.trainer_utils import SaveStrategy
 from ..errors import UserError, did_you_mean, near_names, said_once_per_machine
 from .fields import check_fields, default_of, fields_of, option
 from .inherited import RANGES, REFUSED, is_default
-from .launchers import check_launcher
+from .launchers import check_launcher, check_together, launched_processes
 from .options import TrainingOptions
 from .ranges import check_seed
 
@@ -80,7 +81,11 @@ class LadderTrainingArguments(TrainingOptions, TrainingArguments):
     def __post_init__(self) -> None:
         with said_once_per_machine():
             self._check_before_start()
+        if launched_processes() > 1 and not torch.accelerator.is_available():
+            self.use_cpu = True  # or accelerate takes each of several processes without a GPU for a job of its own
         super().__post_init__()
+        with said_once_per_machine():
+            check_together(launched_processes(), self.world_size, self.device.type)
         if self.learning_rate is None:
             self.learning_rate = RATES[self.optimizer].default
         if self.save_total_limit == _UNSET:

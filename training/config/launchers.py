@@ -51,6 +51,24 @@ def check_launcher(precision: str = "no", compiler: str = "no", environment: Map
     _check_same("dynamo_backend", environment.get("ACCELERATE_DYNAMO_BACKEND", "").lower() or "no", compiler.lower())
 
 
+def check_together(launched: int, together: int, device: str) -> None:
+    """Check that the processes that a launcher has started train one network.
+
+    Args:
+        launched: Number of processes that were started.
+        together: Number of those that accelerate lets work together.
+        device: Kind of the device that this process computes on.
+
+    Raises:
+        UserError: each would train a network of its own, all in the same folder.
+    """
+    if launched > 1 and together != launched:
+        raise UserError(
+            f"a launcher has started {launched} processes, but on {device} accelerate lets {together} work together: "
+            "start one process, or give --use_cpu true"
+        )
+
+
 def _check_same(name: str, asked: str, own: str) -> None:
     """Check that the launcher asks for nothing, or for what the run itself asks for.
 

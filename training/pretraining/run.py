@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -128,9 +129,9 @@ def pretrain(recipe: ResolvedRecipe) -> int:
             _train_and_publish(trainer, folder, keeper, checkpoint)
             if trainer.is_world_process_zero():
                 _write_card(trainer, folder, recipe)
+        if arguments.push_to_hub:
+            _push(trainer, folder)
         if trainer.is_world_process_zero():
-            if arguments.push_to_hub:
-                _push(trainer, folder)
             print(f"finished: {folder} holds the backbone, its card and {PRETRAINING}/")
             print(f"next: {_next(recipe, folder, data)}")
         trainer.accelerator.wait_for_everyone()
@@ -333,14 +334,26 @@ def _write_card(trainer: "LadderTrainer | None", folder: Path, recipe: ResolvedR
 
 
 def _push(trainer: "LadderTrainer", folder: Path) -> None:
-    """Push a finished run. If that fails, the error says that the run itself is finished."""
+    """Push a finished run. If that fails or is interrupted, the message says that the run itself is finished."""
+    args = trainer.args
+    again = ladder_command(
+        "push",
+        str(folder),
+        str(trainer.hub_model_id),
+        private=args.hub_private_repo,
+        pretraining=trainer.sends_pretraining,
+        revision=args.hub_revision,
+    )
     try:
         trainer.push_to_hub(commit_message=f"Publish {folder.resolve().name}")
     except UserError as error:
-        again = f"`ladder push {folder} {trainer.hub_model_id}`"
-        raise UserError(
-            f"{folder} is finished and complete, but not published ({again} tries again): {error}"
-        ) from None
+        failed = UserError(f"{folder} is finished and complete, but not published (`{again}` tries again): {error}")
+        failed.shared = error.shared
+        raise failed from None
+    except (Interrupted, KeyboardInterrupt) as error:
+        ended = Interrupted(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+        ended.then = f"{folder} is finished and complete, and `{again}` publishes it"
+        raise ended from None
 
 
 @contextlib.contextmanager

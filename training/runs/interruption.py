@@ -25,10 +25,12 @@ class Interrupted(SystemExit):
         number: Number of the signal.
         code: Exit code: 130 after SIGINT, else 143.
         shared: Whether all processes of a job raise it, so that the first one tells the user.
+        then: What to do next, if it is not to run the same command again.
     """
 
     code: int
     shared = False
+    then: str | None = None
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
-from transformers.utils.hub import PushInProgress
 
 from modeling_ladder import LadderSiameseForPreTraining
 
-from ..errors import UserError
-from ..files import PARTIAL_PREFIX
+from ..errors import UserError, system_error
+from ..files import PARTIAL_PREFIX, remove
+from ..runs.agreement import chosen_by_first, patient_group
 from .background_pushes import BackgroundPushes, push_folder
 from .publishing import TrainingRun, write_published
 
@@ -55,28 +55,35 @@ class HubTrainer(Trainer):
         """The model without any wrapper of a distributed run."""
         return self.accelerator.unwrap_model(self.model)
 
-    @property
-    def push_in_progress(self) -> PushInProgress | None:
-        """The pushes of checkpoints that transformers waits for at the end of training; None before the first."""
-        return self._pushes.in_progress
-
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository before training, so that a token without write access fails at once.
+
+        Every process must call it.
 
         Raises:
             UserError: the Hub refused it. The message says what to do next.
         """
         from ladder_model_cards import PushError, make_repository
 
-        if not self.is_world_process_zero():
-            return
         args = self.args
         name = args.hub_model_id or Path(args.output_dir).absolute().name
         private = args.hub_private_repo if private is None else private
+
+        def make() -> str:
+            try:
+                return make_repository(name, private=bool(private), token=token or args.hub_token)
+            except PushError as error:
+                raise UserError(str(error)) from None
+
+        self.hub_model_id = chosen_by_first(make, patient_group())
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers. If the training is interrupted or fails, so are the pushes that have not begun."""
         try:
-            self.hub_model_id = make_repository(name, private=bool(private), token=token or args.hub_token)
-        except PushError as error:
-            raise UserError(str(error)) from None
+            return super().train(*args, **kwargs)
+        except BaseException:
+            self._pushes.end()
+            raise
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the folder that `ladder pretrain` leaves: native backbone, preprocessor, `pretraining/`, card.
@@ -135,7 +142,7 @@ class HubTrainer(Trainer):
         )
 
     def _write_folder(self, folder: Path, **facts: Any) -> None:
-        """Write everything that is published, with its card, in the main process.
+        """Write everything that is published, with its card, in the main process. Every process must call it.
 
         Args:
             folder: The trainer's own folder, or one that gets a copy.
@@ -146,7 +153,7 @@ class HubTrainer(Trainer):
         """
         from ladder_model_cards import CardError, write_card
 
-        if self.is_world_process_zero():
+        def write() -> None:
             own = Path(self.args.output_dir)
             earlier = None if folder.resolve() == own.resolve() else own
             write_published(self._training_run, folder, earlier=earlier, **facts)
@@ -154,7 +161,8 @@ class HubTrainer(Trainer):
                 write_card(folder)
             except CardError as error:
                 raise UserError(str(error)) from None
-        self.accelerator.wait_for_everyone()
+
+        chosen_by_first(write)
 
     def push_to_hub(
         self,
@@ -168,11 +176,12 @@ class HubTrainer(Trainer):
         include_pretraining: bool | None = None,
         **card: Any,
     ) -> "PushResult | Future[PushResult] | None":
-        """Publish the online backbone with its card, in one commit, as `ladder push` does.
+        """Publish the online backbone with its card, in one commit, as `ladder push` does. Every process must call it.
 
         Args:
             commit_message: Message of the commit.
-            blocking: Wait until the push is done. If False, return a Future at once.
+            blocking: Wait until the push is done. If False, return a Future at once; the process waits for the push
+                before it ends.
             token: Access token. Default: `hub_token`, then the one that huggingface_hub knows.
             revision: Branch. Default: `hub_revision`, then main.
             private: Make the repository private. Default: `hub_private_repo`.
@@ -181,7 +190,7 @@ class HubTrainer(Trainer):
             **card: See `create_model_card`.
 
         Returns:
-            What the push did. None in all processes but the first.
+            What the push did. If not `blocking`, None in all processes but the first.
 
         Raises:
             UserError: the folder cannot be published, or the Hub refused it. The message says what to do next.
@@ -189,24 +198,37 @@ class HubTrainer(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
-        if not self.is_world_process_zero():
-            return None
         self.create_model_card(**card)
-        self._finish_current_push()
         private = self.args.hub_private_repo if private is None else private
+        folder, name = Path(self.args.output_dir), str(self.hub_model_id)
         options = {
             "private": bool(private),
             "token": token or self.args.hub_token,
             "revision": revision or self.args.hub_revision,
             "tag": tag,
             "message": commit_message,
-            "include_pretraining": self._sends_pretraining if include_pretraining is None else include_pretraining,
+            "include_pretraining": self.sends_pretraining if include_pretraining is None else include_pretraining,
         }
-        push = push_folder if blocking else self._pushes.push
-        return push(Path(self.args.output_dir), self.hub_model_id, **options)
+        if not blocking:
+            return self._pushes.push(folder, name, **options) if self.is_world_process_zero() else None
+
+        def push() -> "PushResult":
+            self._finish_current_push()
+            return push_folder(folder, name, **options)
+
+        return chosen_by_first(push, patient_group())
+
+    def _finish_current_push(self) -> None:
+        """Wait for the pushes of checkpoints; once the process was asked to end, those that fail are not repeated."""
+        self._pushes.wait(lambda: self._asked_to_end)
 
     @property
-    def _sends_pretraining(self) -> bool:
+    def _asked_to_end(self) -> bool:
+        return False
+
+    @property
+    def sends_pretraining(self) -> bool:
+        """Whether pushes send `pretraining/` too, as `hub_strategy` says."""
         return self.args.hub_strategy in KEEPS_CHECKPOINT
 
     @property
@@ -219,20 +241,33 @@ class HubTrainer(Trainer):
         if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return
         if self._pushes.busy and not args.hub_always_push:
+            logger.warning(
+                "step %d is not pushed: the push of %s has not ended; hub_always_push true pushes every checkpoint",
+                step,
+                self._pushes.busy,
+            )
             return
         self.callback_handler.on_push_begin(args, self.state, self.control)
         folder = Path(args.output_dir)
         copy = folder / f"{PARTIAL_PREFIX}push-{step}"
-        write_published(self._training_run, copy, pretraining=self._sends_pretraining, earlier=folder)
+        try:
+            write_published(self._training_run, copy, pretraining=self.sends_pretraining, earlier=folder)
+        except Exception as error:
+            if (reason := system_error(error)) is None:
+                raise
+            remove(copy)
+            logger.warning("step %d is not pushed: no copy of it can be written: %s", step, reason)
+            return
         self._pushes.push_checkpoint(
+            step,
             copy,
-            self.hub_model_id,
+            str(self.hub_model_id),
             private=bool(args.hub_private_repo),
             token=args.hub_token,
             revision=args.hub_revision,
             tag=f"step-{step}" if args.hub_strategy == HubStrategy.ALL_CHECKPOINTS else None,
             message=f"Training in progress, step {step}",
-            include_pretraining=self._sends_pretraining,
+            include_pretraining=self.sends_pretraining,
             report=logger.info,
         )
 

@@ -42,6 +42,10 @@ class SavingTrainer(HubTrainer):
         self._resumable_step: int | None = None
         super().__init__(**kwargs)
 
+    @property
+    def _asked_to_end(self) -> bool:
+        return self.stop_request.number is not None
+
     def end_if_asked(self) -> None:
         """End if any process was asked to; all processes must call it.
 
