@@ -136,7 +136,9 @@ def make_repository(
 
     def make() -> str:
         found: str = api.create_repo(name, private=True if private else None, exist_ok=True).repo_id
-        if private and api.repo_info(found).private is False:
+        info = api.repo_info(found)
+        _check_name(found, info.id)
+        if private and info.private is False:
             raise PushError(
                 f"{found} exists and is public; make it private in its settings on the Hub, or do not ask for private"
             )
@@ -176,8 +178,10 @@ class _Push:
         self.report(f"asking the Hub what {plan.repo_id} holds ...")
         api.create_repo(plan.repo_id, private=True if plan.private else None, exist_ok=True)
         if plan.revision != "main":
+            _check_name(plan.repo_id, api.repo_info(plan.repo_id).id)
             api.create_branch(plan.repo_id, branch=plan.revision, exist_ok=True)
         info = api.repo_info(plan.repo_id, revision=plan.revision)
+        _check_name(plan.repo_id, info.id)
         if plan.private and info.private is False:
             raise PushError(
                 f"{plan.repo_id} exists and is public: nothing was sent; make it private in its settings on the Hub, "
@@ -248,6 +252,16 @@ class _Push:
                 f"{self.plan.repo_id} holds the new files at {commit}, but {self.plan.tag} tags another revision; "
                 "push again with another --tag"
             )
+
+
+def _check_name(asked: str, found: str) -> None:
+    """Check that the Hub has not sent the request on to a repository of another name.
+
+    Raises:
+        PushError: the repository was renamed. The card names the one that was asked for.
+    """
+    if found != asked:
+        raise PushError(f"{asked} was renamed: on the Hub it is {found}. Nothing was sent. Next: push to {found}")
 
 
 def _same(file: PlannedFile, held: Any) -> bool:

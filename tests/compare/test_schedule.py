@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import threading
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import torch
 
 from ladder_training.compare import schedule
 from ladder_training.models.devices import visible_gpus
+from ladder_training.runs.interruption import Interrupted
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,22 @@ def test_a_process_sees_its_own_gpu_only(monkeypatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
     schedule._start_worker(SimpleNamespace(threads=1), shares)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+@pytest.mark.parametrize("error", [Interrupted(signal.SIGTERM), KeyboardInterrupt()])
+def test_a_process_that_was_asked_to_end_begins_with_nothing_more(monkeypatch, error: BaseException) -> None:
+    """The pool had given it an item ahead: the comparison ended only when that was done, perhaps hours later."""
+    begun: list[str] = []
+
+    def work(plan: Any, item: str) -> None:
+        begun.append(item)
+        if item == "second":
+            raise error
+
+    monkeypatch.setattr(schedule, "_ending", [])
+    monkeypatch.setattr(schedule, "do_work", work)
+    schedule._do_work_in_process(None, "first")
+    for item in ("second", "third", "fourth"):
+        with pytest.raises(type(error)):
+            schedule._do_work_in_process(None, item)
+    assert begun == ["first", "second"]

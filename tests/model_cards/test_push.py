@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from helpers.hub_server import Fault, HubServer
 from helpers.hub_server.runs import run_facts, save_backbone, write_json
 from helpers.hub_server.tokens import WRITE
-from ladder_model_cards import CardError, PushError, plan_push, push, verify_checksums
+from ladder_model_cards import CardError, PushError, make_repository, plan_push, push, verify_checksums
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 NAME = "user/digits"
@@ -283,3 +284,21 @@ def test_a_push_whose_process_ends_is_not_repeated(client: HubServer, sleeps: li
     with pytest.raises(PushError, match="failed with 503"):
         push(run, NAME, token=WRITE, report=said.append, ending=ending)
     assert sum("trying again" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("revision", [None, "trial"])
+def test_a_repository_that_was_renamed_is_named(revision: str | None, client: HubServer, run: Path) -> None:
+    """The Hub sends requests for the old name on, and the card would name a repository that is not there."""
+    send(run)
+    client.store.rename(NAME, "user/numbers")
+    before = client.store.history("user/numbers")
+    with pytest.raises(PushError) as refused:
+        send(run, revision=revision)
+    told = "user/digits was renamed: on the Hub it is user/numbers. Nothing was sent. Next: push to user/numbers"
+    assert str(refused.value) == told
+    with pytest.raises(PushError, match=re.escape(told)):
+        make_repository(NAME, token=WRITE)
+    assert client.store.history("user/numbers") == before and set(client.store.repos["user/numbers"].branches) == {
+        "main"
+    }
+    assert make_repository("numbers", token=WRITE) == "user/numbers"

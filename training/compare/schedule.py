@@ -11,12 +11,14 @@ from typing import Any
 
 from ..errors import UserError
 from ..models.devices import visible_gpus
-from ..runs.interruption import ended_by_signals
+from ..runs.interruption import Interrupted, ended_by_signals
 from .plan import Plan
 from .work import WorkItem, do_work
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _WATCH_SECONDS = 2.0
+_ending: list[BaseException] = []
+"""In a process of the pool, what a signal has raised: the process does no further item."""
 
 
 def run_all(plan: Plan, items: list[WorkItem], jobs: int, after: Callable[[], None]) -> None:
@@ -81,9 +83,18 @@ def _run_in_processes(plan: Plan, items: list[WorkItem], jobs: int, after: Calla
 
 
 def _do_work_in_process(plan: Plan, item: WorkItem) -> None:
-    """Do one work item; SIGTERM lets it clean up. Between two items the signal ends the process at once."""
-    with ended_by_signals():
-        do_work(plan, item)
+    """Do one work item; SIGTERM lets it clean up. Between two items the signal ends the process at once.
+
+    A pool gives each process its next items ahead, and takes what a signal raises for the result of one of them.
+    """
+    if _ending:
+        raise _ending[0]
+    try:
+        with ended_by_signals():
+            do_work(plan, item)
+    except (Interrupted, KeyboardInterrupt) as error:
+        _ending.append(error)
+        raise
 
 
 def _start_worker(plan: Plan, shares: Any) -> None:

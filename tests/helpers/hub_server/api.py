@@ -74,6 +74,9 @@ def _entry(commit: Commit, path: str) -> dict:
 def answer(store: HubStore, request: "Request", url: str) -> Answer:
     """Answer a request, or raise `HubError`."""
     parts = request.parts
+    for old, new in store.moved.items():
+        if f"{request.path}/".startswith((f"/api/models/{old}/", f"/{old}/resolve/")):
+            return 307, {"Location": url + request.path.replace(old, new, 1)}, b""
     if parts[:2] == ["api", "whoami-v2"]:
         user = _user(store, request)
         if user is None:
@@ -103,7 +106,7 @@ def _create(store: HubStore, request: "Request", url: str) -> Answer:
     name = f"{data.get('organization') or user[0]}/{data['name']}"
     if user[1] != "write" or name.split("/")[0] != user[0]:
         raise HubError(403, f'You don\'t have the rights to create a model under the namespace "{name.split("/")[0]}"')
-    if name in store.repos:
+    if name in store.repos or name in store.moved:
         return 409, {}, json.dumps({"error": "You already created this model repo", "url": f"{url}/{name}"}).encode()
     store.create(name, private=data.get("visibility") == "private" or bool(data.get("private")))
     return _json({"url": f"{url}/{name}", "name": name})

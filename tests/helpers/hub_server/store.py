@@ -47,11 +47,20 @@ class Repo:
 
 @dataclass
 class HubStore:
-    """All that the local Hub knows: users by access token, repositories by name, large files by SHA-256."""
+    """All that the local Hub knows: users by access token, repositories by name, large files by SHA-256.
+
+    `moved` gives the new names of repositories that were renamed.
+    """
 
     users: dict[str, tuple[str, str]] = field(default_factory=dict)
     repos: dict[str, Repo] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a repository another name; requests for the old one are sent on."""
+        self.repos[new] = self.repos.pop(old)
+        self.moved[old] = new
 
     def create(self, name: str, private: bool = False) -> Repo:
         """A new repository with the Hub's first commit."""
