@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from helpers.comparison import compare
+from ladder_training.compare import contents
 from ladder_training.compare.contents import Contents
+from ladder_training.config.recipe import Recipe, resolve
 from ladder_training.files import write_json
+from ladder_training.runs.record import DatasetRecord, RunRecord
 
 
 def _photos(folder: Path, shade: int) -> str:
@@ -141,3 +144,51 @@ def test_the_images_of_a_variant_are_looked_for_before_anything_is_run(
     assert compare(recipe, tmp_path / "out", "--variants", str(variants), methods="byol other", seeds="0") == 2
     assert "method other: ./nowhere: no such data set" in capsys.readouterr().err
     assert calls == [] and not (tmp_path / "out").exists()
+
+
+def test_another_commit_of_a_data_set_on_the_hub_is_noticed(
+    recipe: str,
+    tmp_path: Path,
+    calls: list[str],
+    folders: tuple[str, str],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It counted by its name alone. A folder stands for the data set, so that no network is needed."""
+    commit: list[str | None] = [None]
+    monkeypatch.setattr(contents, "hub_dataset", lambda name, revision=None: ("user/pets", revision or commit[0]))
+    out, words = tmp_path / "out", ["--dataset", folders[0]]
+
+    def again(*more: str) -> int:
+        calls.clear()
+        return compare(recipe, out, *words, *more, methods="byol", seeds="0")
+
+    assert again() == 0 and len(calls) == 3
+    names = ("pretrain", "knn-photos", "linear-photos")
+    assert not any("dataset_commit" in _cell(out, name)["fingerprint"] for name in names), "the Hub did not answer"
+    commit[0] = "a" * 40
+    assert again() == 0 and calls == [], "as cells of earlier versions, which say no commit"
+    shutil.rmtree(out)
+    assert again() == 0 and len(calls) == 3
+    assert [_cell(out, name)["fingerprint"]["dataset_commit"] for name in names] == ["a" * 40] * 3
+    commit[0] = "b" * 40
+    assert again() == 2 and calls == []
+    said = f"pretrain.json was made with a dataset at commit {'a' * 40}, now it is {'b' * 40}: choose another --output"
+    assert said in capsys.readouterr().err
+    commit[0] = None
+    assert again() == 0 and calls == [], "offline"
+    commit[0] = "a" * 40
+    assert again("--revision", "a" * 40) == 0 and calls == [], "the same images by another name"
+    commit[0] = "b" * 40
+    assert again("--redo") == 0 and len(calls) == 3
+
+
+def test_a_run_that_began_at_another_commit_does_not_count_as_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on reads the commit that it began with, and its cell would have said the newest one."""
+    RunRecord(datasets=[DatasetRecord("user/pets", hub="user/pets", revision="a" * 40)]).write(tmp_path)
+    wanted = resolve(Recipe("r", "", {"dataset": "user/pets"}, "here"))
+    for newest, expected in (("a" * 40, True), ("b" * 40, False), (None, None)):
+        monkeypatch.setattr(contents, "hub_dataset", lambda name, revision=None, newest=newest: (name, newest))
+        assert Contents().are_those_of(tmp_path, wanted) is expected

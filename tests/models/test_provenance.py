@@ -14,6 +14,7 @@ from ladder_training.evaluation.backbone import default_output
 from ladder_training.models import provenance
 from ladder_training.models.processor import image_processor
 from ladder_training.models.provenance import licence_line, provenance_of
+from ladder_training.models.weight_files import hash_of_weights
 from modeling_ladder import LadderSiameseConfig, LadderSiameseForPreTraining
 
 NC = "cc-by-nc-4.0"
@@ -46,7 +47,8 @@ def continued(source: Path, folder: Path, *words: str) -> dict:
 def test_a_run_and_its_card_have_the_licence_of_the_weights_it_starts_from(imported, tmp_path, capsys):
     record = continued(imported, tmp_path / "run")
     assert record["license"] == NC
-    assert record["started_from"] == {"model": str(imported), "license": NC, "imported": IMPORTED}
+    weights = hash_of_weights(str(imported))
+    assert record["started_from"] == {"model": str(imported), "license": NC, "imported": IMPORTED, "weights": weights}
     assert record["imported"] is None  # these weights were trained here
     assert f"licence: {NC}, that of the weights of {imported}" in capsys.readouterr().out
     card = tmp_path / "run" / "README.md"

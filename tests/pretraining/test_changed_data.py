@@ -1,5 +1,6 @@
 """A run does not go on with other data without a word; the same data set may be spelt in several ways."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
-from helpers.models import TINY_YAML
+from helpers.models import TINY_YAML, tiny_native_backbone
 from helpers.stream_data import encoded
 from ladder_training.cli.entry import main
 from ladder_training.config.recipe import Recipe, resolve
@@ -33,14 +34,14 @@ disable_tqdm: true
 """
 
 
-def interrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def interrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[str]:
     """Words of a command whose run has checkpoint-2 of 4 steps."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     (tmp_path / "images").mkdir()
     for number in range(20):
         (tmp_path / "images" / f"{number:02d}.png").write_bytes(encoded(24, seed=number, kind="PNG"))
-    words = ["pretrain", "tiny.yaml", "--output", "run", "--dataset"]
+    words = ["pretrain", "tiny.yaml", "--output", "run", *more, "--dataset"]
     assert main([*words, "images"]) == 0
     for path in (tmp_path / "run").glob("checkpoint-4/*"):
         path.unlink()
@@ -150,3 +151,28 @@ def test_options_of_several_data_sets_or_of_the_hub_are_refused_or_said_for_one_
         load_data(resolve(Recipe("r", "", {"dataset": str(tmp_path), "mix": [1.0, 2.0]}, "here")))
     data = load_data(resolve(Recipe("r", "", {"dataset": str(tmp_path), "revision": "v2"}, "here")))
     assert data.notes == ["revision v2 is not used: no data set is on the Hub"]
+
+
+def test_a_run_does_not_go_on_from_other_weights_than_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It went on from its checkpoint without a word, while the command named weights that it had never seen."""
+    base, stages = tmp_path / "base", ["stage1", "stage2", "stage3", "stage4"]
+    tiny_native_backbone(seed=1, out_features=stages).save_pretrained(base)
+    words = interrupted_run(tmp_path, monkeypatch, "--from", "base", "--backbone_config", "null")
+    began = json.loads((tmp_path / "run" / "run.json").read_text())["started_from"]["weights"]
+    assert began == hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()[:16]
+    tiny_native_backbone(seed=2, out_features=stages).save_pretrained(base)
+    now = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()[:16]
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    assert main([*words, "images"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"ladder: error: base holds other weights (sha256 {now}) than those with which the run in run began ({began}): "
+        "put those back, or choose another --output to start from the new ones"
+    )
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    # A run of an earlier version did not record it, and goes on.
+    record = json.loads(before)
+    del record["started_from"]["weights"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert main([*words, "images"]) == 0

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import write_text
 from ..models.all_stages import ALL_STAGES
 from ..runs.run_folder import now, versions
-from .contents import CONTENT
+from .contents import COMMIT, CONTENT
 from .fingerprints import cell_value, differing_field
 
 PRETRAIN, GRADIENTS = "pretrain", "gradients"
@@ -159,6 +159,8 @@ def scrubbed(text: str, *paths: Path | str) -> str:
 
 def _named(field: str) -> str:
     """Name a field of a fingerprint in an error message."""
+    if field.endswith(COMMIT):
+        return f"a {field.removesuffix(COMMIT)} at commit"
     return f"a {field.removesuffix(CONTENT)} of" if field.endswith(CONTENT) else field
 
 

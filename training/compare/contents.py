@@ -4,25 +4,23 @@ A folder that is moved as a whole keeps its content; another folder of the same 
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config.recipe import ResolvedRecipe
 from ..data.content import describe_files
-from ..data.sources import local_source
+from ..data.sources import hub_dataset, local_source
 from ..errors import UserError
 from ..files import looks_like_path
-from ..models.reference import model_folder
+from ..models.weight_files import hash_of_weights
 from ..runs.data_files import began_with
-from ..runs.run_folder import PRETRAINING
+from ..runs.record import RunRecord
 
 CONTENT = "_content"
 """Ending of the fields of a fingerprint that hold a content: "dataset_content" beside "dataset"."""
-WEIGHT_FILES = "model*.safetensors"
-"""The weights of a model: one file, or its shards."""
-_HASH_LETTERS = 16
+COMMIT = "_commit"
+"""Ending of the fields that hold the commits of data sets on the Hub: "dataset_commit" beside "dataset"."""
 
 
 @dataclass
@@ -32,10 +30,12 @@ class Contents:
     Attributes:
         known_files: (data set, split or None) -> what `files` returns.
         known_weights: Model -> what `weights` returns.
+        known_commits: (data set, revision or None) -> its name and commit on the Hub.
     """
 
     known_files: dict[tuple[str, str | None], dict[str, Any] | None] = field(default_factory=dict, repr=False)
     known_weights: dict[str, str | None] = field(default_factory=dict, repr=False)
+    known_commits: dict[tuple[str, str | None], tuple[str | None, str | None]] = field(default_factory=dict, repr=False)
 
     def data(self, reference: str | list[str] | None, split: str | None = None) -> str | None:
         """Describe the files of a data set: their number, their bytes and a hash of their names and contents.
@@ -62,55 +62,84 @@ class Contents:
             self.known_files[key] = _described(reference, split)
         return self.known_files[key]
 
+    def commit(self, reference: str | list[str] | None, revision: str | None = None) -> str | None:
+        """Return the commit that the Hub has of a data set, or of several, those on this machine left out.
+
+        Args:
+            reference: Name or path of a data set, or of several.
+            revision: Branch, tag or commit.
+
+        Returns:
+            None if none of them lies on the Hub, or it does not tell a commit.
+        """
+        references = [reference] if isinstance(reference, str) else reference or []
+        for each in references:
+            if (each, revision) not in self.known_commits:
+                self.known_commits[each, revision] = _commit(each, revision)
+        found = [self.known_commits[each, revision] for each in references]
+        commits = [commit for name, commit in found if name is not None]
+        return "; ".join(str(commit) for commit in commits) if commits and None not in commits else None
+
     def weights(self, reference: str | None) -> str | None:
         """Hash the weights of a model; None if there is no such folder on this machine."""
         if reference is None or not Path(reference).expanduser().exists():
             return None
         if reference not in self.known_weights:
-            folder = Path(model_folder(reference))
-            files = [*weight_files(folder), *weight_files(folder / PRETRAINING)]
-            self.known_weights[reference] = hash_of_files(files) if files else None
+            self.known_weights[reference] = hash_of_weights(reference)
         return self.known_weights[reference]
 
     def of_recipe(self, recipe: ResolvedRecipe) -> dict[str, str]:
         """Return the contents that decide a run's weights and its log, as far as they are known.
 
         Returns:
-            "dataset_content", "eval_dataset_content" and "from_model_content".
+            "dataset_content", "eval_dataset_content", "from_model_content", "dataset_commit" and
+            "eval_dataset_commit".
         """
         data = recipe.data
         found = {
-            "dataset": self.data(data.dataset, data.split),
-            "eval_dataset": self.data(data.eval_dataset),
-            "from_model": self.weights(recipe.model.from_model),
+            "dataset" + CONTENT: self.data(data.dataset, data.split),
+            "eval_dataset" + CONTENT: self.data(data.eval_dataset),
+            "from_model" + CONTENT: self.weights(recipe.model.from_model),
+            "dataset" + COMMIT: self.commit(data.dataset, data.revision),
+            "eval_dataset" + COMMIT: self.commit(data.eval_dataset),
         }
-        return {name + CONTENT: content for name, content in found.items() if content is not None}
+        return {name: content for name, content in found.items() if content is not None}
+
+    def of_evaluation(self, dataset: str, test_dataset: str | None) -> dict[str, str]:
+        """Return the contents that decide an evaluation's result, as far as they are known.
+
+        Returns:
+            "dataset_content", "test_dataset_content", "dataset_commit" and "test_dataset_commit".
+        """
+        places = {"dataset": dataset, "test_dataset": test_dataset}
+        found = {name + CONTENT: self.data(place) for name, place in places.items()}
+        found |= {name + COMMIT: self.commit(place) for name, place in places.items()}
+        return {name: content for name, content in found.items() if content is not None}
 
     def are_those_of(self, folder: Path, recipe: ResolvedRecipe) -> bool | None:
         """Tell whether the run in a folder began with the images that the recipe's data sets hold now.
 
         Returns:
-            None if that is not known: the run kept no list, or nothing of the data lies on this machine.
+            None if that is not known: the run kept no list and no commit, or nothing of the data lies on this machine
+            and the Hub tells no commit.
         """
         names = recipe.data.dataset
         names = [names] if isinstance(names, str) else list(names or [])
         now = [files["hash"] for name in names if (files := self.files(name, recipe.data.split))]
         then = began_with(folder)
-        return now == then if now and then else None
+        run = RunRecord.read(folder)
+        commits = [part.revision for part in run.datasets if part.hub is not None] if run is not None else []
+        commit = self.commit(names, recipe.data.revision)
+        same = [now == then] if now and then else []
+        same += ["; ".join(map(str, commits)) == commit] if commit and commits and None not in commits else []
+        return all(same) if same else None
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """List the files of a model's weights."""
-    return sorted(folder.glob(WEIGHT_FILES))
-
-
-def hash_of_files(paths: Iterable[Path]) -> str:
-    """Hash the bytes of files, one after the other; the first 16 digits of their SHA-256."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()[:_HASH_LETTERS]
+def _commit(reference: str, revision: str | None) -> tuple[str | None, str | None]:
+    try:
+        return hub_dataset(reference, revision)
+    except UserError:  # who needs the data says what is wrong with it
+        return None, None
 
 
 def _described(reference: str, split: str | None) -> dict[str, Any] | None:

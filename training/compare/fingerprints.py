@@ -11,7 +11,7 @@ from ..config.recipe import ResolvedRecipe, own_fields
 from ..files import json_value, looks_like_path
 from ..pretraining.build import network_config
 from ..runs.run_folder import FREE_FIELDS
-from .contents import CONTENT, Contents
+from .contents import COMMIT, CONTENT, Contents
 
 DATA_FIELDS = ("dataset", "eval_dataset", "from_model")
 _GLOBAL_FIELDS = ("level_names", "level_losses", "level_weights", "projection_hidden_size", "projection_size", "target")
@@ -64,9 +64,10 @@ def run_defaults() -> dict[str, Any]:
 def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
     """Return the first field in which two fingerprints differ, or None.
 
-    A field that the saved fingerprint does not have yet counts as equal if its value is the default. A content that one
-    of them does not know counts as equal: older cells have none, and where the data is gone it cannot be found out. Of
-    data and weights whose contents are equal the names may differ.
+    A field that the saved fingerprint does not have yet counts as equal if its value is the default. A content or a
+    commit that one of them does not know counts as equal: older cells have none, and where the data is gone or the Hub
+    does not answer it cannot be found out. Of data and weights whose contents are equal the names may differ, and of
+    equal commits the revisions.
 
     Args:
         saved: Read from a cell.
@@ -79,10 +80,13 @@ def differing_field(saved: Mapping[str, Any], wanted: Mapping[str, Any], default
             continue
         if name not in saved and name in defaults and wanted[name] == defaults[name]:
             continue
-        if name.endswith(CONTENT) and None in (saved.get(name), wanted.get(name)):
+        if name.endswith((CONTENT, COMMIT)) and None in (saved.get(name), wanted.get(name)):
             continue
         content = saved.get(name + CONTENT)
         if content is not None and content == wanted.get(name + CONTENT):
+            continue
+        commit = saved.get("dataset" + COMMIT)
+        if name == "revision" and commit is not None and commit == wanted.get("dataset" + COMMIT):
             continue
         return name
     return None

@@ -6,10 +6,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_record
+from ..models.weight_files import hash_of_files, weight_files
 from ..runs.record import IMPORTED
 from ..runs.run_folder import hardware
 from .cells import DONE
-from .contents import hash_of_files, weight_files
 
 WEIGHTS = "weights"
 SEED = "{seed}"

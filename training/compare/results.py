@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from .cells import GRADIENTS, PRETRAIN, Cells
-from .contents import CONTENT
 from .evaluations import Evaluation
 from .fingerprints import run_defaults, run_fingerprint
 from .grid import Point
@@ -20,8 +19,7 @@ def read_pretrain(plan: Plan, method: Method, seed: int) -> dict[str, Any] | Non
 
 def evaluation_fingerprint(plan: Plan, method: Method, seed: int, evaluation: Evaluation) -> dict[str, Any]:
     """Return everything that decides an evaluation's result; a short hash stands for the weights."""
-    data = {"dataset": evaluation.dataset, "test_dataset": evaluation.test_dataset}
-    found = {name + CONTENT: content for name, at in data.items() if (content := plan.contents.data(at)) is not None}
+    found = plan.contents.of_evaluation(evaluation.dataset, evaluation.test_dataset)
     return {**evaluation.fingerprint(), **found, "pretraining": _weights(plan, method, seed)}
 
 

@@ -19,6 +19,7 @@ from ..files import write_text
 from ..loading.depth import say_if_dark
 from ..models.provenance import licence_line, provenance_of
 from ..models.published import TRAINER_STATE, publish
+from ..models.weight_files import hash_of_weights
 from ..runs.agreement import all_or_none, chosen_by_first
 from ..runs.checkpoints import is_leftover, list_checkpoints, remove_leftovers
 from ..runs.data_files import changed_data, write_data_files
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from ..trainer.trainer import LadderTrainer
 
 BAD_IMAGES, CARD = "bad_images.jsonl", "README.md"
+WEIGHTS = "weights"
+"""Key of the hash in `started_from`."""
 
 
 class RecordCallback(TrainerCallback):
@@ -259,6 +262,7 @@ def _build(
 
     set_seed(arguments.seed)
     model = build_model(recipe)
+    _check_start(recipe, folder, earlier)
     data = load_data(recipe, earlier)
     for name, part in zip(data.records, getattr(data.train, "datasets", [data.train]), strict=True):
         column = check_image_column(part, own_column(part, recipe.data.image_column))
@@ -292,11 +296,28 @@ def _build(
     return data, trainer
 
 
+def _check_start(recipe: ResolvedRecipe, folder: Path, earlier: RunRecord | None) -> None:
+    """Check that the weights to start from are still those with which the run that goes on began.
+
+    Raises:
+        UserError: they are others. Weights of which one hash is not known count as the same.
+    """
+    model = recipe.model.from_model
+    if model is None or earlier is None or not list_checkpoints(folder):
+        return
+    began, today = (earlier.started_from or {}).get(WEIGHTS), hash_of_weights(model)
+    if None not in (began, today) and began != today:
+        raise UserError(
+            f"{model} holds other weights (sha256 {today}) than those with which the run in {folder} began ({began}): "
+            "put those back, or choose another --output to start from the new ones"
+        )
+
+
 def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trainer: "LadderTrainer") -> RunRecord:
     """Make the record of a run at its first start, and say which licence it has from the weights it starts with."""
     source, licence = None, recipe.run.license
     if recipe.model.from_model is not None:
-        source = chosen_by_first(lambda: provenance_of(str(recipe.model.from_model)))
+        source = chosen_by_first(lambda: _started_from(str(recipe.model.from_model)))
         licence, line = licence_line(source, licence)
         if line is not None and trainer.is_world_process_zero():
             print(line)
@@ -317,6 +338,11 @@ def _new_record(recipe: ResolvedRecipe, values: dict[str, Any], data: Data, trai
         git_commit=git_commit(),
         started=now(),
     )
+
+
+def _started_from(model: str) -> dict[str, Any]:
+    """What is known of the weights that a run starts with, and what tells them from others."""
+    return {**provenance_of(model), WEIGHTS: hash_of_weights(model)}
 
 
 def _write_card(trainer: "LadderTrainer | None", folder: Path, recipe: ResolvedRecipe) -> None:

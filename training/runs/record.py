@@ -133,8 +133,8 @@ class RunRecord(_Record):
         starts: How often the command was given.
         imported: Where weights are from that were not trained here: "kind" of names, "file", "sha256", "prefix",
             "left_out", "padding" and "notes". None for a run.
-        started_from: The weights that training began with: "model", "license" and "imported", which may be None. None
-            for a new network.
+        started_from: The weights that training began with: "model", "license", "imported" and "weights" (a hash of
+            them), which may be None. None for a new network.
         extra: Keys of the file that this version does not know; they are written back as they were.
     """
 
