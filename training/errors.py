@@ -9,7 +9,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 _REMEDIES = {
     errno.ENOSPC: "free space (or inodes: many small files) there",
@@ -126,6 +126,35 @@ def system_error(error: BaseException) -> str | None:
     where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
     remedy = _REMEDIES.get(number)
     return f"{where}{os.strerror(number)}" + (f"; {remedy}" if remedy else "")
+
+
+def hub_refusal(error: BaseException, page: str) -> str | None:
+    """Say in words why the Hub did not give what exists there, and what to do.
+
+    Args:
+        error: What a library raised that asked the Hub for a model or a data set.
+        page: Its page below the Hub's address: "user/name" or "datasets/user/name".
+
+    Returns:
+        One line, or None if the Hub gave another reason or none.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    gated = "gated dataset on the Hub" in str(error)  # all that `datasets` leaves of the Hub's answer
+    answer: BaseException | None = error
+    while answer is not None and not gated:
+        gated = isinstance(answer, GatedRepoError)
+        unknown = isinstance(answer, HfHubHTTPError) and not isinstance(answer, RepositoryNotFoundError)
+        if not gated and unknown and cast(HfHubHTTPError, answer).response.status_code == 401:
+            return "the Hub does not accept your access token; log in anew with `hf auth login`, or correct HF_TOKEN"
+        answer = answer.__cause__
+    if not gated:
+        return None
+    return (
+        f"it is gated, and your access token may not read it; ask for access at {constants.ENDPOINT}/{page}, log in "
+        "with `hf auth login`, and run the same command again"
+    )
 
 
 # Errors of the machine while it reads an intact file: they must end the run instead of dropping images.

@@ -299,9 +299,19 @@ def test_names_that_cannot_be_loaded(
     published.faults.append(Fault("status", status=500, times=None))
     assert NAME in refused([*with_name(NAME), "--output", "x"], capsys)
     published.clear()
+    gated = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted"}
+    published.faults.append(Fault("status", pattern="/resolve/", status=403, headers=gated, times=None))
+    assert refused([*with_name(NAME), "--output", "x"], capsys).endswith(
+        f"{NAME} cannot be loaded as a model: it is gated, and your access token may not read it; ask for access at "
+        f"{published.url}/{NAME}, log in with `hf auth login`, and run the same command again"
+    )
+    published.clear()
     monkeypatch.setenv("HF_TOKEN", INVALID)
     line = refused([*with_name(NAME), "--output", "x"], capsys)
-    assert NAME in line and INVALID not in line
+    assert INVALID not in line and line.endswith(
+        f"{NAME} cannot be loaded as a model: the Hub does not accept your access token; log in anew with "
+        "`hf auth login`, or correct HF_TOKEN"
+    )
     monkeypatch.setenv("HF_TOKEN", READ)
     repo = published.store.repos[NAME]
     files = {path: content for path, content in repo.resolve("main").files.items() if "safetensors" not in path}

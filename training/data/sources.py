@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, hub_refusal
 from . import digits
 from .columns import check_image_column, empty_label_columns, own_column, without_decoding
 from .content import describe_files
@@ -257,8 +257,12 @@ def _hub_name(name: str, config: str | None) -> tuple[str, str | None]:
 
 def _hub_error(name: str, error: Exception) -> UserError:
     kind, near = type(error).__name__, did_you_mean(near_data_sets(Path(name)))
+    if (refusal := hub_refusal(error, f"datasets/{name}")) is not None:
+        return UserError(f"{name}: {refusal}")
+    if kind == "DatasetNotFoundError" and "Revision" in str(error):
+        return UserError(f"{name}: {str(error).rstrip('.')}; check --revision")
     if kind == "DatasetNotFoundError":
-        return UserError(f"{name}: no such data set, here or on the Hub{near}")
+        return UserError(f"{name}: no such data set, here or on the Hub (a private one needs `hf auth login`){near}")
     if isinstance(error, ConnectionError) or "Offline" in kind or "Connection" in kind:
         return UserError(f"{name}: not found here, and the Hub cannot be reached{near}")
     return UserError(f"{name}: {_root_cause(error)}")

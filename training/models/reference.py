@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..errors import UserError, hub_refusal
 from ..files import looks_like_path
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def with_revision(reference: str, revision: str | None) -> str:
 def why_not_loaded(reference: str, error: Exception) -> str:
     """Explain in one line why a model that the user named could not be loaded."""
     text = " ".join(str(error).split())
-    if "is not a valid model identifier" in text:
+    if (refusal := hub_refusal(error, reference.partition("@")[0])) is not None:
+        text = refusal
+    elif "is not a valid model identifier" in text:
         text = (
             "there is no such folder, and no repository on the Hub that your access token shows; check the name, or "
             "log in with `hf auth login`"
