@@ -16,6 +16,8 @@ from helpers.processes import run_together
 from ladder_training.errors import UserError
 from ladder_training.evaluation import detection, knn, linear, segmentation, semi_supervised, tuning
 from ladder_training.evaluation.backbone import ImageSettings, StageFeatures, load_backbone
+from ladder_training.evaluation.embedding.options import EmbedOptions
+from ladder_training.evaluation.embedding.task import embed
 from ladder_training.evaluation.features import FeaturePart, extract_part
 from ladder_training.evaluation.image_transforms import CenterTransform
 from ladder_training.evaluation.shared_features import gathered
@@ -201,6 +203,7 @@ def test_an_error_in_the_data_is_told_by_the_first_process_only(tmp_path) -> Non
         "is 1 image for each of 2": (linear, labelled(24, 0), {"augment": True, "max_steps": 1, "train_batch_size": 2}),
         "has no column 'objects'": (detection, labelled(3, 0), {}),
         "has no column of label maps": (segmentation, labelled(3, 0), {}),
+        "no such data set": (knn, str(tmp_path / "nothing"), {}),
     }
 
     def work(rank: int) -> list[tuple[str, bool]]:
@@ -216,6 +219,17 @@ def test_an_error_in_the_data_is_told_by_the_first_process_only(tmp_path) -> Non
         assert all(expected in text for expected, (text, _) in zip(tries, found, strict=True)), found
         assert [shared for _, shared in found] == [True] * len(tries)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_that_embed_does_not_find_is_told_by_the_first_process_only(tmp_path) -> None:
+    options = EmbedOptions(model="net", dataset=str(tmp_path / "nothing"), output=str(tmp_path / "out.parquet"))
+
+    def work(rank: int) -> tuple[str, bool]:
+        with pytest.raises(UserError) as caught:
+            embed(options, tiny_native_backbone())
+        return str(caught.value), caught.value.shared
+
+    assert run_together(work) == [(f"{options.dataset}: no such data set", True)] * 2
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
@@ -239,9 +253,13 @@ def test_gathered_features_are_those_of_one_process_to_the_bit(processes) -> Non
 
 
 @pytest.mark.parametrize("task", [knn, linear])
-def test_a_stream_is_refused_with_several_processes(tmp_path, monkeypatch, task) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_a_stream_is_refused_with_several_processes(tmp_path, task) -> None:
     data = labelled(9, 0).to_iterable_dataset()
-    with pytest.raises(UserError, match="a stream is read by one process here, but 2 were started"):
-        task(tiny_native_backbone(), data, test_dataset=data, output=tmp_path)
+
+    def work(rank: int) -> bool:
+        with pytest.raises(UserError, match="a stream is read by one process here, but 2 were started") as caught:
+            task(tiny_native_backbone(), data, test_dataset=data, output=tmp_path)
+        return caught.value.shared
+
+    assert run_together(work) == [True, True]
     assert list(tmp_path.iterdir()) == []

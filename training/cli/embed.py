@@ -2,6 +2,7 @@
 
 from ..config.shell import ladder_command
 from ..data.left_out import is_first_process
+from ..errors import said_once_per_machine
 from ..evaluation.embedding.options import EmbedOptions
 from ..models.reference import model_folder, with_revision
 from ..models.verification import verified
@@ -23,7 +24,8 @@ def embed_command(options: EmbedOptions) -> int:
     """
     if is_first_process():
         print(f"embedding {options.dataset} with {options.model}", flush=True)
-    folder = with_revision(model_folder(options.model), options.revision)
+    with said_once_per_machine():
+        folder = with_revision(model_folder(options.model), options.revision)
     if options.verify:
         folder = verified(folder)
 

@@ -40,7 +40,8 @@ def evaluate_command(options: EvaluateOptions) -> int:
     from ..evaluation.backbone import default_output
     from ..runs.agreement import chosen_by_first
 
-    folder = with_revision(model_folder(options.model), options.revision)
+    with said_once_per_machine():
+        folder = with_revision(model_folder(options.model), options.revision)
     if options.verify:
         folder = verified(folder)
     output = options.output or default_output(options.model)

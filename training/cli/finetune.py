@@ -27,6 +27,7 @@ def finetune_command(options: FinetuneOptions) -> int:
     with said_once_per_machine():
         settings = {name: read_words(words, declared[name], name) for name, words in options.fields.items()}
         read_options(FINETUNE_OPTIONS[options.task], settings)
+        folder = with_revision(model_folder(options.model), options.revision)
     if is_first_process():
         print(f"fine-tuning {options.model} for {options.task} on {options.dataset}", flush=True)
 
@@ -36,7 +37,7 @@ def finetune_command(options: FinetuneOptions) -> int:
 
     result = finetune(
         options.task,
-        with_revision(model_folder(options.model), options.revision),
+        folder,
         options.dataset,
         options.output,
         test_dataset=options.test_dataset,

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..config.launchers import launched_processes
 from ..config.ranges import check_seed
 from ..models.devices import choose_device
+from ..runs.agreement import all_or_none, patient_group
 from .backbone import ImageSettings, StageFeatures, load_backbone, model_name
 from .options import Options, read_options
 from .report import EvaluationResult, check_output
@@ -122,6 +124,25 @@ class Outcome:
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
 
 
+def _found(request: Request, options: Any) -> Splits:
+    """Find the splits, after a look at where the result goes.
+
+    Raises:
+        UserError: the data set or the output cannot be used.
+    """
+    check_output(request.output)
+    return resolve_splits(
+        request.dataset,
+        request.test_dataset,
+        split=options.split,
+        streaming=getattr(options, "streaming", False),
+        seed=request.seed,
+        image=options.image_column,
+        label=getattr(options, "label_column", None),
+        trust_paths=options.trust_paths,
+    )
+
+
 def run_task(kind: type[Options], work: Callable[[TaskRun], Outcome], request: Request) -> EvaluationResult:
     """Run a task: check what the user gave, do the work, and write the result.
 
@@ -138,19 +159,10 @@ def run_task(kind: type[Options], work: Callable[[TaskRun], Outcome], request: R
         TrainingStopped: the work trains, and its loss is not finite.
     """
     start = time.monotonic()
-    check_output(request.output)
     options = read_options(kind, request.settings)
-    streaming = getattr(options, "streaming", False)
-    splits = resolve_splits(
-        request.dataset,
-        request.test_dataset,
-        split=options.split,
-        streaming=streaming,
-        seed=request.seed,
-        image=options.image_column,
-        label=getattr(options, "label_column", None),
-        trust_paths=options.trust_paths,
-    )
+    if launched_processes() > 1:  # they agree about what follows, so that a mistake is told once
+        make_accelerator(request.device, getattr(options, "mixed_precision", "no"))
+    splits = all_or_none(lambda: _found(request, options), patient_group())
     run = TaskRun(request.model, options, splits, request.seed, request.device, notes=list(splits.notes))
     outcome = work(run)
     result = EvaluationResult(

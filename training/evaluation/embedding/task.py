@@ -17,7 +17,7 @@ from ...loading.progress import progress
 from ...models.all_stages import ALL_STAGES, with_all_stages
 from ...models.stage_sizes import check_image_size
 from ...runs.agreement import Known, all_or_none, chosen_by_first, patient_group, process_count
-from ..backbone import StageFeatures, load_backbone, load_image_settings, model_name
+from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings, model_name
 from ..features import check_finite, pooled_features
 from ..image_transforms import CenterTransform
 from ..tuning import make_accelerator
@@ -72,12 +72,16 @@ def embed(options: EmbedOptions, model: Any = None, dataset: Any = None) -> Embe
     started = time.monotonic()
     accelerator = make_accelerator(options.device, options.mixed_precision)
     model = options.model if model is None else model
-    settings = load_image_settings(model, options.image_size, options.crop_fraction)
-    backbone = load_backbone(model, accelerator.device, trained_padding=True)
-    check_image_size(backbone, backbone, settings.size, backbone.stages[-1])
+
+    def opened() -> tuple[ImageSettings, StageFeatures, list[SplitRows], Label]:
+        settings = load_image_settings(model, options.image_size, options.crop_fraction)
+        backbone = load_backbone(model, accelerator.device, trained_padding=True)
+        check_image_size(backbone, backbone, settings.size, backbone.stages[-1])
+        splits = _splits(options, options.dataset if dataset is None else dataset)
+        return settings, backbone, splits, _common_label(splits)
+
+    settings, backbone, splits, label = all_or_none(opened, patient_group())
     columns = _columns(backbone, options)
-    splits = _splits(options, options.dataset if dataset is None else dataset)
-    label = _common_label(splits)
     for split in splits:
         say_if_dark(options.dataset, split.dataset, split.image, settings.value_range)
     plan = {

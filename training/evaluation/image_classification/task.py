@@ -11,7 +11,7 @@ from ...config.launchers import launched_processes
 from ...errors import UserError
 from ...loading.depth import say_if_dark
 from ...models.stage_sizes import check_image_size
-from ...runs.agreement import all_or_none, chosen_by_first, patient_group
+from ...runs.agreement import all_or_none, chosen_by_first, patient_group, said_once
 from .. import splits as splits_module
 from ..backbone import ImageSettings, StageFeatures, load_backbone, load_image_settings, padding_notes
 from ..classes import ClassIndex, class_index, label_feature
@@ -104,11 +104,12 @@ def on_features(run: TaskRun, work: Callable[[ClassificationData], Outcome]) -> 
     """
     splits, group = run.splits, None
     if launched_processes() > 1:
-        if any(splits_module.is_streaming(part) for part in (splits.fit, splits.score)):
-            raise UserError(
-                f"a stream is read by one process here, but {launched_processes()} were started: leave out `accelerate "
-                "launch`, or leave out streaming"
-            )
+        with said_once():
+            if any(splits_module.is_streaming(part) for part in (splits.fit, splits.score)):
+                raise UserError(
+                    f"a stream is read by one process here, but {launched_processes()} were started: leave out "
+                    "`accelerate launch`, or leave out streaming"
+                )
         run.accelerate()
         group = patient_group()
     task = open_classification(run) if group is None else all_or_none(lambda: open_classification(run))
