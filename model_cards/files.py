@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_PARTIAL = ".partial-"
 # What file systems answer that lack an operation, as many network and FUSE file systems do.
 _NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
@@ -20,13 +21,16 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         _write_whole(path, content)
     except OSError as error:
-        error.filename = str(path)  # the error of a full disk names no file, others the temporary one
+        # The error of a full disk names no file, others the temporary one. What names a folder on the way says more,
+        # and without a number the text says what happened, which a name would replace.
+        if error.errno is not None and (error.filename is None or _PARTIAL in str(error.filename)):
+            error.filename = str(path)
         raise
 
 
 def _write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".partial-{path.name[:100]}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{_PARTIAL}{path.name[:100]}.", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

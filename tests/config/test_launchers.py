@@ -4,7 +4,8 @@ import pytest
 
 from helpers.processes import run_together
 from helpers.training import make_arguments
-from ladder_training.config.launchers import check_launcher, check_together
+from ladder_training.cli.entry import main
+from ladder_training.config.launchers import check_launcher, check_together, started_alone
 from ladder_training.errors import UserError
 from ladder_training.evaluation.tuning import make_accelerator
 
@@ -102,3 +103,27 @@ def test_processes_that_would_train_apart_are_refused() -> None:
         "a launcher has started 2 processes, but on mps accelerate lets 1 work together: start one process, or give "
         "--use_cpu true"
     )
+
+
+def test_one_process_in_place_of_several_is_said() -> None:
+    """What `accelerate launch --num_processes 2` leaves, which starts one: nothing was said."""
+    left = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    assert started_alone(left) == (
+        "`accelerate launch` was asked for several processes, but has started this one only: give it --multi_gpu, or "
+        "start with `torchrun --nproc_per_node N -m ladder_training ...`"
+    )
+    for name in ("WORLD_SIZE", "PMI_SIZE"):
+        assert started_alone({**left, name: "2"}) is None
+    assert started_alone({"ACCELERATE_MIXED_PRECISION": "no"}) is None, "asked for one"
+    assert started_alone({"MASTER_PORT": "29500"}) is None, "no launcher"
+
+
+def test_a_command_that_is_shared_says_it(monkeypatch, capsys) -> None:
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert main(["evaluate", "knn", "--model", "/nothing", "--dataset", "digits"]) == 2
+    assert "`accelerate launch` was asked for several processes" in capsys.readouterr().err
+    assert main(["card", "/nothing"]) == 2
+    assert "accelerate" not in capsys.readouterr().err

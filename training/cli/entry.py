@@ -11,7 +11,7 @@ from dataclasses import MISSING
 from typing import Any
 
 from ..config.fields import Fields, build, fields_of, unknown_name
-from ..config.launchers import launched_processes
+from ..config.launchers import launched_processes, started_alone
 from ..config.recipe import OWN_GROUPS, inherited_fields, packaged_recipes
 from ..data.left_out import is_first_process, told_once
 from ..errors import TrainingStopped, UserError, said_once_per_machine, system_error, worker_death
@@ -104,7 +104,7 @@ def _read_words(command: Command, words: list[str]) -> Any:
     if command.leading and _starts_with_argument(words):
         words = [f"--{command.leading}", *words]
     if not wants_help:
-        _check_one_process(command)
+        _check_processes(command)
         _say_start(command)
     parser = _parser(command, words, positionals.get("task"))
     if wants_help:
@@ -135,8 +135,10 @@ def _dispatch(words: list[str]) -> int:
     return run_command(COMMANDS[words[0]], words[1:])
 
 
-def _check_one_process(command: Command) -> None:
+def _check_processes(command: Command) -> None:
     """Check that a launcher has not started several processes of a command that does not share its work among them.
+
+    Where it does, and a launcher has started fewer than it was asked for, say so.
 
     Raises:
         UserError: it has.
@@ -148,6 +150,8 @@ def _check_one_process(command: Command) -> None:
             f"`ladder {command.name}` works in one process, but a launcher has started {count} (WORLD_SIZE is "
             f"{count}): start it without accelerate or torchrun, which are for {together}"
         )
+    if command.shared and (line := started_alone()) is not None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _say_start(command: Command) -> None:

@@ -19,6 +19,29 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE") or "1")
 
 
+def started_alone(environment: Mapping[str, str] | None = None) -> str | None:
+    """Say that `accelerate launch` was asked for several processes, but has started this one only.
+
+    It does so with `--num_processes 2` alone, without a word. What tells is that it leaves an address where processes
+    would meet, which it does for several only, and no number of processes.
+
+    Args:
+        environment: Of this process.
+
+    Returns:
+        One line, or None if that is not so.
+    """
+    environment = os.environ if environment is None else environment
+    counted = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    asked = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_PORT" in environment
+    if not asked or any(name in environment for name in counted):
+        return None
+    return (
+        "`accelerate launch` was asked for several processes, but has started this one only: give it --multi_gpu, or "
+        "start with `torchrun --nproc_per_node N -m ladder_training ...`"
+    )
+
+
 def check_launcher(precision: str = "no", compiler: str = "no", environment: Mapping[str, str] | None = None) -> None:
     """Check that each process is to hold a whole network, and to compute as the options of the run itself say.
 
