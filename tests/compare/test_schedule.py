@@ -73,7 +73,7 @@ def test_a_process_sees_its_own_gpu_only(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
-    schedule._start_worker(SimpleNamespace(threads=1), shares)
+    schedule._start_worker(SimpleNamespace(threads=1), shares, threading.Event())
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
@@ -94,3 +94,24 @@ def test_a_process_that_was_asked_to_end_begins_with_nothing_more(monkeypatch, e
         with pytest.raises(type(error)):
             schedule._do_work_in_process(None, item)
     assert begun == ["first", "second"]
+
+
+def test_a_process_without_work_ends_when_the_comparison_does(monkeypatch) -> None:
+    """It waited for ever for more work of a broken pool, where a full disk had let its last checkpoint fail."""
+    shares: queue.SimpleQueue = queue.SimpleQueue()
+    shares.put(None)
+    ending, ended = threading.Event(), []
+    schedule._at_work.set()
+
+    def sleep(seconds: float) -> None:
+        ended.append("waits")
+        if ending.is_set():
+            schedule._at_work.clear()
+        ending.set()
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: thread.run())
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    schedule._start_worker(SimpleNamespace(threads=1), shares, ending)
+    assert ended == ["waits", "waits", 1], "first while the comparison goes on, then until the item is done"

@@ -19,6 +19,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _WATCH_SECONDS = 2.0
 _ending: list[BaseException] = []
 """In a process of the pool, what a signal has raised: the process does no further item."""
+_at_work = threading.Event()
+"""In a process of the pool, whether it does an item."""
 
 
 def run_all(plan: Plan, items: list[WorkItem], jobs: int, after: Callable[[], None]) -> None:
@@ -58,10 +60,10 @@ def _run_in_processes(plan: Plan, items: list[WorkItem], jobs: int, after: Calla
     """Do the work items in a pool of processes, which are ended at the first error. Each gets a GPU in turn."""
     context = multiprocessing.get_context("spawn")
     count, gpus = min(jobs, len(items)), visible_gpus()
-    shares = context.SimpleQueue()
+    shares, ending = context.SimpleQueue(), context.Event()
     for index in range(count):
         shares.put(gpus[index % len(gpus)] if gpus else None)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(plan, shares))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(plan, shares, ending))
     pending: set[Future] = {pool.submit(_do_work_in_process, plan, item) for item in items}
     try:
         while pending:
@@ -74,7 +76,9 @@ def _run_in_processes(plan: Plan, items: list[WorkItem], jobs: int, after: Calla
             "a process of the comparison was ended from outside (out of memory?); the same command continues from here"
         ) from error
     except BaseException:
-        # Each child writes the checkpoint of its run before it ends.
+        # Each child writes the checkpoint of its run before it ends. One whose disk is full fails at that, and would
+        # wait for more work, which the pool, broken by the end of another child, never gives: the event ends it.
+        ending.set()
         for process in multiprocessing.active_children():
             process.terminate()
         raise
@@ -89,16 +93,25 @@ def _do_work_in_process(plan: Plan, item: WorkItem) -> None:
     """
     if _ending:
         raise _ending[0]
+    _at_work.set()
     try:
         with ended_by_signals():
             do_work(plan, item)
     except (Interrupted, KeyboardInterrupt) as error:
         _ending.append(error)
         raise
+    finally:
+        _at_work.clear()
 
 
-def _start_worker(plan: Plan, shares: Any) -> None:
-    """Limit this process to its share of the cores and one GPU, and end it when its parent process has ended."""
+def _start_worker(plan: Plan, shares: Any, ending: Any) -> None:
+    """Limit this process to its share of the cores and one GPU, and end it when its parent process has ended.
+
+    Args:
+        plan: The comparison.
+        shares: Queue of the GPUs.
+        ending: Event that the comparison ends: this process, too, unless it is at work.
+    """
     gpu = shares.get()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is first used
@@ -110,7 +123,7 @@ def _start_worker(plan: Plan, shares: Any) -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and (_at_work.is_set() or not ending.is_set()):
             time.sleep(_WATCH_SECONDS)
         os._exit(1)
 
