@@ -20,7 +20,7 @@ from ladder_training.compare.statistics import Paired, paired_difference
 ROOT = Path(__file__).parents[2]
 STUDY, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results.md"
 BASELINE = "byol"
-BALANCES = {"balance": balance.SHORT}
+BALANCES = {"balance": balance.SHORT, "balance_long": balance.LONG}
 """The tables that balance.py makes, by name."""
 
 
