@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import results
+
 STAGES = ("stage1", "stage2", "all")
 
 
@@ -28,14 +30,10 @@ def folder_blocks(folder: Path) -> int:
 
 
 def difference(row: dict[str, Any]) -> str:
-    """The paired difference of a row of comparison.json in points, with its interval; in bold if that holds no zero."""
+    """The paired difference of a row of comparison.json in points, as the tables of results.py show it."""
     paired = row["methods"]["ladder"]["difference"]
-    mean = f"{100 * paired['mean']:+.1f}"
-    if paired.get("low") is None:
-        return mean
-    low, high = 100 * paired["low"], 100 * paired["high"]
-    text = f"{mean} [{low:+.1f}, {high:+.1f}]"
-    return f"**{text}**" if low * high > 0 else text
+    mean, low, high = (None if paired[key] is None else 100 * paired[key] for key in ("mean", "low", "high"))
+    return results.difference(mean, low, high)
 
 
 def line(folder: Path) -> str:

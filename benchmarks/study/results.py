@@ -15,7 +15,7 @@ from typing import Any
 
 import balance
 
-from ladder_training.compare.statistics import Paired, paired_difference
+from ladder_training.compare.statistics import paired_difference
 
 ROOT = Path(__file__).parents[2]
 STUDY, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results.md"
@@ -122,7 +122,8 @@ def table(plan: Table, comparison: dict[str, Any]) -> str:
         cells = [line.name, balance.spread([*baseline.values()])]
         for method in (plan.same_steps, plan.same_time) if timed else (plan.same_steps,):
             values = values_of(comparison, line, method)
-            cells += [balance.spread([*values.values()]), _difference(paired_difference(values, baseline))]
+            paired = paired_difference(values, baseline)
+            cells += [balance.spread([*values.values()]), difference(paired.mean, paired.low, paired.high)]
         lines.append(f"| {' | '.join([*cells, str(len(baseline))])} |")
     return "\n".join(lines)
 
@@ -151,13 +152,14 @@ def _values(row: dict[str, Any], method: str) -> dict[str, float]:
     return row["methods"].get(method, {}).get("values", {})
 
 
-def _difference(found: Paired) -> str:
-    if found.mean is None:
+def difference(mean: float | None, low: float | None, high: float | None) -> str:
+    """A paired difference in points with its interval, in bold if that holds no zero; nothing if there is none."""
+    if mean is None:
         return ""
-    if found.low is None:
-        return _signed(found.mean)
-    text = f"{_signed(found.mean)} [{_signed(found.low)}, {_signed(found.high)}]"
-    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+    if low is None or high is None:
+        return _signed(mean)
+    text = f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _signed(value: float) -> str:
